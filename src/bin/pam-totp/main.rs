@@ -1,0 +1,2 @@
+//! `pam-totp`.
+fn main() {}

@@ -1,0 +1,37 @@
+//! A PAM module that asks for a one-time code.
+//!
+//! The way of a login, in the order of the modules below:
+//!
+//! 1. [`pam`]: libpam calls `pam_sm_authenticate`; no panic and no C pointer gets past this edge.
+//! 2. [`options`]: the module's arguments; an unknown one denies.
+//! 3. [`identity`]: whose code is asked for.
+//! 4. [`authenticate`]: the story of a login on one page.
+//! 5. [`verify`]: is this code right, unused and within its budget? Pure.
+//! 6. [`record`], [`otp`]: what is known about a person, and the arithmetic of codes. Pure.
+//! 7. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
+//! 8. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
+//! 9. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
+
+#[allow(unsafe_code)]
+pub mod pam;
+
+pub mod options;
+
+pub mod identity;
+
+pub mod authenticate;
+
+pub mod verify;
+
+pub mod record;
+
+pub mod otp;
+
+pub mod store;
+
+pub mod fact;
+
+pub mod secret;
+
+#[allow(unsafe_code)]
+pub mod system;

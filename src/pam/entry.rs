@@ -1,0 +1,161 @@
+//! What libpam calls.
+
+use super::handle::Handle;
+use super::sys;
+use crate::authenticate::{Outcome, authenticate};
+use crate::fact::{Escaped, Fact};
+use crate::identity::identify;
+use crate::options::Options;
+use crate::store::home::HomeStore;
+use crate::system::{clock, passwd};
+use std::ffi::{CStr, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, Once, PoisonError};
+
+/// How long the application should wait after a denial before it goes on, in microseconds. libpam takes the longest of
+/// the stack and varies it by up to a half, so that the time of a denial says nothing about its reason.
+const FAIL_DELAY: u32 = 2_000_000;
+
+/// pam_sm_authenticate(3): asks for a code.
+///
+/// # Safety
+/// To be called by libpam, with its handle and the arguments of the module's line.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_authenticate(
+    pamh: *mut sys::PamHandle,
+    _flags: c_int,
+    argc: c_int,
+    argv: *mut *const c_char,
+) -> c_int {
+    // SAFETY: as promised by the caller; the handle is dropped before we return.
+    let Some(mut handle) = (unsafe { Handle::new(pamh) }) else { return sys::PAM_AUTH_ERR };
+    // SAFETY: as promised by the caller.
+    let arguments = unsafe { arguments(argc, argv) };
+    guarded(&mut handle, |handle| login(handle, &arguments))
+}
+
+/// pam_sm_setcred(3): there are no credentials to set, and whatever the verdict was, this does not change it.
+///
+/// # Safety
+/// To be called by libpam. Nothing is looked at.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_setcred(
+    _pamh: *mut sys::PamHandle,
+    _flags: c_int,
+    _argc: c_int,
+    _argv: *mut *const c_char,
+) -> c_int {
+    sys::PAM_SUCCESS
+}
+
+fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
+    let (user, outcome) = attend(handle, arguments);
+    // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason.
+    match outcome {
+        Outcome::Accepted(fact) => {
+            handle.log(libc::LOG_INFO, &line("accepted", handle, &user, "factor", &fact));
+            sys::PAM_SUCCESS
+        }
+        Outcome::NotAsked(fact) => {
+            handle.log(libc::LOG_INFO, &line("not asked", handle, &user, "reason", &fact));
+            sys::PAM_IGNORE
+        }
+        Outcome::Denied(fact) => {
+            log_denial(handle, &user, &fact);
+            handle.fail_delay(FAIL_DELAY);
+            sys::PAM_AUTH_ERR
+        }
+    }
+}
+
+/// Puts the parts together: arguments, person, store, clock. The name is for the log.
+fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> (Vec<u8>, Outcome) {
+    let options = match Options::parse(arguments.iter().copied()) {
+        Ok(options) => options,
+        Err(bad) => return (Vec::new(), Outcome::Denied(bad.fact())),
+    };
+    let user = match handle.user() {
+        Ok(user) => user,
+        Err(code) => {
+            return (Vec::new(), Outcome::Denied(Fact::new("no-user").with_number("pam_get_user", code)));
+        }
+    };
+    let person = identify(&user, &options);
+    let store = HomeStore::new(&options.secret);
+    if options.debug {
+        let path = person.as_ref().map(|person| store.path(person));
+        let path =
+            path.map_or_else(|error| error.fact(), |path| path.map_or_else(|fact| fact, |path| secret_file(&path)));
+        handle.log(libc::LOG_INFO, &line("debug", handle, &user, "start", &path));
+    }
+    let outcome = authenticate(person.as_ref().map_err(|&error| error), &options, handle, &store, clock::now);
+    (user, outcome)
+}
+
+fn secret_file(path: &std::path::Path) -> Fact {
+    Fact::new("secret-file").with_path(path)
+}
+
+/// The classic line, which fail2ban and log readers know from pam_unix, and one that says why.
+fn log_denial(handle: &Handle, user: &[u8], fact: &Fact) {
+    let (uid, euid) = passwd::process_uids();
+    let item = |item| handle.text_item(item);
+    handle.log(
+        libc::LOG_NOTICE,
+        &format!(
+            "authentication failure; logname= uid={uid} euid={euid} tty={} ruser={} rhost={}  user={}",
+            Escaped(&item(sys::PAM_TTY)),
+            Escaped(&item(sys::PAM_RUSER)),
+            Escaped(&item(sys::PAM_RHOST)),
+            Escaped(user),
+        ),
+    );
+    handle.log(libc::LOG_NOTICE, &line("denied", handle, user, "reason", fact));
+}
+
+fn line(what: &str, handle: &Handle, user: &[u8], key: &str, fact: &Fact) -> String {
+    let rhost = handle.text_item(sys::PAM_RHOST);
+    format!("{what} user={} rhost={} {key}={fact}", Escaped(user), Escaped(&rhost))
+}
+
+/// # Safety
+/// `argv` points to `argc` strings that outlive the call.
+unsafe fn arguments<'call>(argc: c_int, argv: *mut *const c_char) -> Vec<&'call [u8]> {
+    let count = usize::try_from(argc).unwrap_or(0);
+    if argv.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: as promised by the caller; a NULL among them is skipped.
+    unsafe {
+        std::slice::from_raw_parts(argv.cast_const(), count)
+            .iter()
+            .filter(|argument| !argument.is_null())
+            .map(|&argument| CStr::from_ptr(argument).to_bytes())
+            .collect()
+    }
+}
+
+/// Where the last panic happened. The message is not kept: it could quote what must not be logged.
+static PANIC_PLACE: Mutex<String> = Mutex::new(String::new());
+
+/// Turns a panic into a denial. Without this it would abort the host, and the default hook would print to its stderr and
+/// read RUST_BACKTRACE from its environment. The hook is that of the standard library inside this module, nobody else's.
+fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> c_int {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            *PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        }));
+    });
+    catch_unwind(AssertUnwindSafe(|| work(handle))).unwrap_or_else(|_| {
+        let place = PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fact = Fact::new("internal-error").with("at", place).or("please report this");
+        // Should that panic too, what remains is the denial.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            log_denial(handle, b"", &fact);
+            handle.fail_delay(FAIL_DELAY);
+        }));
+        sys::PAM_AUTH_ERR
+    })
+}

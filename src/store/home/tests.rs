@@ -1,0 +1,133 @@
+use super::super::conformance;
+use super::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::{fs, thread};
+
+/// A home in the build directory: a real file system, where an fsync takes time and a race can be lost.
+fn home() -> tempfile::TempDir {
+    let target = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    tempfile::tempdir_in(target).unwrap()
+}
+
+fn person(home: &Path) -> Person {
+    Person::running_this_process().at_home(home)
+}
+
+fn path_of(spec: &str, home: &str) -> String {
+    expand(spec.as_bytes(), &person(Path::new(home))).unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_home_store_conforms() {
+    let home = home();
+    let at_home = home.path().to_owned();
+    /// The store under test, with every person at home in one directory.
+    struct At<'a>(HomeStore<'a>, PathBuf);
+    impl Store for At<'_> {
+        fn attempt(&self, person: &Person, decide: &dyn Fn(&Record) -> Decision) -> Result<Attempt, StoreError> {
+            self.0.attempt(&person.clone().at_home(&self.1), decide)
+        }
+        fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
+            self.0.has_record(&person.clone().at_home(&self.1))
+        }
+    }
+    let store = At(HomeStore::new(b"~/.google_authenticator"), at_home.clone());
+    conformance::check(&store, &|person, text| {
+        let person = person.clone().at_home(&at_home);
+        store.0.enrol(&person, &Secret::new(text.into()), true).unwrap();
+    });
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [".google_authenticator"], "nothing is left behind");
+}
+
+#[test]
+fn paths_are_expanded_like_the_c_module_does() {
+    let user = Person::running_this_process().name().to_vec();
+    let user = std::str::from_utf8(&user).unwrap();
+    for (spec, path) in [
+        ("~/.google_authenticator", "/h/.google_authenticator"),
+        ("/a/~/x", "/a//h/x"),
+        ("a~", "a~"),
+        ("/~~", "//h~"),
+        ("/a${HOME}${USER}~/~", &format!("/a/h{user}~//h")),
+        ("/x/$USER/${USE", "/x/$USER/${USE"),
+        ("", ""),
+    ] {
+        assert_eq!(path_of(spec, "/h"), path, "{spec}");
+    }
+    assert_eq!(path_of("${HOME}/x", "/${USER}~"), "/${USER}~/x", "what was put in is not looked at again");
+}
+
+#[test]
+fn a_path_that_goes_back_or_is_not_absolute_is_refused() {
+    let home = home();
+    for spec in ["x", "", "~/../x", "~/a/../../x", "~"] {
+        let result = HomeStore::new(spec.as_bytes()).has_record(&person(home.path()));
+        assert!(matches!(result, Err(StoreError::Failed(_))), "{spec:?}: {result:?}");
+    }
+}
+
+#[test]
+fn absence_is_told_from_error() {
+    let home = home();
+    let has = |spec: &str| HomeStore::new(spec.as_bytes()).has_record(&person(home.path()));
+    assert_eq!(has("~/none"), Ok(false));
+    assert_eq!(has("~/no/directory/either"), Ok(false), "the home is there");
+    assert!(matches!(has("/no/such/directory/file"), Err(StoreError::Failed(_))));
+    fs::write(home.path().join("file"), "").unwrap();
+    assert!(matches!(has("~/file/below"), Err(StoreError::Failed(_))), "not a directory");
+    symlink("/nowhere", home.path().join("link")).unwrap();
+    assert_eq!(has("~/link"), Ok(true), "a broken link is something");
+    assert!(matches!(has("~/link/below"), Err(StoreError::Failed(_))));
+    let away = person(Path::new("/no/such/home"));
+    assert!(matches!(HomeStore::new(b"~/x").has_record(&away), Err(StoreError::Failed(_))), "an unmounted home");
+}
+
+#[test]
+fn enrolling_replaces_only_when_asked_to() {
+    let home = home();
+    let store = HomeStore::new(b"~/file");
+    let person = person(home.path());
+    let text = |text: &str| Secret::new(text.as_bytes().to_vec());
+    let read = || fs::read_to_string(home.path().join("file")).unwrap();
+    store.enrol(&person, &text("one"), false).unwrap();
+    assert_eq!(fs::metadata(home.path().join("file")).unwrap().permissions().mode() & 0o7777, 0o400);
+    let refused = store.enrol(&person, &text("two"), false).unwrap_err();
+    assert_eq!((refused.into_fact().word(), read()), ("already-enrolled", "one".to_owned()));
+    store.enrol(&person, &text("three"), true).unwrap();
+    assert_eq!(read(), "three");
+}
+
+#[test]
+fn mode_stays_and_a_file_that_changed_meanwhile_stays_too() {
+    let home = home();
+    let file = home.path().join("file");
+    fs::write(&file, "AAAAAAAA\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let store = HomeStore::new(b"~/file");
+    let person = person(home.path());
+    store.locked(&person, |place, seen| Ok(place.replace(&seen, &Secret::new(b"new".to_vec()), None)?)).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+    let result = store.locked(&person, |place, seen| {
+        fs::write(&file, "by another program").unwrap();
+        Ok(place.replace(&seen, &Secret::new(b"ours".to_vec()), None)?)
+    });
+    assert!(matches!(result, Err(Error::File(FileError { problem: Problem::Changed, .. }))), "{result:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "by another program");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn a_lock_that_nobody_gives_back_ends_in_an_error() {
+    let home = home();
+    let file = home.path().join("file");
+    fs::write(&file, "AAAAAAAA\n").unwrap();
+    let held = fs::File::open(&file).unwrap();
+    crate::system::lock::exclusive(&held, &mut Patience::default()).unwrap();
+    let home = home.path().to_owned();
+    let waiting = thread::spawn(move || {
+        HomeStore::new(b"~/file").locked(&person(&home), |_, _| Ok(())).map_err(|error| error.for_log())
+    });
+    let error = waiting.join().unwrap().unwrap_err();
+    assert_eq!(error.into_fact().word(), "locked");
+}

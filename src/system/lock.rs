@@ -1,0 +1,137 @@
+//! Waiting for a lock, but not for ever.
+
+use super::Errno;
+use rustix::fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, fchmod, fchown, flock, fstat, mkdirat, openat};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Where locks of ours live when a file itself cannot be locked. Root's alone, so that nobody else can hold one.
+const RUN_DIRECTORY: &str = "/run/pam_totp";
+
+/// How long a wait lasts before the next look: from this …
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+/// … doubling, to this.
+const LONGEST_WAIT: Duration = Duration::from_millis(16);
+/// Looks in all, which makes five seconds. Counted, not timed: a frozen clock must not make a login hang.
+const LOOKS: u32 = 315;
+
+/// How many looks are left to the locks of one attempt.
+pub struct Patience {
+    looks: u32,
+    wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { looks: LOOKS, wait: FIRST_WAIT }
+    }
+}
+
+/// Why there is no lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLock {
+    /// Somebody else held it for as long as we were ready to wait.
+    Busy,
+    /// This file system does not lock this descriptor (NFS and a descriptor that is open for reading, for one).
+    Refused(Errno),
+}
+
+/// Takes an exclusive flock(2), which ends when the last copy of the descriptor is closed.
+///
+/// # Errors
+/// [`NoLock`].
+pub fn exclusive(file: impl AsFd, patience: &mut Patience) -> Result<(), NoLock> {
+    if cfg!(pam_totp_without_lock) {
+        return Ok(());
+    }
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => patience.wait()?,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(NoLock::Refused(error)),
+        }
+    }
+}
+
+impl Patience {
+    /// Counts a look that was in vain without a wait, so that nobody can keep us looking for ever.
+    ///
+    /// # Errors
+    /// [`NoLock::Busy`] where no look is left.
+    pub fn look_again(&mut self) -> Result<(), NoLock> {
+        self.looks = self.looks.checked_sub(1).ok_or(NoLock::Busy)?;
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), NoLock> {
+        self.look_again()?;
+        #[allow(clippy::disallowed_methods)] // The one place where a login waits.
+        std::thread::sleep(self.wait);
+        self.wait = self.wait.saturating_mul(2).min(LONGEST_WAIT);
+        Ok(())
+    }
+}
+
+/// Takes the exclusive lock `name` of this host, for files whose file system has none. Needs root.
+///
+/// # Errors
+/// [`NoLock::Busy`], or [`NoLock::Refused`] where the lock file cannot be had or is not root's alone.
+pub fn exclusive_on_host(name: &str, patience: &mut Patience) -> Result<OwnedFd, NoLock> {
+    let file = host_lock_file(name).map_err(NoLock::Refused)?;
+    exclusive(&file, patience)?;
+    Ok(file)
+}
+
+fn host_lock_file(name: &str) -> Result<OwnedFd, Errno> {
+    match mkdirat(CWD, RUN_DIRECTORY, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let directory = openat(
+        CWD,
+        RUN_DIRECTORY,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let stat = fstat(&directory)?;
+    if stat.st_uid != 0 || Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
+        return Err(Errno::PERM);
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    // A file made inside su would have the caller's group.
+    fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_waited_for_and_then_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let open = || std::fs::File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+        let held = open();
+        exclusive(&held, &mut Patience::default()).unwrap();
+        let mut patience = Patience { looks: 5, wait: FIRST_WAIT };
+        assert_eq!(exclusive(open(), &mut patience), Err(NoLock::Busy));
+        assert_eq!(patience.looks, 0);
+        drop(held);
+        assert_eq!(exclusive(open(), &mut Patience::default()), Ok(()));
+    }
+
+    #[test]
+    fn patience_lasts_about_five_seconds() {
+        let mut wait = FIRST_WAIT;
+        let mut total = Duration::ZERO;
+        for _ in 0..LOOKS {
+            total += wait;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        assert_eq!(total.as_secs(), 4, "{total:?}");
+    }
+}

@@ -1,0 +1,12 @@
+//! What we ask of the operating system, in safe signatures. Nothing here changes the state of the host process:
+//! no process-wide ids, no working directory, no umask, no signal handlers, no environment.
+
+pub mod clock;
+pub mod files;
+pub mod ids;
+pub mod lock;
+pub mod passwd;
+pub mod random;
+mod signals;
+
+pub use rustix::io::Errno;

@@ -1,0 +1,152 @@
+//! A verdict that cannot be read before what it rests on has been written.
+
+use crate::fact::Fact;
+use crate::record::{BadLine, Record};
+
+/// What was decided, and the record that has to be stored first.
+///
+/// [`Decision::commit`] is the only way to the verdict, and it consumes the decision: the verdict of one round cannot be
+/// given out on the commit of another.
+///
+/// ```compile_fail,E0616
+/// fn cash(decision: pam_totp::verify::Decision) -> pam_totp::verify::Verdict {
+///     decision.verdict
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn twice(decision: pam_totp::verify::Decision) -> pam_totp::verify::Decision {
+///     decision.clone()
+/// }
+/// ```
+///
+/// ```compile_fail,E0382
+/// fn cash_twice(decision: pam_totp::verify::Decision) {
+///     let _ = decision.commit(|_| Ok::<(), ()>(()));
+///     let _ = decision.commit(|_| Ok::<(), ()>(()));
+/// }
+/// ```
+#[must_use = "a decision that is not committed has judged a guess for free"]
+pub struct Decision {
+    verdict: Verdict,
+    next: Option<Record>,
+}
+
+impl Decision {
+    /// There is no acceptance without something to store: the code has to be used up.
+    pub(super) const fn accept(factor: Factor, next: Record) -> Self {
+        Self { verdict: Verdict::Accepted(factor), next: Some(next) }
+    }
+
+    pub(super) const fn deny(denial: Denial, next: Option<Record>) -> Self {
+        Self { verdict: Verdict::Denied(denial), next }
+    }
+
+    /// Stores the next record, if there is one, and gives out the verdict.
+    ///
+    /// # Errors
+    /// What `write` returned; the verdict is gone then.
+    pub fn commit<E>(self, write: impl FnOnce(&Record) -> Result<(), E>) -> Result<Verdict, E> {
+        match &self.next {
+            Some(next) => write(next)?,
+            None => debug_assert!(!matches!(self.verdict, Verdict::Accepted(_))),
+        }
+        Ok(self.verdict)
+    }
+}
+
+/// The answer to "may this person in?".
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The code was right, new and within the budget, and is used up now.
+    Accepted(Factor),
+    /// It was not.
+    Denied(Denial),
+}
+
+/// What kind of code was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    /// A time-based code, so many steps ahead of our clock (or behind it).
+    Totp {
+        /// The device's clock is ahead of ours, or equal.
+        ahead: bool,
+        /// Time steps.
+        steps: u64,
+    },
+    /// A counter-based code.
+    Hotp {
+        /// Counters that the device had moved on without us.
+        skipped: u64,
+    },
+    /// A scratch code.
+    Scratch {
+        /// How many are left.
+        left: usize,
+    },
+}
+
+impl Factor {
+    /// For the log: the kind, and what tells an operator that a clock drifts or scratch codes run out.
+    pub fn fact(self) -> Fact {
+        match self {
+            Self::Totp { ahead, steps } => {
+                let sign = if ahead || steps == 0 { "+" } else { "-" };
+                Fact::new("totp").with("steps", format!("{sign}{steps}"))
+            }
+            Self::Hotp { skipped } => Fact::new("hotp").with_number("skipped", skipped),
+            Self::Scratch { left } => Fact::new("scratch-code").with_number("left", left),
+        }
+    }
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denial {
+    /// Not the length of any code of this record.
+    NotACode,
+    /// No code of the window.
+    WrongCode,
+    /// A code of the window, at or below the one-time mark.
+    UsedCode,
+    /// The budget is spent; the answer was not judged.
+    Throttled {
+        /// So many tries …
+        tries: usize,
+        /// … in so many seconds.
+        seconds: u64,
+    },
+    /// Codes of a later time than now have been accepted: the clock was ahead then or is behind now.
+    ClockBehindMark {
+        /// How long until a code can be accepted again.
+        seconds: u64,
+    },
+    /// The HOTP counter has no successor.
+    CounterExhausted,
+    /// The record has neither a time-based nor a counter-based device.
+    NoDevice,
+    /// An option cannot be read.
+    BadOption(BadLine),
+}
+
+impl Denial {
+    /// For the log.
+    pub fn fact(&self) -> Fact {
+        match self {
+            Self::NotACode => Fact::new("not-a-code"),
+            Self::WrongCode => Fact::new("wrong-code"),
+            Self::UsedCode => Fact::new("used-code"),
+            Self::Throttled { tries, seconds } => {
+                Fact::new("throttled").with_number("tries", tries).with_number("seconds", seconds)
+            }
+            Self::ClockBehindMark { seconds } => Fact::new("clock-behind-mark")
+                .with_number("seconds", seconds)
+                .or("codes of a later time were accepted before: set the clock, or empty the DISALLOW_REUSE line"),
+            Self::CounterExhausted => Fact::new("counter-exhausted").or("enrol again"),
+            Self::NoDevice => Fact::new("no-device")
+                .or("the secret file has neither a TOTP_AUTH nor a HOTP_COUNTER line: only scratch codes work"),
+            Self::BadOption(bad) => bad.fact(),
+        }
+    }
+}

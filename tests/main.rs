@@ -1,0 +1,9 @@
+//! The tests through the real thing: real libpam, sshd, sudo, su, file systems, clocks. `make test` runs them.
+
+#![allow(clippy::disallowed_methods, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(dead_code, unreachable_pub)] // The demo uses what the tests do not.
+
+mod support;
+
+mod pam_stack;

@@ -1,0 +1,318 @@
+//! A private machine: see machine.sh.
+
+use super::{dist, example, need, output_of, project};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// What /home is.
+#[derive(Clone, Copy)]
+pub enum Home {
+    /// A directory of the host's temporary file system.
+    Directory,
+    /// An ext4 file system of its own, where an fsync takes its time.
+    Ext4,
+}
+
+/// A machine with its own /etc, /home, /run, /dev and log. Everything in it is killed and gone with this value.
+pub struct Machine {
+    directory: tempfile::TempDir,
+    unshare: Child,
+    init: u32,
+    log: UnixDatagram,
+}
+
+/// A user of the machine.
+#[derive(Clone, Copy)]
+pub struct User {
+    pub name: &'static str,
+    pub uid: u32,
+}
+
+pub const ALICE: User = User { name: "alice", uid: 20001 };
+pub const BOB: User = User { name: "bob", uid: 20002 };
+pub const CAROL: User = User { name: "carol", uid: 20003 };
+
+impl User {
+    pub fn home(&self) -> String {
+        format!("/home/{}", self.name)
+    }
+
+    pub fn secret_file(&self) -> String {
+        format!("/home/{}/.google_authenticator", self.name)
+    }
+}
+
+impl Machine {
+    /// A machine with the module of `make build`, and alice, bob and carol on it, password `password`.
+    pub fn new() -> Self {
+        Self::with(Home::Directory, &dist("pam_totp.so"))
+    }
+
+    pub fn with(home: Home, module: &Path) -> Self {
+        for (program, package) in [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mkfs.ext4", "e2fsprogs")] {
+            need(program, package);
+        }
+        // SAFETY of the host: the directory is ours alone, and everything else happens in the new namespaces.
+        let directory = tempfile::Builder::new().prefix("pam_totp.").tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let log = UnixDatagram::bind(directory.path().join("log")).unwrap();
+        fs::set_permissions(directory.path().join("log"), fs::Permissions::from_mode(0o666)).unwrap();
+        log.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let kind = match home {
+            Home::Directory => "directory",
+            Home::Ext4 => "ext4",
+        };
+        let mut unshare = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])
+            .arg(project().join("tests/support/machine.sh"))
+            .args([directory.path(), module])
+            .arg(kind)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut ready = String::new();
+        BufReader::new(unshare.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let init = ready.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
+        let init = init.expect("no private machine: this needs root, and namespaces and loop devices from the kernel");
+        let machine = Self { directory, unshare, init, log };
+        for user in [ALICE, BOB, CAROL] {
+            machine.add(user);
+        }
+        machine
+    }
+
+    fn add(&self, user: User) {
+        let User { name, uid } = user;
+        // crypt(3) of "password"; yescrypt and sha512 are everywhere, this is sha512.
+        let hash = output_of(Command::new("openssl").args(["passwd", "-6", "-salt", "pam_totp", "password"]));
+        self.append("/etc/passwd", &format!("{name}:x:{uid}:{uid}::/home/{name}:/bin/sh\n"));
+        self.append("/etc/group", &format!("{name}:x:{uid}:\n"));
+        self.append("/etc/shadow", &format!("{name}:{}:20000::::::\n", hash.trim()));
+        self.make_directory(&user.home(), 0o700, uid);
+    }
+
+    /// A path of the machine as the test sees it.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+
+    /// A directory that has the same name inside and outside.
+    pub fn shared(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn make_directory(&self, path: &str, mode: u32, uid: u32) {
+        let path = self.path(path);
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&path, Some(uid), Some(uid)).unwrap();
+    }
+
+    pub fn append(&self, path: &str, text: &str) {
+        let mut file = fs::File::options().append(true).create(true).open(self.path(path)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Writes a file of root's, 0644.
+    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(path), text).unwrap();
+    }
+
+    /// Writes a file with owner and mode, in the place of whatever is there.
+    pub fn write_as(&self, path: &str, text: impl AsRef<[u8]>, uid: u32, mode: u32) {
+        let file = self.path(path);
+        let _ = fs::remove_file(&file);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&file, Some(uid), Some(uid)).unwrap();
+    }
+
+    /// Gives a user a secret file: the RFC's secret and these lines.
+    pub fn enrol(&self, user: User, lines: &str) {
+        self.write_as(&user.secret_file(), format!("{}\n{lines}", super::totp::SECRET), user.uid, 0o600);
+    }
+
+    /// The PAM service `name`.
+    pub fn service(&self, name: &str, stack: &str) {
+        self.write(&format!("/etc/pam.d/{name}"), stack);
+    }
+
+    /// A program inside, run by root with an environment of its own.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.unshare.id()))
+            .arg(format!("--pid=/proc/{}/ns/pid_for_children", self.unshare.id()))
+            .arg("--")
+            .arg(program)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A program inside, run by one of its users.
+    pub fn command_as(&self, user: User, program: impl AsRef<OsStr>) -> Command {
+        need("setpriv", "util-linux");
+        let mut command = self.command("setpriv");
+        let uid = user.uid.to_string();
+        command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--"]).arg(program);
+        command.env("HOME", user.home()).env("USER", user.name).env("LOGNAME", user.name);
+        command
+    }
+
+    /// A login through libpam with a scripted person; see pam_client.rs.
+    pub fn login(&self, service: &str, user: impl AsRef<OsStr>) -> Login<'_> {
+        let mut command = self.command(self.client());
+        command.arg(service).arg(user);
+        Login { command, machine: self }
+    }
+
+    /// The same, by a program that this user runs.
+    pub fn login_as(&self, caller: User, service: &str, user: &str) -> Login<'_> {
+        let mut command = self.command_as(caller, self.client());
+        command.arg(service).arg(user);
+        Login { command, machine: self }
+    }
+
+    /// The same, at another time ("+1h", "@2020-01-01 00:00:00").
+    pub fn login_at(&self, time: &str, service: &str, user: &str) -> Login<'_> {
+        need("faketime", "faketime");
+        let mut command = self.command("faketime");
+        command.args(["-f", time]).arg(self.client()).args([service, user]);
+        Login { command, machine: self }
+    }
+
+    /// Copied in, as the project may be where a user of the machine cannot get at it.
+    pub fn client(&self) -> PathBuf {
+        let copy = self.shared().join("pam-client");
+        if !copy.exists() {
+            fs::copy(example("pam-client"), &copy).unwrap();
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        copy
+    }
+
+    /// What was logged since the last call, without time stamps.
+    pub fn log(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut buffer = [0; 8192];
+        loop {
+            match self.log.recv(&mut buffer) {
+                Ok(length) => lines.push(without_header(&String::from_utf8_lossy(&buffer[..length]))),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return lines,
+                Err(error) => panic!("the log: {error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The first process reads its standard input to the end, and every other one ends with it.
+        drop(self.unshare.stdin.take());
+        let _ = self.unshare.wait();
+    }
+}
+
+/// `<86>Nov 22 15:38:30 sshd[12]: text` without priority, time and process id.
+fn without_header(line: &str) -> String {
+    let line = line.trim_end_matches(['\0', '\n']);
+    let line = line.split_once('>').map_or(line, |(_, rest)| rest);
+    let text = line.get(16..).unwrap_or(line);
+    text.split_once("]: ").map_or(text, |(_, rest)| rest).to_owned()
+}
+
+/// A login to be.
+pub struct Login<'a> {
+    command: Command,
+    machine: &'a Machine,
+}
+
+/// A login that was.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// libpam's code; of several logins, each one's.
+    pub results: Vec<i32>,
+    /// `STYLE TEXT` of each prompt.
+    pub prompts: Vec<String>,
+    /// Everything that the client printed.
+    pub output: String,
+    /// What was logged meanwhile.
+    pub log: Vec<String>,
+}
+
+pub const SUCCESS: i32 = 0;
+pub const PERM_DENIED: i32 = 6;
+pub const AUTH_ERR: i32 = 7;
+pub const IGNORE: i32 = 25;
+pub const MODULE_UNKNOWN: i32 = 28;
+
+impl Login<'_> {
+    pub fn answer(mut self, answer: impl AsRef<OsStr>) -> Self {
+        self.command.arg("--answer").arg(answer);
+        self
+    }
+
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    pub fn run(self) -> LoggedIn {
+        let (output, log) = self.output();
+        assert!(
+            output.status.success(),
+            "the client failed: {}\n{}{}\n{log:#?}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        let with = |key: &str| output.lines().filter_map(|line| line.strip_prefix(key).map(str::to_owned)).collect();
+        let results: Vec<String> = with("result ");
+        let results = results.iter().map(|code| code.parse().unwrap()).collect();
+        LoggedIn { results, prompts: with("prompt "), log, output }
+    }
+
+    /// As it comes, also when the client itself fails.
+    pub fn output(mut self) -> (Output, Vec<String>) {
+        // What earlier logins logged is not ours.
+        let _ = self.machine.log();
+        let output = self.command.output().unwrap();
+        (output, self.machine.log())
+    }
+}
+
+impl LoggedIn {
+    /// The one result.
+    pub fn result(&self) -> i32 {
+        assert_eq!(self.results.len(), 1, "{self:?}");
+        self.results[0]
+    }
+
+    /// The reason in the log, of a denial.
+    pub fn reason(&self) -> String {
+        let line = self.log.iter().find(|line| line.contains(" reason=")).unwrap_or_else(|| panic!("{self:#?}"));
+        let (_, reason) = line.split_once(" reason=").unwrap();
+        reason.split(' ').next().unwrap().to_owned()
+    }
+
+    /// How many of several logins ended so.
+    pub fn count(&self, result: i32) -> usize {
+        self.results.iter().filter(|&&code| code == result).count()
+    }
+}

@@ -1,0 +1,48 @@
+//! What the tests and the demo stand on.
+
+pub mod machine;
+pub mod ssh;
+pub mod totp;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The project's directory.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Something that `make build` makes.
+pub fn dist(name: &str) -> PathBuf {
+    let path = project().join("target/dist").join(name);
+    assert!(path.exists(), "{} is missing: run `make build` first", path.display());
+    path
+}
+
+/// An example program of this package, built along with the tests.
+pub fn example(name: &str) -> PathBuf {
+    let profile = std::env::current_exe().unwrap();
+    let profile = profile.ancestors().find(|directory| directory.join("examples").is_dir()).expect("a build directory");
+    profile.join("examples").join(name)
+}
+
+/// Fails with the name of the package where a program is missing.
+pub fn need(program: &str, package: &str) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let somewhere = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = somewhere.into_iter().any(|directory| directory.join(program).exists());
+    assert!(found, "{program} is missing: install the package {package} (`make prerequisites` does)");
+}
+
+/// Runs a command to its end and returns what it printed; fails if it fails.
+pub fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}

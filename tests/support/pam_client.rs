@@ -1,0 +1,327 @@
+//! A PAM application whose person is a script: what sshd or su would be, for the tests.
+//!
+//! ```text
+//! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
+//!            [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred] [--repeat N] [--parallel N]
+//! ```
+//!
+//! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt and `result CODE` for each
+//! login. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
+//! answered, and the answers are dealt out among them. With `--repeat` the logins happen one after the other on handles
+//! of their own, and the program fails if one of them leaves anything behind in this process.
+
+#![allow(unsafe_code, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use std::ffi::{CString, OsString, c_char, c_int, c_uint, c_void};
+use std::os::unix::ffi::OsStringExt;
+use std::ptr::{null, null_mut};
+use std::{env, fs, process};
+
+#[repr(C)]
+struct Message {
+    style: c_int,
+    text: *const c_char,
+}
+
+#[repr(C)]
+struct Response {
+    text: *mut c_char,
+    code: c_int,
+}
+
+#[repr(C)]
+struct Conv {
+    function: extern "C" fn(c_int, *mut *const Message, *mut *mut Response, *mut c_void) -> c_int,
+    data: *mut c_void,
+}
+
+#[link(name = "libpam.so.0", kind = "dylib", modifiers = "+verbatim")]
+unsafe extern "C" {
+    fn pam_start(service: *const c_char, user: *const c_char, conv: *const Conv, pamh: *mut *mut c_void) -> c_int;
+    fn pam_start_confdir(
+        service: *const c_char,
+        user: *const c_char,
+        conv: *const Conv,
+        confdir: *const c_char,
+        pamh: *mut *mut c_void,
+    ) -> c_int;
+    fn pam_set_item(pamh: *mut c_void, item: c_int, value: *const c_void) -> c_int;
+    fn pam_authenticate(pamh: *mut c_void, flags: c_int) -> c_int;
+    fn pam_setcred(pamh: *mut c_void, flags: c_int) -> c_int;
+    fn pam_end(pamh: *mut c_void, status: c_int) -> c_int;
+}
+
+const PAM_SUCCESS: c_int = 0;
+const PAM_CONV_ERR: c_int = 19;
+const PAM_ESTABLISH_CRED: c_int = 2;
+const PAM_TTY: c_int = 3;
+const PAM_RHOST: c_int = 4;
+const PAM_RUSER: c_int = 8;
+const PAM_FAIL_DELAY: c_int = 10;
+
+/// What the person does at one prompt.
+#[derive(Clone)]
+enum Answer {
+    Text(CString),
+    NullText,
+    NullResponse,
+    Fail,
+}
+
+struct Script {
+    confdir: Option<CString>,
+    service: CString,
+    user: CString,
+    answers: Vec<Answer>,
+    items: Vec<(c_int, CString)>,
+    setcred: bool,
+    repeat: usize,
+    parallel: usize,
+}
+
+/// One login's person.
+struct Person {
+    answers: Vec<Answer>,
+    /// Where to say that the prompt is reached, and where to wait for the start.
+    gate: Option<(c_int, c_int)>,
+    quiet: bool,
+}
+
+fn main() {
+    let script = Script::from_arguments();
+    if script.parallel > 0 {
+        race(&script);
+    } else if script.repeat > 1 {
+        let quiet = || Person { answers: script.answers.clone(), gate: None, quiet: true };
+        // What the first login loads may stay: libraries, name services.
+        let first = login(&script, quiet());
+        let before = footprint();
+        for _ in 1..script.repeat {
+            assert_eq!(login(&script, quiet()), first, "the logins did not end alike");
+        }
+        assert_eq!(footprint(), before, "a login left something behind");
+        println!("result {first}");
+    } else {
+        let before = footprint().without_memory();
+        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: false });
+        println!("result {result}");
+        assert_eq!(footprint().without_memory(), before, "the login left something behind");
+    }
+}
+
+impl Script {
+    fn from_arguments() -> Self {
+        let mut arguments = env::args_os().skip(1);
+        let mut positional = Vec::new();
+        let mut script = Self {
+            confdir: None,
+            service: CString::default(),
+            user: CString::default(),
+            answers: Vec::new(),
+            items: Vec::new(),
+            setcred: false,
+            repeat: 1,
+            parallel: 0,
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || c_string(arguments.next().expect("a value"));
+            match argument.to_str() {
+                Some("--confdir") => script.confdir = Some(value()),
+                Some("--answer") => script.answers.push(Answer::Text(value())),
+                Some("--answer-file") => {
+                    let file = OsString::from_vec(value().into_bytes());
+                    script.answers.push(Answer::Text(CString::new(fs::read(file).unwrap()).unwrap()));
+                }
+                Some("--null-text") => script.answers.push(Answer::NullText),
+                Some("--null-response") => script.answers.push(Answer::NullResponse),
+                Some("--fail") => script.answers.push(Answer::Fail),
+                Some("--rhost") => script.items.push((PAM_RHOST, value())),
+                Some("--ruser") => script.items.push((PAM_RUSER, value())),
+                Some("--tty") => script.items.push((PAM_TTY, value())),
+                Some("--setcred") => script.setcred = true,
+                Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
+                Some("--parallel") => script.parallel = value().to_str().unwrap().parse().unwrap(),
+                _ => positional.push(c_string(argument)),
+            }
+        }
+        let [service, user] = positional.try_into().expect("SERVICE USER");
+        Self { service, user, ..script }
+    }
+}
+
+fn c_string(text: OsString) -> CString {
+    CString::new(text.into_vec()).unwrap()
+}
+
+fn login(script: &Script, person: Person) -> c_int {
+    let mut person = person;
+    person.answers.reverse();
+    let conv = Conv { function: converse, data: (&raw mut person).cast() };
+    let mut pamh = null_mut();
+    // SAFETY: strings, conversation and handle live until pam_end.
+    unsafe {
+        let (service, user) = (script.service.as_ptr(), script.user.as_ptr());
+        let started = match &script.confdir {
+            Some(confdir) => pam_start_confdir(service, user, &raw const conv, confdir.as_ptr(), &raw mut pamh),
+            None => pam_start(service, user, &raw const conv, &raw mut pamh),
+        };
+        assert_eq!(started, PAM_SUCCESS, "pam_start");
+        for (item, value) in &script.items {
+            assert_eq!(pam_set_item(pamh, *item, value.as_ptr().cast()), PAM_SUCCESS);
+        }
+        // A test has no time for the delay after a denial, but says what was asked for.
+        assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
+        let result = pam_authenticate(pamh, 0);
+        if script.setcred {
+            println!("setcred {}", pam_setcred(pamh, PAM_ESTABLISH_CRED));
+        }
+        assert_eq!(pam_end(pamh, result), PAM_SUCCESS);
+        result
+    }
+}
+
+extern "C" fn fail_delay(result: c_int, microseconds: c_uint, data: *mut c_void) {
+    // SAFETY: libpam gives the conversation's data back.
+    let quiet = unsafe { data.cast::<Person>().as_ref() }.is_none_or(|person| person.quiet);
+    if !quiet {
+        println!("delay {result} {microseconds}");
+    }
+}
+
+extern "C" fn converse(
+    count: c_int,
+    messages: *mut *const Message,
+    responses: *mut *mut Response,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: libpam hands us what login() set up, and a module's message.
+    let (person, message) = unsafe { (&mut *data.cast::<Person>(), &**messages) };
+    assert_eq!(count, 1);
+    // SAFETY: a string of the module's.
+    let text = unsafe { std::ffi::CStr::from_ptr(message.text) };
+    if !person.quiet {
+        println!("prompt {} {:?}", message.style, text.to_string_lossy());
+    }
+    if let Some((arrived, start)) = person.gate {
+        // SAFETY: open pipes, one byte each.
+        unsafe {
+            assert_eq!(libc::write(arrived, c".".as_ptr().cast(), 1), 1);
+            libc::read(start, [0_u8].as_mut_ptr().cast(), 1);
+        }
+    }
+    let Some(answer) = person.answers.pop() else { panic!("asked once more than there are answers") };
+    let text = match answer {
+        Answer::Fail => return PAM_CONV_ERR,
+        Answer::NullResponse => {
+            // SAFETY: the module's place for the answer.
+            unsafe { *responses = null_mut() };
+            return PAM_SUCCESS;
+        }
+        Answer::NullText => null_mut(),
+        // SAFETY: duplicated with malloc, as the module will free it.
+        Answer::Text(text) => unsafe { libc::strdup(text.as_ptr()) },
+    };
+    // SAFETY: a new response for the module to free.
+    unsafe {
+        let response = libc::calloc(1, size_of::<Response>()).cast::<Response>();
+        (*response).text = text;
+        *responses = response;
+    }
+    PAM_SUCCESS
+}
+
+/// Brings `parallel` processes to their prompts, then lets all of them answer at once.
+fn race(script: &Script) {
+    let (arrived, start) = (pipe(), pipe());
+    let children: Vec<_> = (0..script.parallel)
+        .map(|runner| {
+            // SAFETY: this process has one thread.
+            match unsafe { libc::fork() } {
+                0 => {
+                    // SAFETY: our copy of the end that the parent closes.
+                    unsafe { libc::close(start.1) };
+                    let answer = script.answers[runner % script.answers.len()].clone();
+                    let gate = Some((arrived.1, start.0));
+                    process::exit(login(script, Person { answers: vec![answer], gate, quiet: true }))
+                }
+                child => child,
+            }
+        })
+        .collect();
+    for _ in &children {
+        // SAFETY: an open pipe, one byte.
+        assert_eq!(unsafe { libc::read(arrived.0, [0_u8].as_mut_ptr().cast(), 1) }, 1);
+    }
+    // SAFETY: at the end of file every reader wakes up.
+    unsafe { libc::close(start.1) };
+    for child in children {
+        let mut status = 0;
+        // SAFETY: our own child.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(libc::WIFEXITED(status), "a login was killed: status {status:#x}");
+        println!("result {}", libc::WEXITSTATUS(status));
+    }
+}
+
+fn pipe() -> (c_int, c_int) {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    (ends[0], ends[1])
+}
+
+/// The state of this process that is not a module's to change.
+#[derive(Debug, PartialEq)]
+struct Footprint {
+    descriptors: Vec<(String, String)>,
+    mappings: usize,
+    environment: Vec<(OsString, OsString)>,
+    status: Vec<String>,
+    directory: String,
+    handlers: Vec<usize>,
+}
+
+impl Footprint {
+    /// The first login maps the module itself.
+    fn without_memory(self) -> Self {
+        Self { mappings: 0, ..self }
+    }
+}
+
+fn footprint() -> Footprint {
+    let link = |path: &str| fs::read_link(path).map(|target| target.display().to_string()).unwrap_or_default();
+    let mut descriptors: Vec<_> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|name| (link(&format!("/proc/self/fd/{name}")), name))
+        .filter(|(target, _)| !target.ends_with("/fd") && !target.starts_with("socket:"))
+        .collect();
+    descriptors.sort();
+    // Ids, groups, umask, threads, and the masks of blocked, ignored and caught signals.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let keys = ["Uid", "Gid", "Groups", "Umask", "Threads", "SigBlk", "SigIgn", "SigCgt", "CapEff", "SigPnd", "ShdPnd"];
+    Footprint {
+        descriptors,
+        mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+        environment: env::vars_os().collect(),
+        status: status.lines().filter(|line| keys.contains(&line.split(':').next().unwrap())).map(Into::into).collect(),
+        directory: link("/proc/self/cwd"),
+        handlers: (1..=31).map(handler).collect(),
+    }
+}
+
+fn handler(signal: c_int) -> usize {
+    // SAFETY: only asks.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        libc::sigaction(signal, null(), &raw mut action);
+        action.sa_sigaction
+    }
+}
