@@ -1,0 +1,267 @@
+//! `pam-totp enrol`.
+
+use crate::qr;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use pam_totp::fact::Fact;
+use pam_totp::identity::{Person, Unidentified};
+use pam_totp::options;
+use pam_totp::otp::{Algorithm, Code, Digits, Moving, OtpauthUri, base32};
+use pam_totp::record::{Device, Hotp, RateLimit, Record, Totp, Window, google};
+use pam_totp::secret::Secret;
+use pam_totp::store::home::HomeStore;
+use pam_totp::store::{Store, StoreError};
+use pam_totp::system::{clock, passwd, random};
+use pam_totp::verify::{self, Denial, Verdict};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes of a new secret: 160 bits, as RFC 4226 section 4 (R6) recommends.
+const SECRET_BYTES: usize = 20;
+/// How many scratch codes a new record has.
+const SCRATCH_CODES: usize = 5;
+/// Seconds per time step (RFC 6238 section 5.2).
+const PERIOD: u64 = 30;
+/// One step before and one after the present one; HOTP: so many counters ahead.
+const WINDOW: u64 = 3;
+/// Three tries in thirty seconds, what google-authenticator proposes: a person never notices, a program does.
+const RATE_LIMIT: RateLimit = RateLimit { tries: 3, seconds: 30, charged: Vec::new() };
+/// How many codes may be mistyped before we give up.
+const CONFIRMATIONS: usize = 5;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Whom to enrol (default: yourself; only root enrols somebody else)
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Store the secret without asking for a code first
+    #[arg(long)]
+    no_confirm: bool,
+    /// Replace the secret that is there; its codes stop working
+    #[arg(long)]
+    force: bool,
+    /// A counter in place of the time (HOTP, RFC 4226)
+    #[arg(long)]
+    counter_based: bool,
+    /// Print one JSON object; what a person has to read goes to standard error
+    #[arg(long)]
+    json: bool,
+}
+
+/// Somebody who is about to have a second factor.
+struct Enrolment {
+    user: String,
+    path: PathBuf,
+    record: Record,
+    uri: Secret<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let person = person(arguments.user.as_deref())?;
+    let store = HomeStore::new(options::SECRET.as_bytes());
+    let path = store.path(&person).map_err(by_fact)?;
+    if !arguments.force && store.has_record(&person).map_err(by_store)? {
+        bail!("{} exists; --force replaces it, and the codes of its device stop working", path.display());
+    }
+    let enrolment = Enrolment::new(&person, path, arguments.counter_based)?;
+    // Made now, while it can still be refused for nothing: a secret that was shown should also be stored.
+    let uri = qr::Code::new(enrolment.uri.expose()).context("the QR code cannot be made")?;
+    if arguments.json && arguments.no_confirm {
+        enrolment.store(&store, &person, &enrolment.record, arguments.force)?;
+        return enrolment.print_json();
+    }
+    if arguments.json {
+        enrolment.show(&mut io::stderr(), &uri)?;
+    } else {
+        enrolment.show(&mut io::stdout(), &uri)?;
+    }
+    let record = if arguments.no_confirm { enrolment.record.clone() } else { enrolment.confirmed()? };
+    enrolment.store(&store, &person, &record, arguments.force)?;
+    if arguments.json {
+        enrolment.print_json()
+    } else {
+        writeln!(io::stdout(), "Stored in {}.", enrolment.path.display()).map_err(Into::into)
+    }
+}
+
+fn person(name: Option<&str>) -> Result<Person> {
+    let (_, euid) = passwd::process_uids();
+    let own = || -> Result<Person> {
+        let account = passwd::by_uid(euid).context("the user database cannot be asked")?;
+        let account = account.with_context(|| format!("uid {euid} is not in the user database"))?;
+        Person::in_database(&account.name).map_err(|error| by_fact(error.fact()))
+    };
+    let Some(name) = name else { return own() };
+    let person = Person::in_database(name.as_bytes()).map_err(|error| match error {
+        Unidentified::Unknown => anyhow!("there is no user `{}`", name.escape_debug()),
+        error => by_fact(error.fact()),
+    })?;
+    ensure!(euid == 0 || person.uid() == euid, "only root can enrol somebody else");
+    Ok(person)
+}
+
+impl Enrolment {
+    fn new(person: &Person, path: PathBuf, counter_based: bool) -> Result<Self> {
+        let record = new_record(counter_based).context("the kernel gives no random numbers")?;
+        let user = String::from_utf8_lossy(person.name()).into_owned();
+        let host = host_name();
+        let moving = match counter_based {
+            false => Moving::Time { period: PERIOD },
+            true => Moving::Counter { next: 1 },
+        };
+        let uri = OtpauthUri {
+            issuer: &host,
+            account: &format!("{user}@{host}"),
+            secret: &record.secret,
+            moving,
+            algorithm: Algorithm::Sha1,
+            digits: Digits::SIX,
+        }
+        .text();
+        Ok(Self { user, path, record, uri })
+    }
+
+    /// Everything that the person needs, before anything is stored: what cannot be shown is not stored either.
+    fn show(&self, out: &mut (impl Write + IsTerminal), code: &qr::Code) -> Result<()> {
+        let style = qr::Style::for_terminal(out.is_terminal());
+        writeln!(out, "Scan this with an authenticator app:\n\n{}", code.text(style))?;
+        writeln!(out, "Secret, to type instead: {}", base32::encode(self.record.secret.expose()).expose())?;
+        writeln!(out, "URI: {}\n", self.uri.expose())?;
+        writeln!(out, "Scratch codes, for the day when the app is not at hand. Each works once:")?;
+        for code in self.record.scratch.expose() {
+            writeln!(out, "  {code}")?;
+        }
+        writeln!(out)?;
+        out.flush().map_err(Into::into)
+    }
+
+    /// Asks for a code until one is right. The record that comes back has it used up.
+    fn confirmed(&self) -> Result<Record> {
+        let mut lines = io::stdin().lock().lines();
+        for _ in 0..CONFIRMATIONS {
+            write!(io::stderr(), "Code from the app: ")?;
+            io::stderr().flush()?;
+            let line = lines.next().context("no code was given; nothing was stored")??;
+            let line = Secret::new(line);
+            let Ok(code) = Code::parse(line.expose().as_bytes()) else {
+                writeln!(io::stderr(), "A code has 6 digits.")?;
+                continue;
+            };
+            let mut stored = None;
+            // Mistyping here is no guess: the budget begins with the stored record.
+            let unlimited = Record { rate_limit: Ok(None), ..self.record.clone() };
+            let verdict = verify::decide(&unlimited, &code, clock::now()).commit(|next| {
+                stored = Some(Record { rate_limit: self.record.rate_limit.clone(), ..next.clone() });
+                Ok::<(), StoreError>(())
+            });
+            match (verdict, stored) {
+                (Ok(Verdict::Accepted(_)), Some(next)) => return Ok(next),
+                (Ok(Verdict::Denied(Denial::NotACode)), _) => writeln!(io::stderr(), "A code has 6 digits.")?,
+                _ => writeln!(
+                    io::stderr(),
+                    "That is not the code of this secret now. Is the clock of the device right? Here it is {} UTC.",
+                    time_of_day(clock::now())
+                )?,
+            }
+        }
+        bail!("no right code in {CONFIRMATIONS} tries; nothing was stored")
+    }
+
+    fn store(&self, store: &HomeStore, person: &Person, record: &Record, force: bool) -> Result<()> {
+        store
+            .enrol(person, &google::new_text(record), force)
+            .map_err(by_store)
+            .with_context(|| format!("{} is as it was before", self.path.display()))
+    }
+
+    fn print_json(&self) -> Result<()> {
+        let codes: Vec<String> = self.record.scratch.expose().iter().map(ToString::to_string).collect();
+        let object = serde_json::json!({
+            "user": self.user,
+            "secret": base32::encode(self.record.secret.expose()).expose(),
+            "uri": self.uri.expose(),
+            "scratch_codes": codes,
+            "path": self.path.to_string_lossy(),
+        });
+        writeln!(io::stdout(), "{object}").map_err(Into::into)
+    }
+}
+
+fn new_record(counter_based: bool) -> io::Result<Record> {
+    let (algorithm, digits) = (Algorithm::Sha1, Digits::SIX);
+    let device = if counter_based {
+        Device::Hotp(Hotp { algorithm, digits, look_ahead: WINDOW, counter: 1 })
+    } else {
+        let window = Window::of_size(WINDOW);
+        Device::Totp(Totp { algorithm, digits, period: PERIOD, window, used: Vec::new() })
+    };
+    Ok(Record {
+        secret: Arc::new(Secret::new(random::bytes::<SECRET_BYTES>()?.to_vec())),
+        device: Ok(device),
+        rate_limit: Ok(Some(RATE_LIMIT)),
+        scratch: Arc::new(Secret::new(scratch_codes()?)),
+    })
+}
+
+/// Different numbers from 10000000 to 99999999, each as likely as the other.
+fn scratch_codes() -> io::Result<Vec<u32>> {
+    const FIRST: u32 = 10_000_000;
+    const COUNT: u32 = 90_000_000;
+    let mut codes = Vec::with_capacity(SCRATCH_CODES);
+    while codes.len() < SCRATCH_CODES {
+        let number = u32::from_ne_bytes(random::bytes()?);
+        // The last, incomplete run of `COUNT` numbers would make its first ones likelier.
+        if number < (u32::MAX / COUNT).saturating_mul(COUNT) {
+            let code = FIRST.saturating_add(number % COUNT);
+            if !codes.contains(&code) {
+                codes.push(code);
+            }
+        }
+    }
+    Ok(codes)
+}
+
+/// The short name of this host: the QR code gets larger with every letter.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match name.split('.').next() {
+        Some(short) if !short.is_empty() => short.to_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+fn time_of_day(now: u64) -> String {
+    let minutes = now / 60;
+    format!("{:02}:{:02}:{:02}", minutes / 60 % 24, minutes % 60, now % 60)
+}
+
+fn by_fact(fact: Fact) -> anyhow::Error {
+    anyhow!("{fact}")
+}
+
+fn by_store(error: StoreError) -> anyhow::Error {
+    by_fact(error.into_fact())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_codes_are_different_and_have_eight_digits() {
+        for _ in 0..100 {
+            let mut codes = scratch_codes().unwrap();
+            codes.sort_unstable();
+            codes.dedup();
+            assert_eq!(codes.len(), 5);
+            assert!(codes.iter().all(|code| code.to_string().len() == 8));
+        }
+    }
+
+    #[test]
+    fn secrets_are_new_and_have_160_bits() {
+        let [one, two] = [new_record(false).unwrap(), new_record(false).unwrap()];
+        assert_eq!(one.secret.expose().len(), 20);
+        assert_ne!(one.secret.expose(), two.secret.expose());
+    }
+}

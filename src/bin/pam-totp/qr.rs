@@ -1,0 +1,89 @@
+//! A QR code as text that a phone reads from a terminal.
+
+use anyhow::Result;
+use qrcode::{Color, EcLevel, QrCode};
+use std::env;
+
+/// Modules of light around a code (ISO/IEC 18004 asks for four).
+const QUIET_ZONE: usize = 4;
+/// Two columns a module make ASCII codes wide; scanners do with less light around them.
+const ASCII_QUIET_ZONE: usize = 1;
+
+/// White on black whatever the terminal's own colours are, and back.
+const WHITE_ON_BLACK: (&str, &str) = ("\x1b[40;97m", "\x1b[0m");
+
+/// How a code is drawn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Two rows in one, with half blocks; otherwise `##` a module.
+    pub blocks: bool,
+    /// With colours.
+    pub colours: bool,
+}
+
+impl Style {
+    /// Colours on a terminal, half blocks where the locale can show them.
+    pub fn for_terminal(is_terminal: bool) -> Self {
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| env::var(name).ok().filter(|v| !v.is_empty()));
+        let utf8 = locale.is_some_and(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        });
+        Self { blocks: utf8, colours: is_terminal }
+    }
+}
+
+/// The modules of a code.
+pub struct Code(QrCode);
+
+impl Code {
+    /// The smallest code that holds the text.
+    pub fn new(text: &str) -> Result<Self> {
+        Ok(Self(QrCode::with_error_correction_level(text, EcLevel::L)?))
+    }
+
+    /// Light modules are drawn, dark ones left blank: right on a dark terminal, and with colours on any.
+    pub fn text(&self, style: Style) -> String {
+        let (on, off) = if style.colours { WHITE_ON_BLACK } else { ("", "") };
+        let lines = if style.blocks { self.in_half_blocks() } else { self.in_ascii() };
+        lines.map(|line| format!("{on}{line}{off}\n")).collect()
+    }
+
+    fn in_half_blocks(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        let span = self.span(QUIET_ZONE);
+        Box::new(span.clone().step_by(2).map(move |row| {
+            span.clone()
+                .map(|column| match (self.is_light(row, column), self.is_light(row.saturating_add(1), column)) {
+                    (true, true) => '█',
+                    (true, false) => '▀',
+                    (false, true) => '▄',
+                    (false, false) => ' ',
+                })
+                .collect()
+        }))
+    }
+
+    fn in_ascii(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        let span = self.span(ASCII_QUIET_ZONE);
+        Box::new(
+            span.clone().map(move |row| {
+                span.clone().map(|column| if self.is_light(row, column) { "##" } else { "  " }).collect()
+            }),
+        )
+    }
+
+    /// Rows (and columns) with the quiet zone, which has negative numbers and those past the code's width.
+    fn span(&self, quiet: usize) -> std::ops::Range<isize> {
+        let quiet = quiet.cast_signed();
+        quiet.saturating_neg()..self.0.width().cast_signed().saturating_add(quiet)
+    }
+
+    fn is_light(&self, row: isize, column: isize) -> bool {
+        let inside = 0..self.0.width().cast_signed();
+        match (inside.contains(&row), inside.contains(&column)) {
+            (true, true) => self.0[(column.cast_unsigned(), row.cast_unsigned())] == Color::Light,
+            _ => true,
+        }
+    }
+}
