@@ -18,3 +18,11 @@ build:
 	cp -f target/release/libpam_totp.so $(DIST)/pam_totp.so
 	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp
 	cp -f target/release/pam-totp $(DIST)/pam-totp
+	@ls -l $(DIST)
+
+# A build of ours without the lock, for the test that shows that the races would be found.
+target/test/pam_totp-without-lock.so: $(shell find src Cargo.toml Cargo.lock build.rs -type f)
+	RUSTFLAGS="$(RUSTFLAGS) --cfg pam_totp_without_lock" \
+	  $(CARGO) rustc --release --locked --target-dir target/without-lock --lib --crate-type cdylib
+	mkdir -p target/test
+	cp -f target/without-lock/release/libpam_totp.so $@

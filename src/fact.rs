@@ -37,6 +37,14 @@ impl Fact {
         self.with(key, value.to_string())
     }
 
+    /// Adds what the operating system said, in its words, without blanks.
+    #[must_use]
+    pub fn with_error(self, error: impl Into<std::io::Error>) -> Self {
+        let text = error.into().to_string();
+        let words = text.split(" (os error").next().unwrap_or_default();
+        self.with("error", words.replace(' ', "-"))
+    }
+
     /// Adds a path.
     #[must_use]
     pub fn with_path(self, path: &Path) -> Self {

@@ -119,7 +119,7 @@ impl Unidentified {
             Self::NoFixedUser => Fact::new("bad-argument")
                 .with("argument", "user")
                 .or("the user that user= names does not exist; anything may follow no uid"),
-            Self::Database(error) => Fact::new("user-database").with("error", std::io::Error::from(error).to_string()),
+            Self::Database(error) => Fact::new("user-database").with_error(error),
         }
     }
 }

@@ -6,4 +6,9 @@
 
 mod support;
 
+mod enrol;
+mod faults;
 mod pam_stack;
+mod races;
+mod ssh_login;
+mod sudo_su;

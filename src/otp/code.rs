@@ -5,8 +5,9 @@ use crate::secret::Secret;
 /// Shortest and longest code of any kind: RFC 4226 codes have 6 to 8 digits, scratch codes 8.
 const LENGTHS: std::ops::RangeInclusive<usize> = 6..=8;
 
-/// What sshd hands to PAM in place of an answer once it has refused the login itself (auth-pam.c, `fake_password`).
-const SSHD_PLACEHOLDER: &[u8] = b"\x08\n\r\x7FINCORRECT";
+/// What an answer starts with that sshd made up because it has refused the login itself: a backspace. The whole is
+/// `\b\n\r\177INCORRECT`, repeated or cut to the length of what was typed (auth-pam.c, `fake_password`).
+const SSHD_PLACEHOLDER: &[u8] = b"\x08";
 
 /// A code in canonical form: 6 to 8 ASCII digits, nothing around them.
 ///
@@ -104,6 +105,8 @@ mod tests {
         for other in others {
             assert_eq!(parsed(other), Err(NotACode::Shape), "{other:?}");
         }
-        assert_eq!(parsed(b"\x08\n\r\x7FINCORRECT\x08\n"), Err(NotACode::RefusedBySshd));
+        for placeholder in [&b"\x08"[..], b"\x08\n\r\x7FIN", b"\x08\n\r\x7FINCORRECT\x08\n\r"] {
+            assert_eq!(parsed(placeholder), Err(NotACode::RefusedBySshd));
+        }
     }
 }

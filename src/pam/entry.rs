@@ -159,3 +159,65 @@ fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> c_in
         sys::PAM_AUTH_ERR
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::c_void;
+    use std::process::Command;
+    use std::ptr::{null, null_mut};
+
+    unsafe extern "C" {
+        fn pam_start(
+            service: *const c_char,
+            user: *const c_char,
+            conversation: *const sys::PamConv,
+            pamh: *mut *mut sys::PamHandle,
+        ) -> c_int;
+        fn pam_end(pamh: *mut sys::PamHandle, status: c_int) -> c_int;
+    }
+
+    /// In a process of its own: the hook stays, and would swallow the messages of tests that fail.
+    const CHILD: &str = "PAM_TOTP_TEST_PANIC";
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_panic_is_a_denial_and_prints_nothing() {
+        if std::env::var_os(CHILD).is_some() {
+            let conversation = sys::PamConv { conv: None, appdata_ptr: null_mut::<c_void>() };
+            let mut pamh = null_mut();
+            // SAFETY: valid strings, conversation and place; the handle is ended below.
+            unsafe {
+                assert_eq!(pam_start(c"other".as_ptr(), c"root".as_ptr(), &raw const conversation, &raw mut pamh), 0)
+            };
+            // SAFETY: just made, and alive until pam_end.
+            let mut handle = unsafe { Handle::new(pamh) }.unwrap();
+            for _ in 0..3 {
+                assert_eq!(guarded(&mut handle, |_| panic!("the secret")), sys::PAM_AUTH_ERR);
+            }
+            assert!(PANIC_PLACE.lock().unwrap().contains("entry.rs:"));
+            // SAFETY: as above.
+            unsafe { assert_eq!(pam_end(pamh, 0), 0) };
+            return;
+        }
+        let name = "pam::entry::tests::a_panic_is_a_denial_and_prints_nothing";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .env("RUST_BACKTRACE", "1")
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("1 passed"), "{output:?}");
+        assert!(output.stderr.is_empty() && !printed.contains("the secret"), "{output:?}");
+    }
+
+    #[test]
+    fn a_missing_handle_is_a_denial() {
+        // SAFETY: NULL is what is tested.
+        assert_eq!(
+            unsafe { pam_sm_authenticate(null_mut(), 0, 0, null::<*const c_char>().cast_mut()) },
+            sys::PAM_AUTH_ERR
+        );
+    }
+}

@@ -50,7 +50,7 @@ impl Error {
             Self::Lock(NoLock::Refused(error), path) => StoreError::Failed(
                 Fact::new("no-lock")
                     .with_path(&path)
-                    .with("error", std::io::Error::from(error).to_string())
+                    .with_error(error)
                     .or("its file system has no locks, and /run/pam_totp cannot be used"),
             ),
             Self::Other(fact) => StoreError::Failed(fact),
@@ -145,7 +145,7 @@ impl<'a> HomeStore<'a> {
             Error::Other(
                 Fact::new("no-rights")
                     .with_number("uid", person.uid())
-                    .with("error", std::io::Error::from(error).to_string())
+                    .with_error(error)
                     .or("the process may not act for this user"),
             )
         })?

@@ -69,10 +69,9 @@ impl FileError {
     /// For the log.
     pub fn fact(&self) -> Fact {
         match self.problem {
-            Problem::Failed(call, error) => Fact::new("file-error")
-                .with_path(&self.path)
-                .with("call", call)
-                .with("error", std::io::Error::from(error).to_string().replace(' ', "_")),
+            Problem::Failed(call, error) => {
+                Fact::new("file-error").with_path(&self.path).with("call", call).with_error(error)
+            }
             Problem::Link => {
                 Fact::new("link").with_path(&self.path).or("only links that root made, outside of homes, are followed")
             }

@@ -8,6 +8,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 /// What /home is.
@@ -24,7 +26,7 @@ pub struct Machine {
     directory: tempfile::TempDir,
     unshare: Child,
     init: u32,
-    log: UnixDatagram,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// A user of the machine.
@@ -63,7 +65,7 @@ impl Machine {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let log = UnixDatagram::bind(directory.path().join("log")).unwrap();
         fs::set_permissions(directory.path().join("log"), fs::Permissions::from_mode(0o666)).unwrap();
-        log.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let log = collect(log);
         let kind = match home {
             Home::Directory => "directory",
             Home::Ext4 => "ext4",
@@ -206,18 +208,36 @@ impl Machine {
         copy
     }
 
-    /// What was logged since the last call, without time stamps.
+    /// What was logged since the last call, without time stamps. Waits until nothing more comes.
     pub fn log(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut buffer = [0; 8192];
+        let mut seen = usize::MAX;
         loop {
-            match self.log.recv(&mut buffer) {
-                Ok(length) => lines.push(without_header(&String::from_utf8_lossy(&buffer[..length]))),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return lines,
+            thread::sleep(Duration::from_millis(30));
+            let mut lines = self.log.lock().unwrap();
+            if lines.len() == seen {
+                return std::mem::take(&mut lines);
+            }
+            seen = lines.len();
+        }
+    }
+}
+
+/// Reads the log for as long as the machine is there: nobody could log in to one whose log is full.
+fn collect(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let weak = Arc::downgrade(&lines);
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Some(lines) = weak.upgrade() {
+            match socket.recv(&mut buffer) {
+                Ok(length) => lines.lock().unwrap().push(without_header(&String::from_utf8_lossy(&buffer[..length]))),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => panic!("the log: {error}"),
             }
         }
-    }
+    });
+    lines
 }
 
 impl Drop for Machine {

@@ -46,3 +46,8 @@ pub fn output_of(command: &mut Command) -> String {
     );
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// One of the files in pam.d-examples, word for word.
+pub fn example_file(name: &str) -> String {
+    std::fs::read_to_string(project().join("pam.d-examples").join(name)).unwrap()
+}

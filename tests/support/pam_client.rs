@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
-//!            [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred] [--repeat N] [--parallel N]
+//!            [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred | --setcred-alone] [--repeat N] [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt and `result CODE` for each
@@ -82,6 +82,7 @@ struct Script {
     answers: Vec<Answer>,
     items: Vec<(c_int, CString)>,
     setcred: bool,
+    authenticate: bool,
     repeat: usize,
     parallel: usize,
 }
@@ -127,6 +128,7 @@ impl Script {
             answers: Vec::new(),
             items: Vec::new(),
             setcred: false,
+            authenticate: true,
             repeat: 1,
             parallel: 0,
         };
@@ -146,6 +148,7 @@ impl Script {
                 Some("--ruser") => script.items.push((PAM_RUSER, value())),
                 Some("--tty") => script.items.push((PAM_TTY, value())),
                 Some("--setcred") => script.setcred = true,
+                Some("--setcred-alone") => (script.setcred, script.authenticate) = (true, false),
                 Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
                 Some("--parallel") => script.parallel = value().to_str().unwrap().parse().unwrap(),
                 _ => positional.push(c_string(argument)),
@@ -178,7 +181,7 @@ fn login(script: &Script, person: Person) -> c_int {
         }
         // A test has no time for the delay after a denial, but says what was asked for.
         assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
-        let result = pam_authenticate(pamh, 0);
+        let result = if script.authenticate { pam_authenticate(pamh, 0) } else { PAM_SUCCESS };
         if script.setcred {
             println!("setcred {}", pam_setcred(pamh, PAM_ESTABLISH_CRED));
         }

@@ -1,0 +1,250 @@
+//! `pam-totp enrol`, and what a scanner makes of what it prints.
+
+use crate::support::machine::{ALICE, AUTH_ERR, Machine, SUCCESS, User};
+use crate::support::totp::{code_at, code_now, hotp, now};
+use crate::support::{dist, need, output_of};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Output, Stdio};
+use std::{fs, thread, time::Duration};
+
+fn machine() -> Machine {
+    let machine = Machine::new();
+    machine.service("test", "auth required pam_totp.so\n");
+    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
+    machine
+}
+
+fn enrol(machine: &Machine, who: User, arguments: &[&str]) -> Command {
+    let mut command = machine.command_as(who, machine.shared().join("pam-totp"));
+    command.arg("enrol").args(arguments);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// Starts an enrolment, waits until it asks, and types what `answer` makes of the secret that it showed.
+fn converse(mut command: Command, answers: impl FnOnce(&str) -> Vec<String>) -> Output {
+    let screen = tempfile::NamedTempFile::new().unwrap();
+    command.stdin(Stdio::piped()).stdout(screen.reopen().unwrap()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let secret = (0..200).find_map(|_| {
+        thread::sleep(Duration::from_millis(25));
+        let shown = fs::read_to_string(screen.path()).unwrap();
+        Some(shown.split_once("Secret, to type instead: ")?.1.split_once('\n')?.0.to_owned())
+    });
+    let answers = answers(&secret.expect("no secret was shown"));
+    child.stdin.take().unwrap().write_all((answers.join("\n") + "\n").as_bytes()).unwrap();
+    let mut output = child.wait_with_output().unwrap();
+    output.stdout = fs::read(screen.path()).unwrap();
+    output
+}
+
+#[test]
+fn enrol_confirm_log_in() {
+    let machine = machine();
+    let mut typed = String::new();
+    let output = converse(enrol(&machine, ALICE, &[]), |secret| {
+        typed = code_now(secret);
+        vec!["000".to_owned(), typed.clone()]
+    });
+    assert!(output.status.success(), "{output:?}");
+    let file = machine.read(&ALICE.secret_file());
+    let secret = file.lines().next().unwrap().to_owned();
+    assert_eq!(secret.len(), 32);
+    assert!(file.contains("\n\" TOTP_AUTH\n") && file.contains("\n\" RATE_LIMIT 3 30\n"), "{file}");
+    assert_eq!(file.lines().filter(|line| line.len() == 8 && line.bytes().all(|b| b.is_ascii_digit())).count(), 5);
+    let stat = machine.path(&ALICE.secret_file()).metadata().unwrap();
+    assert_eq!((stat.uid(), stat.mode() & 0o7777), (ALICE.uid, 0o400));
+    // The code that confirmed is used; the next one is not.
+    let login = machine.login("test", "alice").answer(&typed).run();
+    assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "used-code"));
+    assert_eq!(machine.login("test", "alice").answer(code_at(&secret, now() + 30)).run().result(), SUCCESS);
+}
+
+#[test]
+fn without_a_right_code_nothing_is_stored() {
+    let machine = machine();
+    let output = converse(enrol(&machine, ALICE, &[]), |_| vec!["000000".to_owned(); 5]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nothing was stored"), "{output:?}");
+    let output = enrol(&machine, ALICE, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!machine.path(&ALICE.secret_file()).exists());
+    assert_eq!(fs::read_dir(machine.path(&ALICE.home())).unwrap().count(), 0);
+}
+
+#[test]
+fn json_has_everything_and_nothing_else_is_on_standard_output() {
+    let machine = machine();
+    let output = enrol(&machine, ALICE, &["--json", "--no-confirm"]).output().unwrap();
+    let object = json(&output);
+    assert!(output.stderr.is_empty());
+    let secret = object["secret"].as_str().unwrap();
+    assert_eq!(object["user"], "alice");
+    assert_eq!(object["path"], "/home/alice/.google_authenticator");
+    assert_eq!(object["scratch_codes"].as_array().unwrap().len(), 5);
+    assert!(object["uri"].as_str().unwrap().starts_with("otpauth://totp/"));
+    assert!(object["uri"].as_str().unwrap().contains(&format!("secret={secret}&issuer=")));
+    let scratch = object["scratch_codes"][4].as_str().unwrap();
+    assert_eq!(machine.login("test", "alice").answer(scratch).run().result(), SUCCESS);
+    assert_eq!(machine.login("test", "alice").answer(scratch).run().result(), AUTH_ERR);
+    assert_eq!(machine.login("test", "alice").answer(code_now(secret)).run().result(), SUCCESS);
+}
+
+#[test]
+fn counter_based_codes() {
+    let machine = machine();
+    let mut used = String::new();
+    let output = converse(enrol(&machine, ALICE, &["--counter-based"]), |secret| {
+        used = hotp(secret, 1);
+        vec![used.clone()]
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains("otpauth://hotp/") && text(&output.stdout).contains("&counter=1"));
+    let file = machine.read(&ALICE.secret_file());
+    assert!(file.contains("\n\" HOTP_COUNTER 2\n"), "{file}");
+    let secret = file.lines().next().unwrap().to_owned();
+    assert_eq!(machine.login("test", "alice").answer(&used).run().result(), AUTH_ERR);
+    assert_eq!(machine.login("test", "alice").answer(hotp(&secret, 3)).run().result(), SUCCESS);
+}
+
+#[test]
+fn an_existing_secret_is_replaced_only_by_force() {
+    let machine = machine();
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    let before = machine.read(&ALICE.secret_file());
+    let output = enrol(&machine, ALICE, &["--no-confirm"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--force"), "{output:?}");
+    assert_eq!(machine.read(&ALICE.secret_file()), before);
+    let object = json(&enrol(&machine, ALICE, &["--no-confirm", "--force", "--json"]).output().unwrap());
+    assert!(machine.read(&ALICE.secret_file()).starts_with(object["secret"].as_str().unwrap()));
+}
+
+#[test]
+fn root_enrols_others_and_others_do_not() {
+    let machine = machine();
+    let program = machine.shared().join("pam-totp");
+    let output = machine.command(&program).args(["enrol", "--user", "alice", "--no-confirm"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(machine.path(&ALICE.secret_file()).metadata().unwrap().uid(), ALICE.uid, "the file is alice's");
+    let output = enrol(&machine, ALICE, &["--user", "bob", "--no-confirm"]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).contains("only root")), (Some(1), true));
+    let output = machine.command(&program).args(["enrol", "--user", "mallory", "--no-confirm"]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).contains("no user `mallory`")), (Some(1), true));
+    for usage in [&["enrol", "--nonsense"][..], &["nonsense"], &[], &["enrol", "--user"]] {
+        assert_eq!(machine.command(&program).args(usage).output().unwrap().status.code(), Some(2), "{usage:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_secret_as_it_was() {
+    let machine = machine();
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    let before = machine.read(&ALICE.secret_file());
+    // A file system with room for nothing more, in the place of alice's home.
+    let script = "mount -t tmpfs -o size=64k,mode=0777 tmpfs /mnt && cp -a /home/alice/. /mnt/ && chown 20001 /mnt \
+                  && dd if=/dev/zero of=/mnt/filler bs=4k 2>/dev/null; mount --move /mnt /home/alice";
+    output_of(machine.command("sh").args(["-c", script]));
+    let output = enrol(&machine, ALICE, &["--no-confirm", "--force"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("No-space-left"), "{output:?}");
+    assert!(text(&output.stderr).contains("as it was before"), "{output:?}");
+    assert_eq!(machine.read(&ALICE.secret_file()), before);
+    let names: Vec<_> =
+        fs::read_dir(machine.path(&ALICE.home())).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+// ---- The QR code ----
+
+/// What a scanner reads from a picture of these lines: light where a block is, dark where a blank is, dark around.
+fn scan(lines: &[&str], columns_per_module: usize, rows_per_line: usize) -> String {
+    need("zbarimg", "zbar-tools");
+    const SCALE: usize = 4;
+    let light = |cell: char, half: usize| match cell {
+        '█' | '#' => true,
+        '▀' => half == 0,
+        '▄' => half == 1,
+        ' ' => false,
+        other => panic!("unexpected {other:?}"),
+    };
+    let margin = 8 * SCALE;
+    let columns = lines[0].chars().count() / columns_per_module;
+    let (width, height) = (columns * SCALE + 2 * margin, lines.len() * rows_per_line * SCALE + 2 * margin);
+    let mut pixels = vec![0_u8; width * height];
+    for (row, line) in lines.iter().enumerate() {
+        for (column, cell) in line.chars().step_by(columns_per_module).enumerate() {
+            for half in 0..rows_per_line {
+                if light(cell, half) {
+                    for y in 0..SCALE {
+                        let start =
+                            (margin + (row * rows_per_line + half) * SCALE + y) * width + margin + column * SCALE;
+                        pixels[start..start + SCALE].fill(255);
+                    }
+                }
+            }
+        }
+    }
+    let mut picture = tempfile::Builder::new().suffix(".pgm").tempfile().unwrap();
+    picture.write_all(format!("P5\n{width} {height}\n255\n").as_bytes()).unwrap();
+    picture.write_all(&pixels).unwrap();
+    output_of(Command::new("zbarimg").args(["--quiet", "--raw"]).arg(picture.path())).trim().to_owned()
+}
+
+/// The lines of the code in what was printed.
+fn drawn(screen: &str, is_part: fn(char) -> bool) -> Vec<&str> {
+    screen.lines().filter(|line| line.chars().count() > 30 && line.chars().all(is_part)).collect()
+}
+
+fn uri(screen: &str) -> String {
+    screen.split_once("URI: ").unwrap().1.lines().next().unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_scanner_reads_the_half_blocks() {
+    let machine = machine();
+    let output = enrol(&machine, ALICE, &["--no-confirm"]).output().unwrap();
+    let screen = text(&output.stdout);
+    let lines = drawn(&screen, |cell| "█▀▄ ".contains(cell));
+    assert!(lines[0].chars().count() <= 80 && lines.len() <= 24, "fits a terminal");
+    assert_eq!(scan(&lines, 1, 2), uri(&screen));
+}
+
+#[test]
+fn a_scanner_reads_the_ascii_code() {
+    let machine = machine();
+    let output = enrol(&machine, ALICE, &["--no-confirm"]).env("LC_ALL", "C").output().unwrap();
+    let screen = text(&output.stdout);
+    assert!(screen.is_ascii());
+    let lines = drawn(&screen, |cell| "# ".contains(cell));
+    assert!(lines[0].len() <= 80, "{} columns", lines[0].len());
+    assert_eq!(scan(&lines, 2, 1), uri(&screen));
+}
+
+#[test]
+fn on_a_terminal_the_code_is_white_on_black_whatever_the_colours() {
+    need("script", "bsdutils");
+    let machine = machine();
+    let program = format!("{} enrol --no-confirm", machine.shared().join("pam-totp").display());
+    let output = output_of(machine.command_as(ALICE, "script").args(["-qec", &program, "/dev/null"]));
+    let (on, off) = ("\x1b[40;97m", "\x1b[0m");
+    let plain: String = output
+        .replace('\r', "")
+        .lines()
+        .map(|line| match line.strip_prefix(on) {
+            Some(rest) => rest.strip_suffix(off).expect("colours are reset at each end of line").to_owned() + "\n",
+            None => line.to_owned() + "\n",
+        })
+        .collect();
+    let lines = drawn(&plain, |cell| "█▀▄ ".contains(cell));
+    assert!(output.contains(on) && lines.len() > 15);
+    assert_eq!(scan(&lines, 1, 2), uri(&plain));
+}

@@ -1,0 +1,220 @@
+//! What happens when the operating system says no, at each of its calls in turn.
+
+use crate::support::machine::{ALICE, AUTH_ERR, BOB, IGNORE, Machine, PERM_DENIED, SUCCESS};
+use crate::support::need;
+use crate::support::totp::{SECRET, code_at, code_now, now};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Output;
+
+const STACK: &str = "auth required pam_totp.so\n";
+
+fn machine(stack: &str) -> Machine {
+    need("strace", "strace");
+    let machine = Machine::new();
+    machine.service("test", stack);
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    machine
+}
+
+/// A login during which the kernel answers a call otherwise. Says whether the call was reached.
+fn login_with_fault(machine: &Machine, user: &str, code: &str, fault: &str) -> (Output, bool) {
+    let trace = machine.shared().join("trace");
+    let client = machine.client();
+    let output = machine
+        .command("strace")
+        .args(["-f", "-qq", "-e", &format!("inject={fault}"), "-e", "trace=all", "-o"])
+        .args([&trace, &client])
+        .args(["test", user, "--answer", code])
+        .output()
+        .unwrap();
+    let trace = fs::read_to_string(&trace).unwrap();
+    (output, trace.contains("(INJECTED)") || trace.contains("+++ killed by"))
+}
+
+fn result(output: &Output) -> Option<i32> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().find_map(|line| line.strip_prefix("result ")).and_then(|code| code.parse().ok())
+}
+
+/// Every call that the module makes, and what can be wrong with it.
+const FAULTS: [(&str, &str); 17] = [
+    ("openat", "error=EIO"),
+    ("openat", "error=ENFILE"),
+    ("openat", "error=ENOENT"),
+    ("newfstatat,statx", "error=EIO"),
+    ("newfstatat,statx", "error=ENOENT"),
+    ("fstat", "error=EIO"),
+    ("flock", "error=EIO"),
+    ("read", "error=EIO"),
+    ("read", "retval=0"),
+    ("getrandom", "error=ENOSYS"),
+    ("write", "error=ENOSPC"),
+    ("write", "error=EDQUOT"),
+    ("fchmod", "error=EPERM"),
+    ("fsync", "error=EIO"),
+    ("renameat,renameat2,rename", "error=EROFS"),
+    ("setfsuid,setfsgid", "retval=12345"),
+    ("readlinkat", "error=EIO"),
+];
+
+#[test]
+fn whatever_call_fails_nobody_gets_in_on_a_code_that_is_not_used_up() {
+    let machine = machine(STACK);
+    let mut denied = 0;
+    for (calls, fault) in FAULTS {
+        for when in 1.. {
+            machine.enrol(ALICE, "\" TOTP_AUTH\n");
+            let code = code_now(SECRET);
+            let (output, reached) = login_with_fault(&machine, "alice", &code, &format!("{calls}:{fault}:when={when}"));
+            if !reached {
+                break;
+            }
+            let used = fs::read_to_string(machine.path(&ALICE.secret_file())).unwrap().contains("DISALLOW_REUSE");
+            match result(&output) {
+                Some(SUCCESS) => assert!(used, "{calls} {fault} {when}: let in on a code that still works"),
+                // Before or in libpam itself, the application is told otherwise, or ends.
+                Some(_) | None => denied += 1,
+            }
+            assert_ne!(result(&output), Some(IGNORE), "{calls} {fault} {when}");
+            let names = fs::read_dir(machine.path(&ALICE.home())).unwrap().count();
+            assert_eq!(names, 1, "{calls} {fault} {when}: something is left in the home");
+        }
+    }
+    assert!(denied > 60, "only {denied} faults were felt");
+}
+
+#[test]
+fn with_nullok_no_fault_makes_an_enrolled_person_look_like_one_who_is_not() {
+    let machine = machine("auth required pam_totp.so nullok\nauth required pam_permit.so\n");
+    for (calls, fault) in FAULTS {
+        // ENOENT for the file itself is what absence is; a kernel that lies about it cannot be told from the truth.
+        if fault == "error=ENOENT" {
+            continue;
+        }
+        for when in 1.. {
+            machine.enrol(ALICE, "\" TOTP_AUTH\n");
+            let (output, reached) =
+                login_with_fault(&machine, "alice", "000000", &format!("{calls}:{fault}:when={when}"));
+            if !reached {
+                break;
+            }
+            assert_ne!(result(&output), Some(SUCCESS), "{calls} {fault} {when}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_call_a_login_uses_a_code_once_or_not_at_all() {
+    let machine = machine(STACK);
+    let mut killed_after_commit = 0;
+    for call in [
+        "openat",
+        "flock",
+        "read",
+        "getrandom",
+        "write",
+        "fchmod",
+        "fsync",
+        "renameat,renameat2,rename",
+        "unlinkat",
+        "close",
+    ] {
+        for when in 1.. {
+            machine.enrol(ALICE, "\" TOTP_AUTH\n");
+            let code = code_now(SECRET);
+            let (output, reached) =
+                login_with_fault(&machine, "alice", &code, &format!("{call}:signal=KILL:when={when}"));
+            if !reached {
+                break;
+            }
+            let first = usize::from(result(&output) == Some(SUCCESS));
+            let again = machine.login("test", "alice").answer(&code).run();
+            let second = usize::from(again.result() == SUCCESS);
+            assert!(first + second <= 1, "{call} {when}: the code got in twice");
+            if first + second == 0 {
+                assert_eq!(again.reason(), "used-code", "{call} {when}: lost for another reason than being used");
+                killed_after_commit += 1;
+            }
+            let next = machine.login("test", "alice").answer(code_at(SECRET, now() + 30)).run();
+            assert_eq!(next.result(), SUCCESS, "{call} {when}: the next code works: {next:#?}");
+            for left in fs::read_dir(machine.path(&ALICE.home())).unwrap() {
+                let left = left.unwrap();
+                let name = left.file_name().into_string().unwrap();
+                assert!(name == ".google_authenticator" || name.contains("~pam_totp."), "{call} {when}: {name}");
+                assert_eq!(left.metadata().unwrap().mode() & 0o077, 0, "{call} {when}: {name} is for its owner alone");
+                fs::remove_file(left.path()).unwrap();
+            }
+        }
+    }
+    assert!(killed_after_commit > 0, "no kill hit the moment between commit and answer");
+}
+
+#[test]
+fn a_file_system_without_locks_is_locked_under_run() {
+    let machine = machine(STACK);
+    let code = code_now(SECRET);
+    for (expected, error) in [(SUCCESS, "EBADF"), (AUTH_ERR, "ENOLCK")] {
+        // The first flock is that of the file.
+        let (output, reached) = login_with_fault(&machine, "alice", &code, &format!("flock:error={error}:when=1"));
+        assert!(reached && result(&output) == Some(expected), "{output:?} {:#?}", machine.log());
+    }
+    let directory = machine.path("/run/pam_totp").metadata().unwrap();
+    assert_eq!((directory.mode() & 0o7777, directory.uid()), (0o700, 0));
+    let lock = machine.path(&format!("/run/pam_totp/home-{}", ALICE.uid)).metadata().unwrap();
+    assert_eq!((lock.mode() & 0o7777, lock.uid(), lock.gid(), lock.size()), (0o600, 0, 0, 0));
+    // Where that lock cannot be had either, nobody gets in.
+    fs::set_permissions(machine.path("/run/pam_totp"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let _ = machine.log();
+    let next = code_at(SECRET, now() + 30);
+    let (output, _) = login_with_fault(&machine, "alice", &next, "flock:error=EBADF:when=1");
+    assert_eq!(result(&output), Some(AUTH_ERR));
+    assert!(machine.log()[1].contains("reason=no-lock"));
+}
+
+#[test]
+fn the_module_opens_nothing_that_it_does_not_close_on_exec_and_never_the_whole_path_at_once() {
+    let machine = machine(STACK);
+    let trace = machine.shared().join("trace");
+    let client = machine.client();
+    let output = machine
+        .command("strace")
+        .args(["-f", "-qq", "-e", "trace=openat,open,mkdirat,renameat,renameat2,linkat,unlinkat", "-o"])
+        .args([&trace, &client])
+        .args(["test", "alice", "--answer", &code_now(SECRET)])
+        .output()
+        .unwrap();
+    assert_eq!(result(&output), Some(SUCCESS));
+    let trace = fs::read_to_string(&trace).unwrap();
+    let ours: Vec<_> = trace.lines().skip_while(|line| !line.contains("\"home\"")).collect();
+    assert!(ours.iter().any(|line| line.contains("google_authenticator")), "{trace}");
+    for line in trace.lines().filter(|line| line.contains("google_authenticator") && line.contains("open")) {
+        assert!(line.contains("O_NOFOLLOW") && line.contains("O_CLOEXEC"), "{line}");
+        assert!(line.contains("O_NONBLOCK") || line.contains("O_EXCL"), "{line}");
+        assert!(!line.contains("/.google_authenticator"), "by its name in an open directory: {line}");
+    }
+}
+
+#[test]
+fn memory_that_runs_out_lets_nobody_in() {
+    need("prlimit", "util-linux");
+    let machine = machine(STACK);
+    let client = machine.client();
+    let mut denied = 0;
+    for megabytes in [4, 5, 6, 7, 8, 9, 10, 12, 16, 24] {
+        machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        let mut command = machine.command("prlimit");
+        command.arg(format!("--as={}", megabytes << 20)).arg("--").arg(&client);
+        let output = command.args(["test", "alice", "--answer", "000000"]).output().unwrap();
+        assert!(
+            ![Some(SUCCESS), Some(IGNORE), Some(PERM_DENIED)].contains(&result(&output)),
+            "{megabytes}: {output:?}"
+        );
+        denied += 1;
+    }
+    assert_eq!(denied, 10);
+    let mut command = machine.command("prlimit");
+    let output = command.args(["--nofile=6", "--"]).arg(&client).args(["test", "alice", "--answer", &code_now(SECRET)]);
+    assert_ne!(result(&output.output().unwrap()), Some(SUCCESS), "no descriptors left, no success");
+    assert!(fs::metadata(machine.path(&BOB.home())).unwrap().is_dir());
+}

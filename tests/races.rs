@@ -1,0 +1,86 @@
+//! Many logins at once, on a real ext4: where an fsync takes time, there is room to lose a race.
+
+use crate::support::machine::{ALICE, AUTH_ERR, Home, Machine, SUCCESS};
+use crate::support::totp::{SECRET, code_now, hotp, wrong_code};
+use crate::support::{dist, project};
+use std::collections::HashMap;
+use std::path::Path;
+
+const ROUNDS: usize = 30;
+const RUNNERS: usize = 50;
+
+fn machine(module: &Path) -> Machine {
+    let machine = Machine::with(Home::Ext4, module);
+    machine.service("test", "auth required pam_totp.so\n");
+    machine
+}
+
+/// All runners are at their prompts when the first is answered. Returns how many got in.
+fn race(machine: &Machine, lines: &str, code: &str) -> usize {
+    machine.enrol(ALICE, lines);
+    let login = machine.login("test", "alice").answer(code).with(&["--parallel", &RUNNERS.to_string()]).run();
+    assert_eq!(login.results.len(), RUNNERS);
+    assert_eq!(login.count(SUCCESS) + login.count(AUTH_ERR), RUNNERS, "{:?}", login.results);
+    login.count(SUCCESS)
+}
+
+fn one_wins_every_round(lines: &str, code: impl Fn() -> String) {
+    let machine = machine(&dist("pam_totp.so"));
+    for round in 0..ROUNDS {
+        assert_eq!(race(&machine, lines, &code()), 1, "round {round}");
+    }
+}
+
+#[test]
+fn one_of_fifty_gets_in_with_a_time_based_code() {
+    one_wins_every_round("\" TOTP_AUTH\n", || code_now(SECRET));
+}
+
+#[test]
+fn one_of_fifty_gets_in_with_a_scratch_code() {
+    one_wins_every_round("\" TOTP_AUTH\n12345678\n87654321\n", || "12345678".to_owned());
+}
+
+#[test]
+fn one_of_fifty_gets_in_with_a_counter_based_code() {
+    one_wins_every_round("\" HOTP_COUNTER 1\n", || hotp(SECRET, 1));
+}
+
+#[test]
+fn of_two_hundred_guesses_at_once_three_are_judged() {
+    let machine = machine(&dist("pam_totp.so"));
+    for right in [0, 42, 199] {
+        machine.enrol(ALICE, "\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n");
+        let (wrong, code) = (wrong_code(SECRET), code_now(SECRET));
+        let login = (0..200).fold(machine.login("test", "alice"), |login, guess| {
+            login.answer(if guess == right { &code } else { &wrong })
+        });
+        let login = login.with(&["--parallel", "200"]).run();
+        let mut reasons = HashMap::new();
+        for reason in login.log.iter().filter_map(|line| line.split_once(" reason=")?.1.split(' ').next()) {
+            *reasons.entry(reason).or_insert(0) += 1;
+        }
+        let judged = login.count(SUCCESS) + reasons.get("wrong-code").unwrap_or(&0);
+        assert_eq!((judged, reasons["throttled"]), (3, 197), "{reasons:?}");
+        let charged = machine.read(&ALICE.secret_file());
+        let charged = charged.lines().find(|line| line.contains("RATE_LIMIT")).unwrap();
+        assert_eq!(charged.split(' ').count(), 4 + 3, "{charged}");
+    }
+}
+
+/// The same race against a build of ours without the lock: if this one found nothing, the others would prove nothing.
+#[test]
+fn without_the_lock_a_code_gets_more_than_one_in() {
+    let control = project().join("target/test/pam_totp-without-lock.so");
+    assert!(control.exists(), "{} is missing: `make test` builds it", control.display());
+    let machine = machine(&control);
+    for lines in ["\" TOTP_AUTH\n", "\" HOTP_COUNTER 1\n", "\" TOTP_AUTH\n12345678\n"] {
+        let code = || match lines {
+            "\" TOTP_AUTH\n" => code_now(SECRET),
+            "\" HOTP_COUNTER 1\n" => hotp(SECRET, 1),
+            _ => "12345678".to_owned(),
+        };
+        let doubles = (0..ROUNDS).find(|_| race(&machine, lines, &code()) > 1);
+        assert!(doubles.is_some(), "{lines:?}: {ROUNDS} rounds without a lock, and never two winners");
+    }
+}
