@@ -4,25 +4,73 @@ CARGO   ?= cargo
 DESTDIR ?=
 PREFIX  ?= /usr/local
 # Where libpam looks for modules that are named without a path: beside its own pam_unix.so.
-PAMDIR  ?= $(shell for dir in /usr/lib/$$(cc -print-multiarch 2>/dev/null)/security \
-             /lib/$$(cc -print-multiarch 2>/dev/null)/security /usr/lib64/security /usr/lib/security /lib/security; do \
-             [ -e $$dir/pam_unix.so ] && { echo $$dir; break; }; done)
+PAMDIR  ?= $(shell multiarch=$$(cc -print-multiarch 2>/dev/null); \
+             for dir in /usr/lib/$$multiarch/security /lib/$$multiarch/security /usr/lib64/security /lib/security; do \
+               [ -e $$dir/pam_unix.so ] && echo $$dir && break; \
+             done)
+BINDIR  := $(DESTDIR)$(PREFIX)/bin
 DIST    := target/dist
 FLAGS   := --locked --target-dir target
 
 .PHONY: build demo test lint abi-check prerequisites install uninstall clean
 
-build:
-	$(CARGO) rustc --release $(FLAGS) --lib --crate-type cdylib
-	mkdir -p $(DIST)
-	cp -f target/release/libpam_totp.so $(DIST)/pam_totp.so
+build: $(DIST)/pam_totp.so $(DIST)/pam-totp
+
+# The cdylib alone: with the rlib beside it cargo leaves LTO out without a word. In a directory of its own, so that the
+# program's features and crates have nothing to do with it.
+$(DIST)/pam_totp.so: FORCE
+	$(CARGO) rustc --release --locked --target-dir target/module --lib --crate-type cdylib
+	@mkdir -p $(DIST)
+	cp -f target/module/release/libpam_totp.so $@
+
+$(DIST)/pam-totp: FORCE
 	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp
-	cp -f target/release/pam-totp $(DIST)/pam-totp
-	@ls -l $(DIST)
+	@mkdir -p $(DIST)
+	cp -f target/release/pam-totp $@
 
 # A build of ours without the lock, for the test that shows that the races would be found.
-target/test/pam_totp-without-lock.so: $(shell find src Cargo.toml Cargo.lock build.rs -type f)
+target/test/pam_totp-without-lock.so: FORCE
 	RUSTFLAGS="$(RUSTFLAGS) --cfg pam_totp_without_lock" \
 	  $(CARGO) rustc --release --locked --target-dir target/without-lock --lib --crate-type cdylib
-	mkdir -p target/test
+	@mkdir -p target/test
 	cp -f target/without-lock/release/libpam_totp.so $@
+
+FORCE:
+
+# A login through a real sshd on a private machine inside this one, and four refusals. Needs root.
+demo: PREREQUISITES = demo
+demo: prerequisites build
+	$(CARGO) run --quiet $(FLAGS) --example demo
+
+# Everything, through the real thing. Needs root, and Debian or Ubuntu.
+test: prerequisites build target/test/pam_totp-without-lock.so
+	@tests/run $(FLAGS)
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(FLAGS) --all-targets --features cli -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --no-deps --document-private-items --features cli
+
+# Our declarations of libpam against the installed headers (packages libpam0g-dev and libclang-dev).
+abi-check: PREREQUISITES = abi-check
+abi-check: prerequisites
+	$(CARGO) test $(FLAGS) --features abi-check --lib abi_check
+
+# Installs what is missing, where we are root and there is apt-get or dnf; says what is missing otherwise.
+PREREQUISITES ?= test
+prerequisites:
+	@tests/prerequisites $(PREREQUISITES)
+
+# By rename, so that there is no moment without a module, or with half of one.
+install: build
+	@[ -n "$(PAMDIR)" ] || { echo "No directory of PAM modules found: set PAMDIR" >&2; exit 1; }
+	install -d $(DESTDIR)$(PAMDIR) $(BINDIR)
+	install -m 0644 $(DIST)/pam_totp.so $(DESTDIR)$(PAMDIR)/pam_totp.so.new
+	mv -f $(DESTDIR)$(PAMDIR)/pam_totp.so.new $(DESTDIR)$(PAMDIR)/pam_totp.so
+	install -m 0755 $(DIST)/pam-totp $(BINDIR)/pam-totp
+
+uninstall:
+	rm -f $(DESTDIR)$(PAMDIR)/pam_totp.so $(BINDIR)/pam-totp
+
+clean:
+	rm -rf target

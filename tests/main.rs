@@ -6,9 +6,11 @@
 
 mod support;
 
+mod artefacts;
 mod enrol;
 mod faults;
 mod pam_stack;
 mod races;
+mod second_opinion;
 mod ssh_login;
 mod sudo_su;

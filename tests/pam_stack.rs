@@ -358,7 +358,7 @@ fn nullok_passes_over_who_never_enrolled_and_nobody_else() {
     symlink("/nowhere", &file).unwrap();
     is_denied(&machine.login("test", "bob").answer("000000").run(), "link");
     fs::remove_file(&file).unwrap();
-    fs::set_permissions(machine.path(&BOB.home()), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(machine.path(&BOB.home()), fs::Permissions::from_mode(0o000)).unwrap();
     is_denied(&machine.login("test", "bob").answer("000000").run(), "file-error");
     fs::remove_dir(machine.path(&BOB.home())).unwrap();
     is_denied(&machine.login("test", "bob").answer("000000").run(), "file-error");

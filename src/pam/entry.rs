@@ -187,9 +187,9 @@ mod tests {
             let conversation = sys::PamConv { conv: None, appdata_ptr: null_mut::<c_void>() };
             let mut pamh = null_mut();
             // SAFETY: valid strings, conversation and place; the handle is ended below.
-            unsafe {
-                assert_eq!(pam_start(c"other".as_ptr(), c"root".as_ptr(), &raw const conversation, &raw mut pamh), 0)
-            };
+            let started =
+                unsafe { pam_start(c"other".as_ptr(), c"root".as_ptr(), &raw const conversation, &raw mut pamh) };
+            assert_eq!(started, 0);
             // SAFETY: just made, and alive until pam_end.
             let mut handle = unsafe { Handle::new(pamh) }.unwrap();
             for _ in 0..3 {
@@ -215,9 +215,7 @@ mod tests {
     #[test]
     fn a_missing_handle_is_a_denial() {
         // SAFETY: NULL is what is tested.
-        assert_eq!(
-            unsafe { pam_sm_authenticate(null_mut(), 0, 0, null::<*const c_char>().cast_mut()) },
-            sys::PAM_AUTH_ERR
-        );
+        let result = unsafe { pam_sm_authenticate(null_mut(), 0, 0, null::<*const c_char>().cast_mut()) };
+        assert_eq!(result, sys::PAM_AUTH_ERR);
     }
 }

@@ -185,6 +185,7 @@ pub struct Seen {
 impl Seen {
     /// How many names the file has.
     pub fn links(&self) -> u64 {
+        #[allow(clippy::useless_conversion)] // The width differs between architectures.
         u64::from(self.stat.st_nlink)
     }
 
@@ -322,7 +323,7 @@ impl Place {
         }
         renameat(&self.directory, &temporary.name, &self.directory, &self.name)
             .map_err(failed("rename", &self.path))?;
-        temporary.is_gone();
+        temporary.forget();
         fsync(&self.directory).map_err(failed("fsync", &self.path))
     }
 
@@ -393,7 +394,7 @@ struct Temporary<'a> {
 
 impl Temporary<'_> {
     /// It has its final name now.
-    fn is_gone(mut self) {
+    fn forget(mut self) {
         self.gone = true;
     }
 }

@@ -169,4 +169,5 @@ fn highest_match(generator: &Generator, code: &Code, counters: std::ops::RangeIn
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests;

@@ -57,8 +57,8 @@ fn a_code_is_accepted_once() {
 fn no_step_at_or_below_the_highest_accepted_one_is_accepted() {
     let mut person = Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 5\n");
     assert!(accepted(&person.tries(CODES[4], 3)));
-    for step in 1..=4 {
-        assert_eq!(person.tries(CODES[step], 3), USED, "step {step}");
+    for (step, code) in CODES.iter().enumerate().take(5).skip(1) {
+        assert_eq!(person.tries(code, 3), USED, "step {step}");
     }
     assert!(accepted(&person.tries(CODES[5], 3)));
 }

@@ -232,7 +232,9 @@ fn collect(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
         while let Some(lines) = weak.upgrade() {
             match socket.recv(&mut buffer) {
                 Ok(length) => lines.lock().unwrap().push(without_header(&String::from_utf8_lossy(&buffer[..length]))),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                }
                 Err(error) => panic!("the log: {error}"),
             }
         }

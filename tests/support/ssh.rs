@@ -49,19 +49,16 @@ impl<'a> Sshd<'a> {
             host_key.display()
         );
         machine.write("/etc/ssh/sshd_config", config);
-        let server = machine
-            .command("/usr/sbin/sshd")
-            .args(["-D", "-f", "/etc/ssh/sshd_config"])
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        for _ in 0..200 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Self { machine, server, port };
-            }
+        let mut server = machine.command("/usr/sbin/sshd");
+        let server = server.args(["-D", "-f", "/etc/ssh/sshd_config"]).stderr(Stdio::inherit()).spawn().unwrap();
+        // Ended by Drop, whatever happens from here on.
+        let sshd = Self { machine, server, port };
+        let listens = (0..200).any(|_| {
             thread::sleep(Duration::from_millis(25));
-        }
-        panic!("sshd does not listen on port {port}: {:#?}", machine.log());
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        assert!(listens, "sshd does not listen on port {port}: {:#?}", machine.log());
+        sshd
     }
 
     /// A key of the user's that sshd accepts.

@@ -30,7 +30,7 @@ const RATE_LIMIT: RateLimit = RateLimit { tries: 3, seconds: 30, charged: Vec::n
 const CONFIRMATIONS: usize = 5;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Whom to enrol (default: yourself; only root enrols somebody else)
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -56,7 +56,7 @@ struct Enrolment {
     uri: Secret<String>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let person = person(arguments.user.as_deref())?;
     let store = HomeStore::new(options::SECRET.as_bytes());
     let path = store.path(&person).map_err(by_fact)?;

@@ -14,16 +14,16 @@ const WHITE_ON_BLACK: (&str, &str) = ("\x1b[40;97m", "\x1b[0m");
 
 /// How a code is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Style {
+pub(crate) struct Style {
     /// Two rows in one, with half blocks; otherwise `##` a module.
-    pub blocks: bool,
+    pub(crate) blocks: bool,
     /// With colours.
-    pub colours: bool,
+    pub(crate) colours: bool,
 }
 
 impl Style {
     /// Colours on a terminal, half blocks where the locale can show them.
-    pub fn for_terminal(is_terminal: bool) -> Self {
+    pub(crate) fn for_terminal(is_terminal: bool) -> Self {
         let locale =
             ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| env::var(name).ok().filter(|v| !v.is_empty()));
         let utf8 = locale.is_some_and(|locale| {
@@ -35,16 +35,16 @@ impl Style {
 }
 
 /// The modules of a code.
-pub struct Code(QrCode);
+pub(crate) struct Code(QrCode);
 
 impl Code {
     /// The smallest code that holds the text.
-    pub fn new(text: &str) -> Result<Self> {
+    pub(crate) fn new(text: &str) -> Result<Self> {
         Ok(Self(QrCode::with_error_correction_level(text, EcLevel::L)?))
     }
 
     /// Light modules are drawn, dark ones left blank: right on a dark terminal, and with colours on any.
-    pub fn text(&self, style: Style) -> String {
+    pub(crate) fn text(&self, style: Style) -> String {
         let (on, off) = if style.colours { WHITE_ON_BLACK } else { ("", "") };
         let lines = if style.blocks { self.in_half_blocks() } else { self.in_ascii() };
         lines.map(|line| format!("{on}{line}{off}\n")).collect()

@@ -1,0 +1,211 @@
+//! What is shipped: the library file, its dependencies, its installation, and the order among the sources.
+
+use crate::support::{dist, need, output_of, project};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+fn readelf(option: &str) -> String {
+    need("readelf", "binutils");
+    output_of(Command::new("readelf").args([option, "-W"]).arg(dist("pam_totp.so")))
+}
+
+#[test]
+fn only_the_entry_points_are_exported() {
+    need("nm", "binutils");
+    let symbols = output_of(Command::new("nm").args(["-D", "--defined-only"]).arg(dist("pam_totp.so")));
+    let names: Vec<_> = symbols.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(names, ["pam_sm_authenticate", "pam_sm_setcred"]);
+}
+
+#[test]
+fn the_module_is_hardened_and_needs_libpam_and_libc_alone() {
+    let dynamic = readelf("-d");
+    let needed: BTreeSet<_> = dynamic
+        .lines()
+        .filter_map(|line| line.split_once("Shared library: [")?.1.split_once(']').map(|(name, _)| name))
+        .collect();
+    let allowed = ["libpam.so.0", "libgcc_s.so.1", "libc.so.6"];
+    assert!(needed.contains("libpam.so.0"), "a host with a private libpam could not load us: {dynamic}");
+    assert!(needed.iter().all(|name| allowed.contains(name) || name.starts_with("ld-linux")), "{needed:?}");
+    assert!(dynamic.contains("NODELETE") && dynamic.contains("NOW"), "{dynamic}");
+    let segments = readelf("-l");
+    assert!(segments.contains("GNU_RELRO"), "{segments}");
+    let stack = segments.lines().find(|line| line.contains("GNU_STACK")).unwrap();
+    assert!(!stack.contains("RWE"), "{stack}");
+    // Without LTO the module is a third larger.
+    assert!(fs::metadata(dist("pam_totp.so")).unwrap().len() < 600_000);
+}
+
+#[test]
+fn what_runs_in_sshd_is_a_short_list() {
+    let tree = output_of(Command::new(env!("CARGO")).current_dir(project()).args([
+        "tree",
+        "--locked",
+        "--offline",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]));
+    let crates: BTreeSet<_> =
+        tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).collect();
+    let allowed: BTreeSet<_> = [
+        "pam_totp",
+        "base32",
+        "bitflags",
+        "block-buffer",
+        "cfg-if",
+        "cmov",
+        "constant_time_eq",
+        "cpufeatures",
+        "crypto-common",
+        "ctutils",
+        "digest",
+        "hmac",
+        "hybrid-array",
+        "libc",
+        "linux-raw-sys",
+        "rustix",
+        "sha1",
+        "sha2",
+        "totp-rs",
+        "typenum",
+        "zeroize",
+        "zeroize_derive",
+        "proc-macro2",
+        "quote",
+        "syn",
+        "unicode-ident",
+    ]
+    .into();
+    let new: Vec<_> = crates.difference(&allowed).collect();
+    assert!(new.is_empty(), "not in the list of what may run as root inside sshd: {new:?}");
+}
+
+#[test]
+fn install_and_uninstall_put_two_files_where_they_belong() {
+    let root = tempfile::tempdir().unwrap();
+    let make = |target: &str, variables: &[&str]| {
+        let destdir = format!("DESTDIR={}", root.path().display());
+        output_of(Command::new("make").current_dir(project()).args(["-s", target, &destdir]).args(variables))
+    };
+    make("install", &["PREFIX=/usr"]);
+    let beside = "for so in /usr/lib/*/security/pam_unix.so /lib/*/security/pam_unix.so /usr/lib64/security/pam_unix.so; do \
+                  [ -e $so ] && echo $so && break; done";
+    let module = output_of(Command::new("sh").args(["-c", beside]));
+    let module = Path::new(module.trim()).with_file_name("pam_totp.so");
+    let installed = files(root.path());
+    assert_eq!(
+        installed,
+        [format!("{} 644", module.display()), "/usr/bin/pam-totp 755".to_owned()].into_iter().collect::<BTreeSet<_>>()
+    );
+    assert_eq!(
+        fs::read(root.path().join(module.strip_prefix("/").unwrap())).unwrap(),
+        fs::read(dist("pam_totp.so")).unwrap()
+    );
+    make("install", &["PREFIX=/usr"]); // Again, over what is there.
+    make("uninstall", &["PREFIX=/usr"]);
+    assert_eq!(files(root.path()), BTreeSet::new());
+    make("install", &["PAMDIR=/opt/security"]);
+    assert_eq!(
+        files(root.path()),
+        ["/opt/security/pam_totp.so 644".to_owned(), "/usr/local/bin/pam-totp 755".to_owned()].into()
+    );
+}
+
+/// Files below a directory, with their modes.
+fn files(root: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let mode = path.metadata().unwrap().permissions().mode() & 0o7777;
+                found.insert(format!("/{} {mode:o}", path.strip_prefix(root).unwrap().display()));
+            }
+        }
+    }
+    found
+}
+
+/// Who may import whom, from the pure core outwards.
+const MAY_USE: [(&str, &[&str]); 11] = [
+    ("secret", &[]),
+    ("fact", &[]),
+    ("otp", &["secret"]),
+    ("record", &["otp", "secret", "fact"]),
+    ("verify", &["record", "otp", "secret", "fact"]),
+    ("options", &["fact"]),
+    ("system", &["secret", "fact"]),
+    ("identity", &["options", "system", "fact"]),
+    ("store", &["verify", "record", "otp", "identity", "system", "secret", "fact"]),
+    ("authenticate", &["store", "verify", "otp", "identity", "options", "secret", "fact"]),
+    ("pam", &["authenticate", "store", "identity", "options", "system", "secret", "fact"]),
+];
+
+#[test]
+fn the_pure_core_imports_nothing_impure() {
+    let mut seen = 0;
+    for (module, allowed) in MAY_USE {
+        for file in sources(module) {
+            // What the tests of a module use is their business.
+            if file.ends_with("tests.rs") || file.ends_with("conformance.rs") || file.ends_with("memory.rs") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                for used in line.split("crate::").skip(1) {
+                    let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                    seen += 1;
+                    assert!(
+                        used == module || allowed.contains(&used),
+                        "{}: {module} must not use {used}",
+                        file.display()
+                    );
+                }
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} imports were found: does this test still read the sources?");
+}
+
+fn sources(module: &str) -> Vec<std::path::PathBuf> {
+    let src = project().join("src");
+    let file = src.join(format!("{module}.rs"));
+    let mut found: Vec<_> = file.exists().then_some(file).into_iter().collect();
+    let mut directories = vec![src.join(module)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { directories.push(path) } else { found.push(path) }
+        }
+    }
+    assert!(!found.is_empty(), "no sources of {module}");
+    found
+}
+
+#[test]
+fn unsafe_code_is_where_it_may_be() {
+    let mut directories = vec![project().join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if fs::read_to_string(&path).unwrap().contains("allow(unsafe_code)") {
+                assert_eq!(path, project().join("src/lib.rs"), "unsafe code is allowed for pam and system, in lib.rs");
+            }
+        }
+    }
+    let lib = fs::read_to_string(project().join("src/lib.rs")).unwrap();
+    assert_eq!(lib.matches("#[allow(unsafe_code)]\npub mod").count(), 2);
+}
