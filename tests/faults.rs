@@ -172,27 +172,53 @@ fn a_file_system_without_locks_is_locked_under_run() {
     assert!(machine.log()[1].contains("reason=no-lock"));
 }
 
-#[test]
-fn the_module_opens_nothing_that_it_does_not_close_on_exec_and_never_the_whole_path_at_once() {
-    let machine = machine(STACK);
+/// The calls of a right login, from the first look at the home on.
+fn calls(machine: &Machine) -> Vec<String> {
     let trace = machine.shared().join("trace");
     let client = machine.client();
     let output = machine
         .command("strace")
-        .args(["-f", "-qq", "-e", "trace=openat,open,mkdirat,renameat,renameat2,linkat,unlinkat", "-o"])
+        .args(["-f", "-qq", "-y", "-o"])
         .args([&trace, &client])
         .args(["test", "alice", "--answer", &code_now(SECRET)])
         .output()
         .unwrap();
     assert_eq!(result(&output), Some(SUCCESS));
     let trace = fs::read_to_string(&trace).unwrap();
-    let ours: Vec<_> = trace.lines().skip_while(|line| !line.contains("\"home\"")).collect();
-    assert!(ours.iter().any(|line| line.contains("google_authenticator")), "{trace}");
-    for line in trace.lines().filter(|line| line.contains("google_authenticator") && line.contains("open")) {
+    let calls: Vec<_> = trace.lines().skip_while(|line| !line.contains("\"home\"")).map(str::to_owned).collect();
+    assert!(calls.iter().any(|line| line.contains("google_authenticator")), "{trace}");
+    calls
+}
+
+#[test]
+fn files_are_opened_by_name_in_an_open_directory_without_blocking_and_without_following() {
+    let calls = calls(&machine(STACK));
+    let opened: Vec<_> =
+        calls.iter().filter(|line| line.contains("google_authenticator") && line.contains("open")).collect();
+    assert_eq!(opened.len(), 2, "the file and its successor: {opened:#?}");
+    for line in opened {
         assert!(line.contains("O_NOFOLLOW") && line.contains("O_CLOEXEC"), "{line}");
         assert!(line.contains("O_NONBLOCK") || line.contains("O_EXCL"), "{line}");
-        assert!(!line.contains("/.google_authenticator"), "by its name in an open directory: {line}");
+        assert!(line.contains("\".google_authenticator"), "by its name alone: {line}");
     }
+}
+
+#[test]
+fn the_new_file_is_on_disk_before_it_has_its_name_and_the_name_before_the_verdict() {
+    let calls = calls(&machine(STACK));
+    let position = |what: &str, is_it: &dyn Fn(&str) -> bool| {
+        calls.iter().position(|line| is_it(line)).unwrap_or_else(|| panic!("no {what}: {calls:#?}"))
+    };
+    let order = [
+        position("lock", &|line| line.contains("flock(")),
+        position("read", &|line| line.contains("read(") && line.contains("google_authenticator>")),
+        position("write", &|line| line.contains("write(") && line.contains("~pam_totp.")),
+        position("fsync of the file", &|line| line.contains("fsync(") && line.contains("~pam_totp.")),
+        position("rename", &|line| line.contains("rename")),
+        position("fsync of the directory", &|line| line.contains("fsync(") && line.contains("/home/alice>")),
+        position("verdict", &|line| line.contains("accepted user=alice")),
+    ];
+    assert!(order.is_sorted(), "{order:?} {calls:#?}");
 }
 
 #[test]
