@@ -178,7 +178,7 @@ fn calls(machine: &Machine) -> Vec<String> {
     let client = machine.client();
     let output = machine
         .command("strace")
-        .args(["-f", "-qq", "-y", "-o"])
+        .args(["-f", "-qq", "-y", "-s", "200", "-o"])
         .args([&trace, &client])
         .args(["test", "alice", "--answer", &code_now(SECRET)])
         .output()
