@@ -202,6 +202,8 @@ fn the_owner_is_checked_also_where_the_file_can_be_read() {
     machine.service("test", "auth required pam_totp.so user=0 secret=/etc/codes/${USER}\n");
     machine.make_directory("/etc/codes", 0o700, 0);
     machine.write_as("/etc/codes/alice", format!("{SECRET}\n\" TOTP_AUTH\n"), ALICE.uid, 0o600);
+    // A wrong code too: the owner is looked at before the content.
+    is_denied(&machine.login("test", "alice").answer("000000").run(), "wrong-owner");
     is_denied(&machine.login("test", "alice").answer(code_now(SECRET)).run(), "wrong-owner");
 }
 
