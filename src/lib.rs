@@ -4,18 +4,21 @@
 //!
 //! 1. [`pam`]: libpam calls `pam_sm_authenticate`; no panic and no C pointer gets past this edge.
 //! 2. [`options`]: the module's arguments; an unknown one denies.
-//! 3. [`identity`]: whose code is asked for.
-//! 4. [`authenticate`]: the story of a login on one page.
-//! 5. [`verify`]: is this code right, unused and within its budget? Pure.
-//! 6. [`record`], [`otp`]: what is known about a person, and the arithmetic of codes. Pure.
-//! 7. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
-//! 8. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
-//! 9. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
+//! 3. [`policy`]: what root decides.
+//! 4. [`identity`]: whose code is asked for.
+//! 5. [`authenticate`]: the story of a login on one page.
+//! 6. [`verify`]: is this code right, unused and within its budget? Pure.
+//! 7. [`record`], [`otp`]: what is known about a person, and the arithmetic of codes. Pure.
+//! 8. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
+//! 9. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
+//! 10. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
 
 #[allow(unsafe_code)]
 pub mod pam;
 
 pub mod options;
+
+pub mod policy;
 
 pub mod identity;
 

@@ -4,16 +4,26 @@ use crate::fact::Fact;
 
 /// What a person is asked, unless `authtok_prompt=` says otherwise. Clients and scripts look for it: it stays as it is.
 pub const PROMPT: &str = "Verification code: ";
+/// The same with `forward_pass`.
+pub const COMBINED_PROMPT: &str = "Password & verification code: ";
 /// Where the secret is, unless `secret=` says otherwise.
 pub const SECRET: &str = "~/.google_authenticator";
+/// Who may use a secret file, unless `allowed_perm=` says otherwise: its owner.
+pub const ALLOWED_PERM: u32 = 0o600;
 
 /// The arguments, later ones winning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// `conf=`: the policy file, if not the default one.
+    pub conf: Option<Vec<u8>>,
     /// `secret=`: the file, with `~`, `${HOME}` and `${USER}` still in it.
     pub secret: Vec<u8>,
     /// `user=`: with whose rights the file is read, where it is not the person's own.
     pub user: Option<FixedUser>,
+    /// Off with `no_strict_owner`: the file may belong to anybody.
+    pub strict_owner: bool,
+    /// `allowed_perm=`: mode bits that a file may have.
+    pub allowed_perm: u32,
     /// `nullok`: a person who has no record is not asked.
     pub nullok: bool,
     /// `debug`: more lines in the log. No secret and no typed code is in any of them.
@@ -21,7 +31,29 @@ pub struct Options {
     /// `echo_verification_code`: what is typed may be seen.
     pub echo: bool,
     /// `authtok_prompt=`.
-    pub prompt: Vec<u8>,
+    pub prompt: Option<Vec<u8>>,
+    /// `try_first_pass`, `use_first_pass`: whether a module before us has asked already.
+    pub first_pass: FirstPass,
+    /// `forward_pass`: password and code come in one answer; the password goes on to the next module.
+    pub forward_pass: bool,
+    /// Off with `noskewadj`.
+    pub skew_adjustment: bool,
+    /// Off with `no_increment_hotp`: a wrong code leaves the counter alone.
+    pub increment_hotp: bool,
+    /// `grace_period=`: seconds for which a host is not asked again after a login from there.
+    pub grace_period: u64,
+}
+
+/// Where the first answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirstPass {
+    /// The person is asked.
+    #[default]
+    Prompt,
+    /// What an earlier module got is tried first, then the person is asked.
+    Try,
+    /// What an earlier module got is the answer.
+    Use,
 }
 
 /// The value of `user=`.
@@ -35,7 +67,22 @@ pub enum FixedUser {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { secret: SECRET.into(), user: None, nullok: false, debug: false, echo: false, prompt: PROMPT.into() }
+        Self {
+            conf: None,
+            secret: SECRET.into(),
+            user: None,
+            strict_owner: true,
+            allowed_perm: ALLOWED_PERM,
+            nullok: false,
+            debug: false,
+            echo: false,
+            prompt: None,
+            first_pass: FirstPass::default(),
+            forward_pass: false,
+            skew_adjustment: true,
+            increment_hotp: true,
+            grace_period: 0,
+        }
     }
 }
 
@@ -52,34 +99,73 @@ impl Options {
         Ok(options)
     }
 
+    /// What a person is asked.
+    pub fn prompt(&self) -> &[u8] {
+        match &self.prompt {
+            Some(prompt) => prompt,
+            None if self.forward_pass => COMBINED_PROMPT.as_bytes(),
+            None => PROMPT.as_bytes(),
+        }
+    }
+
     fn apply(&mut self, argument: &[u8]) -> Result<(), BadArgument> {
         match split_value(argument) {
+            (b"conf", Some(path)) => self.conf = Some(path.to_vec()),
             (b"secret", Some(path)) => self.secret = path.to_vec(),
             (b"user", Some(user)) => self.user = Some(FixedUser::parse(user)?),
-            (b"authtok_prompt", Some(prompt)) => self.prompt = prompt.to_vec(),
+            (b"no_strict_owner", None) => self.strict_owner = false,
+            (b"allowed_perm", Some(mode)) => self.allowed_perm = allowed_perm(mode)?,
+            (b"authtok_prompt", Some(prompt)) => self.prompt = Some(prompt.to_vec()),
             (b"nullok", None) => self.nullok = true,
             (b"debug", None) => self.debug = true,
             (b"echo_verification_code" | b"echo-verification-code", None) => self.echo = true,
+            (b"try_first_pass", None) => self.first_pass = FirstPass::Try,
+            (b"use_first_pass", None) => self.first_pass = FirstPass::Use,
+            (b"forward_pass", None) => self.forward_pass = true,
+            (b"noskewadj", None) => self.skew_adjustment = false,
+            (b"no_increment_hotp", None) => self.increment_hotp = false,
+            (b"grace_period", Some(seconds)) => self.grace_period = grace_period(seconds)?,
             _ => return Err(BadArgument::Unknown(argument.to_vec())),
         }
         Ok(())
     }
 }
 
+/// An octal number other than 0. A negative one has all higher bits set, so -1 allows everything.
+fn allowed_perm(value: &[u8]) -> Result<u32, BadArgument> {
+    let number = std::str::from_utf8(value).ok().and_then(|text| i32::from_str_radix(text, 8).ok());
+    number
+        .filter(|&mode| mode != 0)
+        .map(i32::cast_unsigned)
+        .ok_or_else(|| BadArgument::Value("allowed_perm", value.to_vec(), "must be an octal number such as 0600"))
+}
+
+fn grace_period(value: &[u8]) -> Result<u64, BadArgument> {
+    if value.is_empty() {
+        return Ok(0);
+    }
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| BadArgument::Value("grace_period", value.to_vec(), "must be a number of seconds"))
+}
+
 impl FixedUser {
     /// What starts with a digit is a number and nothing but a number: `0day` must not be root.
     fn parse(value: &[u8]) -> Result<Self, BadArgument> {
         match value {
-            [] => Err(BadArgument::User(Vec::new())),
+            [] => Err(Self::bad(value)),
             [b'0'..=b'9', ..] => std::str::from_utf8(value)
                 .ok()
                 .and_then(|digits| digits.parse().ok())
                 // (uid_t) -1 means "no change" to the kernel.
                 .filter(|&uid| uid != u32::MAX)
                 .map(Self::Uid)
-                .ok_or_else(|| BadArgument::User(value.to_vec())),
+                .ok_or_else(|| Self::bad(value)),
             name => Ok(Self::Name(name.to_vec())),
         }
+    }
+
+    fn bad(value: &[u8]) -> BadArgument {
+        BadArgument::Value("user", value.to_vec(), "must be a name or a number")
     }
 }
 
@@ -98,8 +184,8 @@ fn split_value(argument: &[u8]) -> (&[u8], Option<&[u8]>) {
 pub enum BadArgument {
     /// Not one of ours.
     Unknown(Vec<u8>),
-    /// `user=` with something that is neither a name nor a number.
-    User(Vec<u8>),
+    /// This argument, with a value that it cannot have, and what it could have.
+    Value(&'static str, Vec<u8>, &'static str),
 }
 
 impl BadArgument {
@@ -107,10 +193,12 @@ impl BadArgument {
     pub fn fact(&self) -> Fact {
         match self {
             Self::Unknown(argument) => Fact::new("bad-argument").with("argument", argument).or(
-                "unknown; the arguments are secret=, user=, nullok, debug, echo_verification_code, authtok_prompt=",
+                "unknown; the arguments are conf=, secret=, user=, no_strict_owner, allowed_perm=, nullok, debug, \
+                 echo_verification_code, authtok_prompt=, try_first_pass, use_first_pass, forward_pass, noskewadj, \
+                 no_increment_hotp, grace_period=",
             ),
-            Self::User(value) => {
-                Fact::new("bad-argument").with("argument", "user").with("value", value).or("must be a name or a number")
+            Self::Value(argument, value, expected) => {
+                Fact::new("bad-argument").with("argument", argument).with("value", value).or(expected)
             }
         }
     }
@@ -138,8 +226,25 @@ mod tests {
         assert_eq!(options.user, Some(FixedUser::Name(b"alice".to_vec())));
         assert!(options.nullok && options.debug && options.echo);
         assert!(parse(&["echo_verification_code"]).unwrap().echo);
-        assert_eq!(parse(&["authtok_prompt="]).unwrap().prompt, b"");
         assert_eq!(parse(&["user=1000"]).unwrap().user, Some(FixedUser::Uid(1000)));
+        assert_eq!(parse(&["use_first_pass", "try_first_pass"]).unwrap().first_pass, FirstPass::Try);
+        assert_eq!(parse(&["try_first_pass", "use_first_pass"]).unwrap().first_pass, FirstPass::Use);
+        let options = parse(&["no_strict_owner", "noskewadj", "no_increment_hotp"]).unwrap();
+        assert!(!options.strict_owner && !options.skew_adjustment && !options.increment_hotp);
+        for (value, mode) in [("0640", 0o640), ("1", 1), ("-1", u32::MAX)] {
+            assert_eq!(parse(&[&format!("allowed_perm={value}")]).unwrap().allowed_perm, mode, "{value}");
+        }
+        for (value, seconds) in [("", 0), ("0", 0), ("86400", 86400)] {
+            assert_eq!(parse(&[&format!("grace_period={value}")]).unwrap().grace_period, seconds, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_prompt_says_what_is_wanted() {
+        assert_eq!(parse(&[]).unwrap().prompt(), b"Verification code: ");
+        assert_eq!(parse(&["forward_pass"]).unwrap().prompt(), b"Password & verification code: ");
+        assert_eq!(parse(&["forward_pass", "authtok_prompt=x"]).unwrap().prompt(), b"x");
+        assert_eq!(parse(&["authtok_prompt="]).unwrap().prompt(), b"");
     }
 
     #[test]
@@ -148,8 +253,19 @@ mod tests {
         {
             assert_eq!(parse(&[argument]), Err(BadArgument::Unknown(argument.into())), "{argument:?}");
         }
-        for user in ["", "0day", "1 ", "4294967295", "4294967296", "99999999999999999999"] {
-            assert_eq!(parse(&[&format!("user={user}")]), Err(BadArgument::User(user.into())), "{user:?}");
+        let bad = [
+            ("user", &["", "0day", "1 ", "4294967295", "4294967296", "99999999999999999999"][..]),
+            ("allowed_perm", &["", "0", "0x1", "8", "600 ", "rw", "777777777777777777777"]),
+            ("grace_period", &["-1", "1d", " ", "1 ", "99999999999999999999999"]),
+        ];
+        for (argument, values) in bad {
+            for value in values {
+                let result = parse(&[&format!("{argument}={value}")]);
+                assert!(
+                    matches!(result, Err(BadArgument::Value(name, ..)) if name == argument),
+                    "{argument}={value:?}"
+                );
+            }
         }
         assert!(Options::parse([&b"\xff\xfe"[..]]).is_err());
     }

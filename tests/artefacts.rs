@@ -137,18 +137,19 @@ fn files(root: &Path) -> BTreeSet<String> {
 }
 
 /// Who may import whom, from the pure core outwards.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("secret", &[]),
     ("fact", &[]),
     ("otp", &["secret"]),
     ("record", &["otp", "secret", "fact"]),
     ("verify", &["record", "otp", "secret", "fact"]),
     ("options", &["fact"]),
+    ("policy", &["fact"]),
     ("system", &["secret", "fact"]),
     ("identity", &["options", "system", "fact"]),
-    ("store", &["verify", "record", "otp", "identity", "system", "secret", "fact"]),
-    ("authenticate", &["store", "verify", "otp", "identity", "options", "secret", "fact"]),
-    ("pam", &["authenticate", "store", "identity", "options", "system", "secret", "fact"]),
+    ("store", &["verify", "record", "identity", "options", "system", "secret", "fact"]),
+    ("authenticate", &["store", "verify", "record", "otp", "identity", "policy", "options", "secret", "fact"]),
+    ("pam", &["authenticate", "store", "identity", "policy", "options", "system", "secret", "fact"]),
 ];
 
 #[test]

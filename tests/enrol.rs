@@ -81,6 +81,37 @@ fn without_a_right_code_nothing_is_stored() {
 }
 
 #[test]
+fn a_scratch_code_does_not_confirm_that_the_app_works() {
+    let machine = machine();
+    let screen = machine.shared().join("screen");
+    let mut command = enrol(&machine, ALICE, &[]);
+    command.stdin(Stdio::piped()).stdout(fs::File::create(&screen).unwrap()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let scratch = (0..200).find_map(|_| {
+        thread::sleep(Duration::from_millis(25));
+        let shown = fs::read_to_string(&screen).unwrap();
+        shown.lines().find_map(|line| line.strip_prefix("  ").filter(|code| code.len() == 8).map(str::to_owned))
+    });
+    let typed = format!("{}\n", scratch.expect("no scratch codes were shown"));
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+    assert!(!machine.path(&ALICE.secret_file()).exists());
+}
+
+#[test]
+fn a_secret_that_cannot_be_shown_does_not_replace_one_that_works() {
+    let machine = machine();
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    let before = machine.read(&ALICE.secret_file());
+    for arguments in [&["--json", "--no-confirm", "--force"][..], &["--no-confirm", "--force"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = enrol(&machine, ALICE, arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(machine.read(&ALICE.secret_file()), before);
+    }
+}
+
+#[test]
 fn json_has_everything_and_nothing_else_is_on_standard_output() {
     let machine = machine();
     let output = enrol(&machine, ALICE, &["--json", "--no-confirm"]).output().unwrap();
@@ -156,7 +187,7 @@ fn a_full_disk_leaves_the_old_secret_as_it_was() {
     let output = enrol(&machine, ALICE, &["--no-confirm", "--force"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("No-space-left"), "{output:?}");
-    assert!(text(&output.stderr).contains("as it was before"), "{output:?}");
+    assert!(text(&output.stderr).contains("was not replaced"), "{output:?}");
     assert_eq!(machine.read(&ALICE.secret_file()), before);
     let names: Vec<_> =
         fs::read_dir(machine.path(&ALICE.home())).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -364,6 +364,9 @@ fn nullok_passes_over_who_never_enrolled_and_nobody_else() {
     is_denied(&machine.login("test", "bob").answer("000000").run(), "file-error");
     fs::remove_dir(machine.path(&BOB.home())).unwrap();
     is_denied(&machine.login("test", "bob").answer("000000").run(), "file-error");
+    // A mount point whose home is not mounted: there is a directory, empty, and root's.
+    machine.make_directory(&BOB.home(), 0o755, 0);
+    is_denied(&machine.login("test", "bob").answer("000000").run(), "not-enrolled");
 }
 
 #[test]
@@ -372,7 +375,18 @@ fn arguments_are_understood_or_deny() {
     machine.service("test", "auth required pam_totp.so echo_verification_code [authtok_prompt=Your code, please: ]\n");
     let login = machine.login("test", "alice").answer(code_now(SECRET)).run();
     assert_eq!((login.result(), login.prompts.as_slice()), (SUCCESS, &["2 \"Your code, please: \"".to_owned()][..]));
-    for bad in ["nulok", "nullok=yes", "secret", "user=", "user=0day", "user=mallory", "user=4000000123", "window=3"] {
+    for bad in [
+        "nulok",
+        "nullok=yes",
+        "secret",
+        "user=",
+        "user=0day",
+        "user=mallory",
+        "user=4000000123",
+        "window=3",
+        "grace_period=1d",
+        "allowed_perm=rw",
+    ] {
         machine.service("test", &format!("auth required pam_totp.so {bad}\nauth optional pam_permit.so\n"));
         let login = machine.login("test", "alice").run();
         assert_eq!((login.result(), login.prompts.len()), (AUTH_ERR, 0), "{bad}: {login:#?}");

@@ -16,34 +16,51 @@ fn machine(module: &Path) -> Machine {
 }
 
 /// All runners are at their prompts when the first is answered. Returns how many got in.
-fn race(machine: &Machine, lines: &str, code: &str) -> usize {
+fn race(machine: &Machine, lines: &str, code: &str) -> (usize, HashMap<String, usize>) {
     machine.enrol(ALICE, lines);
     let login = machine.login("test", "alice").answer(code).with(&["--parallel", &RUNNERS.to_string()]).run();
     assert_eq!(login.results.len(), RUNNERS);
     assert_eq!(login.count(SUCCESS) + login.count(AUTH_ERR), RUNNERS, "{:?}", login.results);
-    login.count(SUCCESS)
+    (login.count(SUCCESS), reasons(&login.log))
 }
 
-fn one_wins_every_round(lines: &str, code: impl Fn() -> String) {
+/// How often each reason was logged.
+fn reasons(log: &[String]) -> HashMap<String, usize> {
+    let mut reasons = HashMap::new();
+    for reason in log.iter().filter_map(|line| line.split_once(" reason=")?.1.split(' ').next()) {
+        *reasons.entry(reason.to_owned()).or_insert(0) += 1;
+    }
+    reasons
+}
+
+fn one_wins_every_round(lines: &str, lost: &str, code: impl Fn() -> String) {
     let machine = machine(&dist("pam_totp.so"));
     for round in 0..ROUNDS {
-        assert_eq!(race(&machine, lines, &code()), 1, "round {round}");
+        let (won, reasons) = race(&machine, lines, &code());
+        // All others were judged in their turn, and lost by the rule and not by an error.
+        assert_eq!((won, reasons.get(lost)), (1, Some(&(RUNNERS - 1))), "round {round}: {reasons:?}");
     }
 }
 
 #[test]
 fn one_of_fifty_gets_in_with_a_time_based_code() {
-    one_wins_every_round("\" TOTP_AUTH\n", || code_now(SECRET));
+    one_wins_every_round("\" TOTP_AUTH\n", "used-code", || code_now(SECRET));
 }
 
 #[test]
 fn one_of_fifty_gets_in_with_a_scratch_code() {
-    one_wins_every_round("\" TOTP_AUTH\n12345678\n87654321\n", || "12345678".to_owned());
+    one_wins_every_round("\" TOTP_AUTH\n12345678\n87654321\n", "wrong-code", || "12345678".to_owned());
 }
 
 #[test]
 fn one_of_fifty_gets_in_with_a_counter_based_code() {
-    one_wins_every_round("\" HOTP_COUNTER 1\n", || hotp(SECRET, 1));
+    one_wins_every_round("\" HOTP_COUNTER 1\n", "wrong-code", || hotp(SECRET, 1));
+}
+
+#[test]
+fn one_of_fifty_gets_in_where_a_try_is_charged_first() {
+    // Two commits in one login: the lock has to hold from the one to the other.
+    one_wins_every_round("\" TOTP_AUTH\n\" RATE_LIMIT 100 30\n", "used-code", || code_now(SECRET));
 }
 
 #[test]
@@ -56,10 +73,7 @@ fn of_two_hundred_guesses_at_once_three_are_judged() {
             login.answer(if guess == right { &code } else { &wrong })
         });
         let login = login.with(&["--parallel", "200"]).run();
-        let mut reasons = HashMap::new();
-        for reason in login.log.iter().filter_map(|line| line.split_once(" reason=")?.1.split(' ').next()) {
-            *reasons.entry(reason).or_insert(0) += 1;
-        }
+        let reasons = reasons(&login.log);
         let judged = login.count(SUCCESS) + reasons.get("wrong-code").unwrap_or(&0);
         assert_eq!((judged, reasons["throttled"]), (3, 197), "{reasons:?}");
         let charged = machine.read(&ALICE.secret_file());
@@ -80,7 +94,7 @@ fn without_the_lock_a_code_gets_more_than_one_in() {
             "\" HOTP_COUNTER 1\n" => hotp(SECRET, 1),
             _ => "12345678".to_owned(),
         };
-        let doubles = (0..ROUNDS).find(|_| race(&machine, lines, &code()) > 1);
+        let doubles = (0..ROUNDS).find(|_| race(&machine, lines, &code()).0 > 1);
         assert!(doubles.is_some(), "{lines:?}: {ROUNDS} rounds without a lock, and never two winners");
     }
 }

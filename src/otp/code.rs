@@ -60,11 +60,82 @@ impl Code {
     }
 }
 
-fn strip_blanks(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ', rest @ ..] | [rest @ .., b' '] = bytes {
+/// What a person gave: a code, or a password with a code behind it.
+pub struct Answer {
+    text: Secret<Vec<u8>>,
+    form: Form,
+}
+
+/// What an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A code and nothing else.
+    Code,
+    /// Something, which may be nothing, and then a code.
+    Combined,
+}
+
+impl Answer {
+    /// Takes blanks off, unless `blanks_count`: those behind the answer, and where it is a code alone those before it.
+    pub fn new(text: Secret<Vec<u8>>, form: Form, blanks_count: bool) -> Self {
+        if blanks_count {
+            return Self { text, form };
+        }
+        let kept = match form {
+            Form::Code => strip_blanks(text.expose()),
+            Form::Combined => strip_trailing_blanks(text.expose()),
+        };
+        Self { text: Secret::new(kept.to_vec()), form }
+    }
+
+    /// The code of so many digits at the end.
+    pub fn code(&self, digits: usize) -> Option<Code> {
+        let (before, code) = self.split(digits)?;
+        match self.form {
+            Form::Code if !before.is_empty() => None,
+            _ => Code::parse(code).ok().filter(|parsed| parsed.len() == digits),
+        }
+    }
+
+    /// What stands before the code of so many digits.
+    pub fn before(&self, digits: usize) -> Secret<Vec<u8>> {
+        Secret::new(self.split(digits).map_or_else(Vec::new, |(before, _)| before.to_vec()))
+    }
+
+    /// All of it.
+    pub const fn whole(&self) -> &Secret<Vec<u8>> {
+        &self.text
+    }
+
+    /// Why there is no code of any length in it, if there is none.
+    ///
+    /// # Errors
+    /// [`NotACode`].
+    pub fn check(&self) -> Result<(), NotACode> {
+        if LENGTHS.into_iter().any(|digits| self.code(digits).is_some()) {
+            return Ok(());
+        }
+        Code::parse(self.text.expose()).map_or_else(Err, |_| Err(NotACode::Shape))
+    }
+
+    fn split(&self, digits: usize) -> Option<(&[u8], &[u8])> {
+        let text = self.text.expose();
+        text.split_at_checked(text.len().checked_sub(digits)?)
+    }
+}
+
+fn strip_trailing_blanks(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b' '] = bytes {
         bytes = rest;
     }
     bytes
+}
+
+fn strip_blanks(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    strip_trailing_blanks(bytes)
 }
 
 #[cfg(test)]
@@ -81,6 +152,27 @@ mod tests {
         assert_eq!(parsed(b"  012345 ").unwrap(), "012345");
         assert_eq!(parsed(b"1234567").unwrap(), "1234567");
         assert_eq!(parsed(b"12345678").unwrap(), "12345678");
+    }
+
+    fn cut(text: &str, form: Form, blanks_count: bool, digits: usize) -> Option<(String, String)> {
+        let answer = Answer::new(Secret::new(text.into()), form, blanks_count);
+        let code = answer.code(digits)?.expose().to_owned();
+        Some((String::from_utf8(answer.before(digits).expose().clone()).unwrap(), code))
+    }
+
+    #[test]
+    fn a_code_is_cut_from_the_end_of_a_password() {
+        let parts = |before: &str, code: &str| Some((before.to_owned(), code.to_owned()));
+        assert_eq!(cut("secret 123456", Form::Combined, false, 6), parts("secret ", "123456"));
+        assert_eq!(cut("secret12345678 ", Form::Combined, false, 8), parts("secret", "12345678"));
+        assert_eq!(cut("123456", Form::Combined, false, 6), parts("", "123456"));
+        assert_eq!(cut("secret123456", Form::Code, false, 6), None);
+        assert_eq!(cut(" 123456 ", Form::Code, false, 6), parts("", "123456"));
+        for (text, form) in [(" 123456", Form::Code), ("x123456 ", Form::Combined)] {
+            assert_eq!(cut(text, form, true, 6), None, "blanks count");
+        }
+        assert_eq!(cut("12345", Form::Combined, false, 6), None);
+        assert_eq!(cut("password", Form::Combined, false, 6), None);
     }
 
     #[test]

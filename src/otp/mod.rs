@@ -4,7 +4,7 @@ pub mod base32;
 mod code;
 mod uri;
 
-pub use code::{Code, NotACode};
+pub use code::{Answer, Code, Form, NotACode};
 pub use uri::{Moving, OtpauthUri};
 
 use crate::secret::Secret;

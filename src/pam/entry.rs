@@ -6,10 +6,14 @@ use crate::authenticate::{Outcome, authenticate};
 use crate::fact::{Escaped, Fact};
 use crate::identity::identify;
 use crate::options::Options;
+use crate::policy::{self, Policy};
 use crate::store::home::HomeStore;
+use crate::system::files::read_trusted;
 use crate::system::{clock, passwd};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 
 /// How long the application should wait after a denial before it goes on, in microseconds. libpam takes the longest of
@@ -49,7 +53,7 @@ pub unsafe extern "C" fn pam_sm_setcred(
 }
 
 fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
-    let (user, outcome) = attend(handle, arguments);
+    let Attended { user, outcome, delays } = attend(handle, arguments);
     // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason.
     match outcome {
         Outcome::Accepted(fact) => {
@@ -62,38 +66,65 @@ fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
         }
         Outcome::Denied(fact) => {
             log_denial(handle, &user, &fact);
-            handle.fail_delay(FAIL_DELAY);
+            if delays {
+                handle.fail_delay(FAIL_DELAY);
+            }
             sys::PAM_AUTH_ERR
         }
     }
 }
 
-/// Puts the parts together: arguments, person, store, clock. The name is for the log.
-fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> (Vec<u8>, Outcome) {
+/// A login that is over.
+struct Attended {
+    /// For the log.
+    user: Vec<u8>,
+    outcome: Outcome,
+    /// Whether the application is asked for a delay after a denial; the C module asks for none.
+    delays: bool,
+}
+
+impl From<Fact> for Attended {
+    fn from(fact: Fact) -> Self {
+        Self { user: Vec::new(), outcome: Outcome::Denied(fact), delays: true }
+    }
+}
+
+/// Puts the parts together: arguments, policy, person, store, clock.
+fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
     let options = match Options::parse(arguments.iter().copied()) {
         Ok(options) => options,
-        Err(bad) => return (Vec::new(), Outcome::Denied(bad.fact())),
+        Err(bad) => return bad.fact().into(),
+    };
+    let policy = match policy(options.conf.as_deref()) {
+        Ok(policy) => policy,
+        Err(fact) => return fact.into(),
     };
     let user = match handle.user() {
         Ok(user) => user,
-        Err(code) => {
-            return (Vec::new(), Outcome::Denied(Fact::new("no-user").with_number("pam_get_user", code)));
-        }
+        Err(code) => return Fact::new("no-user").with_number("pam_get_user", code).into(),
     };
     let person = identify(&user, &options);
-    let store = HomeStore::new(&options.secret);
+    let store =
+        HomeStore { secret: &options.secret, strict_owner: options.strict_owner, allowed_perm: options.allowed_perm };
     if options.debug {
-        let path = person.as_ref().map(|person| store.path(person));
-        let path =
-            path.map_or_else(|error| error.fact(), |path| path.map_or_else(|fact| fact, |path| secret_file(&path)));
-        handle.log(libc::LOG_INFO, &line("debug", handle, &user, "start", &path));
+        let path = person.as_ref().map_err(|error| error.fact()).and_then(|person| store.path(person));
+        let fact = path.map_or_else(|fact| fact, |path| Fact::new("secret-file").with_path(&path));
+        handle.log(libc::LOG_INFO, &line("debug", handle, &user, "start", &fact));
     }
-    let outcome = authenticate(person.as_ref().map_err(|&error| error), &options, handle, &store, clock::now);
-    (user, outcome)
+    let person = person.as_ref().map_err(|&error| error);
+    let outcome = authenticate(person, &options, policy.compat, handle, &store, clock::now);
+    Attended { user, outcome, delays: !policy.compat.google }
 }
 
-fn secret_file(path: &std::path::Path) -> Fact {
-    Fact::new("secret-file").with_path(path)
+/// The policy that `conf=` names has to be there; the default one need not.
+fn policy(conf: Option<&[u8]>) -> Result<Policy, Fact> {
+    let path = conf.unwrap_or(policy::PATH.as_bytes());
+    match read_trusted(Path::new(OsStr::from_bytes(path))) {
+        Ok(Some(text)) => Policy::parse(&text).map_err(|bad| bad.fact(path)),
+        Ok(None) if conf.is_none() => Ok(Policy::default()),
+        Ok(None) => Err(Fact::new("no-policy").with("path", path).or("conf= names a file that is not there")),
+        Err(error) => Err(error.fact()),
+    }
 }
 
 /// The classic line, which fail2ban and log readers know from pam_unix, and one that says why.

@@ -1,14 +1,14 @@
 //! libpam's handle in safe signatures.
 
 use super::sys;
-use crate::authenticate::{Conversation, NoAnswer};
+use crate::authenticate::{Application, NoAnswer};
 use crate::secret::Secret;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::{NonNull, null, null_mut};
 use zeroize::Zeroize;
 
-/// Longest answer that is looked at. Nothing longer can be a code, and PAM_MAX_RESP_SIZE is 512.
+/// Longest answer that is looked at: PAM_MAX_RESP_SIZE.
 const MAX_ANSWER: usize = 512;
 
 /// The handle of one call from libpam; it ends with that call.
@@ -72,7 +72,7 @@ impl Handle<'_> {
     }
 }
 
-impl Conversation for Handle<'_> {
+impl Application for Handle<'_> {
     fn ask(&mut self, prompt: &[u8], echo: bool) -> Result<Secret<Vec<u8>>, NoAnswer> {
         let Ok(prompt) = CString::new(prompt) else { return Err(NoAnswer::Missing) };
         // SAFETY: the item is NULL or a pam_conv that libpam keeps.
@@ -87,18 +87,40 @@ impl Conversation for Handle<'_> {
         // SAFETY: by PAM's contract NULL, or one response that is ours now. Some applications leave one at a failure.
         let answer = unsafe { take_answer(response) };
         match (code, answer) {
-            (sys::PAM_SUCCESS, Some(answer)) => Ok(answer),
+            (sys::PAM_SUCCESS, Some(Some(answer))) => Ok(answer),
+            (sys::PAM_SUCCESS, Some(None)) => Err(NoAnswer::TooLong),
             (sys::PAM_SUCCESS, None) => Err(NoAnswer::Missing),
             (code, _) => Err(NoAnswer::Failed(code)),
         }
     }
+
+    fn first_pass(&self) -> Option<Secret<Vec<u8>>> {
+        let text = self.item(sys::PAM_AUTHTOK).cast::<c_char>();
+        // SAFETY: NULL, or a string that libpam keeps until it changes; copied at once.
+        (!text.is_null()).then(|| Secret::new(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()))
+    }
+
+    fn forward(&mut self, password: &Secret<Vec<u8>>) -> bool {
+        let mut text = Vec::with_capacity(password.expose().len().saturating_add(1));
+        text.extend_from_slice(password.expose());
+        text.push(0);
+        let text = Secret::new(text);
+        // A NUL inside would cut the password, which a C string cannot have brought in.
+        let Ok(text) = CStr::from_bytes_with_nul(text.expose()) else { return false };
+        // SAFETY: valid handle and string; libpam copies it.
+        unsafe { sys::pam_set_item(self.raw.as_ptr(), sys::PAM_AUTHTOK, text.as_ptr().cast()) == sys::PAM_SUCCESS }
+    }
+
+    fn remote_host(&self) -> Vec<u8> {
+        self.text_item(sys::PAM_RHOST)
+    }
 }
 
-/// Copies the first bytes of an answer, wipes all of it and frees it.
+/// Copies an answer, wipes and frees it. `Some(None)`: it is longer than any answer may be.
 ///
 /// # Safety
 /// `response` is NULL or points to one response from malloc, whose string is NULL or from malloc too.
-unsafe fn take_answer(response: *mut sys::PamResponse) -> Option<Secret<Vec<u8>>> {
+unsafe fn take_answer(response: *mut sys::PamResponse) -> Option<Option<Secret<Vec<u8>>>> {
     // SAFETY: as promised by the caller.
     let text = unsafe { response.as_ref() }?.resp;
     let answer = (!text.is_null()).then(|| {
@@ -106,7 +128,7 @@ unsafe fn take_answer(response: *mut sys::PamResponse) -> Option<Secret<Vec<u8>>
         unsafe {
             let length = libc::strlen(text);
             let bytes = std::slice::from_raw_parts_mut(text.cast::<u8>(), length);
-            let answer = Secret::new(bytes.get(..length.min(MAX_ANSWER)).unwrap_or_default().to_vec());
+            let answer = (length <= MAX_ANSWER).then(|| Secret::new(bytes.to_vec()));
             bytes.zeroize();
             libc::free(text.cast());
             answer

@@ -27,7 +27,8 @@ pub struct PamResponse {
     pub resp_retcode: c_int,
 }
 
-/// The application's conversation function. `C-unwind`: pthread_cancel in it may unwind through us.
+/// The application's conversation function. `C-unwind`, as a host that is cancelled (pthread_cancel) while it asks unwinds
+/// into us: that ends in an abort of the host at our edge, not in undefined behaviour, and not in a login.
 pub type Conversation =
     unsafe extern "C-unwind" fn(c_int, *mut *const PamMessage, *mut *mut PamResponse, *mut c_void) -> c_int;
 
@@ -53,6 +54,8 @@ pub const PAM_TTY: c_int = 3;
 pub const PAM_RHOST: c_int = 4;
 /// The conversation.
 pub const PAM_CONV: c_int = 5;
+/// The password that an earlier module asked for, or that a later one shall use.
+pub const PAM_AUTHTOK: c_int = 6;
 /// User who asks, as the application believes.
 pub const PAM_RUSER: c_int = 8;
 
@@ -66,6 +69,8 @@ pub const PAM_PROMPT_ECHO_ON: c_int = 2;
 unsafe extern "C" {
     /// pam_get_item(3).
     pub fn pam_get_item(pamh: *const PamHandle, item_type: c_int, item: *mut *const c_void) -> c_int;
+    /// pam_set_item(3).
+    pub fn pam_set_item(pamh: *mut PamHandle, item_type: c_int, item: *const c_void) -> c_int;
     /// pam_get_user(3).
     pub fn pam_get_user(pamh: *mut PamHandle, user: *mut *const c_char, prompt: *const c_char) -> c_int;
     /// pam_fail_delay(3); microseconds.
@@ -88,6 +93,7 @@ mod abi_check {
             (PAM_TTY, pam_sys::PAM_TTY as c_int),
             (PAM_RHOST, pam_sys::PAM_RHOST as c_int),
             (PAM_CONV, pam_sys::PAM_CONV as c_int),
+            (PAM_AUTHTOK, pam_sys::PAM_AUTHTOK as c_int),
             (PAM_RUSER, pam_sys::PAM_RUSER as c_int),
             (PAM_PROMPT_ECHO_OFF, pam_sys::PAM_PROMPT_ECHO_OFF as c_int),
             (PAM_PROMPT_ECHO_ON, pam_sys::PAM_PROMPT_ECHO_ON as c_int),
@@ -122,6 +128,7 @@ mod abi_check {
     #[test]
     fn signatures_are_those_of_the_headers() {
         same_signature!(pam_get_item: fn(Handle, c_int, *mut *const c_void) -> c_int);
+        same_signature!(pam_set_item: fn(Handle, c_int, *const c_void) -> c_int);
         same_signature!(pam_get_user: fn(Handle, *mut *const c_char, *const c_char) -> c_int);
         same_signature!(pam_fail_delay: fn(Handle, c_uint) -> c_int);
     }

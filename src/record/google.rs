@@ -4,7 +4,7 @@
 //! A file is rewritten faithfully: what a login does not change (unknown options, odd lines, order, line ends) stays
 //! byte for byte.
 
-use super::{BadLine, Device, Hotp, RateLimit, Record, Totp, Window};
+use super::{BadLine, Device, Drift, Hotp, RateLimit, Record, Slot, Totp, Window};
 use crate::fact::Fact;
 use crate::otp::{Algorithm, Digits, base32};
 use crate::secret::Secret;
@@ -24,6 +24,15 @@ const LIMIT_SECONDS: RangeInclusive<u64> = 1..=3600;
 /// Eight digits, the first of them not 0.
 const SCRATCH_CODES: RangeInclusive<u64> = 10_000_000..=99_999_999;
 
+/// Longest host name in a `LASTn` line.
+const MAX_HOST: usize = 255;
+/// How many right codes of a wrong time are remembered.
+const MAX_DRIFT: usize = 3;
+
+const ALGORITHM: &str = "ALGORITHM";
+const DIGITS: &str = "DIGITS";
+const RESETTING_TIME_SKEW: &str = "RESETTING_TIME_SKEW";
+const TIME_SKEW: &str = "TIME_SKEW";
 const DISALLOW_REUSE: &str = "DISALLOW_REUSE";
 const HOTP_COUNTER: &str = "HOTP_COUNTER";
 const RATE_LIMIT: &str = "RATE_LIMIT";
@@ -70,7 +79,14 @@ impl Document {
         }
         let secret = base32::decode(lines(bytes).next().unwrap_or_default().content()).ok_or(BadText::Secret)?;
         let (scratch, odd_lines) = scratch_codes(bytes);
-        let record = Record { secret: Arc::new(secret), device: device(bytes), rate_limit: rate_limit(bytes), scratch };
+        let record = Record {
+            secret: Arc::new(secret),
+            device: device(bytes),
+            rate_limit: rate_limit(bytes),
+            scratch,
+            scratch_before_odd: scratch_lines(bytes).take_while(|line| line.scratch_code().is_some()).count(),
+            logins: std::array::from_fn(|slot| login(bytes, slot)),
+        };
         Ok(Self { text, record, odd_lines })
     }
 
@@ -88,13 +104,30 @@ impl Document {
     pub fn with(&self, next: &Record) -> Secret<Vec<u8>> {
         let mut edited = Edited::new(self.text.expose());
         match (&self.record.device, &next.device) {
-            (Ok(Device::Totp(old)), Ok(Device::Totp(new))) if old.used != new.used => {
-                edited.set(DISALLOW_REUSE, &numbers(&new.used));
+            (Ok(Device::Totp(old)), Ok(Device::Totp(new))) => {
+                if let Ok(Some(used)) = &new.used
+                    && old.used != new.used
+                {
+                    edited.set(DISALLOW_REUSE, &numbers(used));
+                }
+                if old.skew != new.skew {
+                    edited.set(TIME_SKEW, &new.skew.to_string());
+                }
+                if old.drift != new.drift {
+                    edited.set(RESETTING_TIME_SKEW, &drift_text(&new.drift));
+                }
             }
             (Ok(Device::Hotp(old)), Ok(Device::Hotp(new))) if old.counter != new.counter => {
                 edited.set(HOTP_COUNTER, &new.counter.to_string());
             }
             _ => {}
+        }
+        for (slot, (old, new)) in self.record.logins.iter().zip(&next.logins).enumerate() {
+            if let Slot::Login { host, time } = new
+                && old != new
+            {
+                edited.set(&format!("LAST{slot}"), &format!("{host} {time}"));
+            }
         }
         if let Ok(Some(limit)) = &next.rate_limit
             && self.record.rate_limit != next.rate_limit
@@ -123,7 +156,9 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
             if totp.period != DEFAULT_PERIOD {
                 option(format!("{STEP_SIZE} {}", totp.period));
             }
-            option(format!("{DISALLOW_REUSE} {}", numbers(&totp.used)));
+            if let Ok(Some(used)) = &totp.used {
+                option(format!("{DISALLOW_REUSE} {}", numbers(used)));
+            }
             option("TOTP_AUTH".to_owned());
         }
         Ok(Device::Hotp(hotp)) => {
@@ -142,6 +177,11 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
 
 fn numbers(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// `STEP+SKEW` or `STEP-SKEW`, a blank between two.
+fn drift_text(drift: &[Drift]) -> String {
+    drift.iter().map(|Drift { step, skew }| format!("{step}{skew:+}")).collect::<Vec<_>>().join(" ")
 }
 
 // ---- Reading ----
@@ -221,13 +261,65 @@ fn device(text: &[u8]) -> Result<Device, BadLine> {
     if counter == 0 && !is_totp {
         return Ok(Device::None);
     }
-    let size = bounded(text, WINDOW_SIZE, &WINDOW_SIZES, DEFAULT_WINDOW, "must be a number from 1 to 100")?;
-    let (algorithm, digits) = (Algorithm::Sha1, Digits::SIX);
+    let algorithm = algorithm(text)?;
+    let digits = bounded(text, DIGITS, &(6..=8), 6, "must be 6, 7 or 8")?;
+    let digits = u8::try_from(digits).ok().and_then(Digits::new).unwrap_or(Digits::SIX);
+    let window = || bounded(text, WINDOW_SIZE, &WINDOW_SIZES, DEFAULT_WINDOW, "must be a number from 1 to 100");
     if counter > 0 {
-        return Ok(Device::Hotp(Hotp { algorithm, digits, look_ahead: size, counter }));
+        return Ok(Device::Hotp(Hotp { algorithm, digits, look_ahead: window()?, counter }));
     }
     let period = bounded(text, STEP_SIZE, &STEP_SIZES, DEFAULT_PERIOD, "must be a number of seconds from 1 to 60")?;
-    Ok(Device::Totp(Totp { algorithm, digits, period, window: Window::of_size(size), used: used_steps(text)? }))
+    let window = Window::of_size(window()?);
+    let skew = find(text, TIME_SKEW).map_or(0, |(_, value)| leading_number(value));
+    Ok(Device::Totp(Totp { algorithm, digits, period, window, skew, drift: drift(text), used: used_steps(text) }))
+}
+
+fn algorithm(text: &[u8]) -> Result<Algorithm, BadLine> {
+    let Some((line, value)) = find(text, ALGORITHM) else { return Ok(Algorithm::Sha1) };
+    [Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512]
+        .into_iter()
+        .find(|algorithm| value.trim_ascii().eq_ignore_ascii_case(algorithm.name().as_bytes()))
+        .ok_or(BadLine { line, key: ALGORITHM, expected: "must be SHA1, SHA256 or SHA512" })
+}
+
+/// The number that a value starts with, 0 if it starts with none (strtol(3)).
+fn leading_number(value: &[u8]) -> i64 {
+    let sign = usize::from(value.starts_with(b"-") || value.starts_with(b"+"));
+    let digits = value.iter().skip(sign).take_while(|byte| byte.is_ascii_digit()).count();
+    let number = value.get(..sign.saturating_add(digits)).and_then(|number| std::str::from_utf8(number).ok());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// The codes of a wrong time, up to the first that cannot be read.
+fn drift(text: &[u8]) -> Vec<Drift> {
+    let Some((_, value)) = find(text, RESETTING_TIME_SKEW) else { return Vec::new() };
+    let words = value.split(|byte| b" \t\r".contains(byte)).filter(|word| !word.is_empty());
+    words.map_while(one_drift).take(MAX_DRIFT).collect()
+}
+
+fn one_drift(word: &[u8]) -> Option<Drift> {
+    let word = std::str::from_utf8(word).ok()?;
+    let (step, skew) = word.split_at_checked(word.find(['+', '-'])?)?;
+    Some(Drift { step: step.parse().ok()?, skew: skew.parse().ok()? })
+}
+
+/// `LASTn HOST TIME`.
+fn login(text: &[u8], slot: usize) -> Slot {
+    let Some((_, value)) = find(text, &format!("LAST{slot}")) else { return Slot::Empty };
+    let words = std::str::from_utf8(value).ok().map(|value| value.split_ascii_whitespace().collect::<Vec<_>>());
+    match words.as_deref() {
+        Some([host, time]) if is_host(host) => match time.parse() {
+            Ok(time) => Slot::Login { host: (*host).to_owned(), time },
+            Err(_) => Slot::Unreadable,
+        },
+        _ => Slot::Unreadable,
+    }
+}
+
+/// Whether a host can be written to a `LASTn` line.
+pub fn is_host(host: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b":%.-".contains(&byte);
+    (1..=MAX_HOST).contains(&host.len()) && host.bytes().all(is_part)
 }
 
 /// `0` where there is no counter: absent, not a number, zero or less. The number may be followed by anything.
@@ -246,11 +338,11 @@ fn hotp_counter(text: &[u8]) -> Result<u64, BadLine> {
     })
 }
 
-fn used_steps(text: &[u8]) -> Result<Vec<u64>, BadLine> {
-    let Some((line, value)) = find(text, DISALLOW_REUSE) else { return Ok(Vec::new()) };
+fn used_steps(text: &[u8]) -> Result<Option<Vec<u64>>, BadLine> {
+    let Some((line, value)) = find(text, DISALLOW_REUSE) else { return Ok(None) };
     let words = value.split(|byte| b" \t\r".contains(byte)).filter(|word| !word.is_empty());
     let bad = BadLine { line, key: DISALLOW_REUSE, expected: "must be a list of time steps; empty it to start anew" };
-    words.map(parse_number).collect::<Option<_>>().ok_or(bad)
+    words.map(parse_number).collect::<Option<_>>().map(Some).ok_or(bad)
 }
 
 fn rate_limit(text: &[u8]) -> Result<Option<RateLimit>, BadLine> {
@@ -278,13 +370,17 @@ fn parse_rate_limit(value: &[u8]) -> Option<RateLimit> {
     in_bounds.then(|| RateLimit { tries, seconds: *seconds, charged: charged.to_vec() })
 }
 
+/// The lines where scratch codes stand.
+fn scratch_lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    lines(text).skip(1).filter(|line| line.is_scratch_area())
+}
+
 /// The scratch codes, and how many lines in their place are none.
 fn scratch_codes(text: &[u8]) -> (Arc<Secret<Vec<u32>>>, usize) {
-    let candidates = || lines(text).skip(1).filter(|line| line.is_scratch_area());
     // Counted first, so that the codes are collected without leaving half-grown copies behind.
-    let odd = candidates().filter(|line| line.scratch_code().is_none()).count();
-    let mut codes = Vec::with_capacity(candidates().count().saturating_sub(odd));
-    codes.extend(candidates().filter_map(Line::scratch_code));
+    let odd = scratch_lines(text).filter(|line| line.scratch_code().is_none()).count();
+    let mut codes = Vec::with_capacity(scratch_lines(text).count().saturating_sub(odd));
+    codes.extend(scratch_lines(text).filter_map(Line::scratch_code));
     (Arc::new(Secret::new(codes)), odd)
 }
 
@@ -307,9 +403,7 @@ impl<'a> Edited<'a> {
 
     /// Writes an option in the place of its first line and drops further lines of it; a new one goes behind line 1.
     fn set(&mut self, key: &str, value: &str) {
-        let mut line = format!("\" {key} {value}");
-        line.truncate(line.trim_end().len());
-        line.push('\n');
+        let line = format!("\" {key} {value}\n");
         let is_option = |piece: &Piece| matches!(piece, Piece::Kept(line) if line.option(key).is_some());
         match self.lines.iter().position(is_option) {
             Some(first) => {
@@ -380,7 +474,7 @@ mod tests {
 
     fn use_steps(record: &mut Record, steps: &[u64]) {
         if let Ok(Device::Totp(totp)) = &mut record.device {
-            totp.used = steps.to_vec();
+            totp.used = Ok(Some(steps.to_vec()));
         }
     }
 
@@ -393,7 +487,11 @@ mod tests {
     fn bad_line(text: &str) -> (usize, &'static str) {
         let document = document(text);
         let record = document.record();
-        let bad = record.device.clone().err().or_else(|| record.rate_limit.clone().err()).unwrap();
+        let used = match &record.device {
+            Ok(Device::Totp(totp)) => totp.used.clone().err(),
+            _ => None,
+        };
+        let bad = used.or_else(|| record.device.clone().err()).or_else(|| record.rate_limit.clone().err()).unwrap();
         (bad.line, bad.key)
     }
 
@@ -411,6 +509,23 @@ mod tests {
         assert_eq!(record.rate_limit, Ok(Some(RateLimit { tries: 3, seconds: 30, charged: vec![100, 101] })));
         let Ok(Device::Hotp(hotp)) = &record.device else { panic!("not HOTP") };
         assert_eq!((hotp.counter, hotp.look_ahead), (7, 3));
+    }
+
+    #[test]
+    fn drift_skew_hosts_and_a_hardened_forks_options_are_read() {
+        let text = format!(
+            "{SECRET}\n\" TOTP_AUTH\n\" TIME_SKEW -12 x\n\" RESETTING_TIME_SKEW 100+3 101-4 x 102+1\n\" DIGITS 8\n\
+             \" ALGORITHM sha256\n\" LAST0 192.0.2.1 100\n\" LAST3 fe80::1%eth0 7\n\" LAST4 h 1 2\n\" LAST5 a_b 1\n"
+        );
+        let totp = totp(&text);
+        assert_eq!((totp.skew, totp.digits.get(), totp.algorithm), (-12, 8, Algorithm::Sha256));
+        assert_eq!(totp.drift, [Drift { step: 100, skew: 3 }, Drift { step: 101, skew: -4 }]);
+        let logins = document(&text).record.logins.clone();
+        assert_eq!(logins[0], Slot::Login { host: "192.0.2.1".into(), time: 100 });
+        assert_eq!(logins[1], Slot::Empty);
+        assert_eq!(logins[3], Slot::Login { host: "fe80::1%eth0".into(), time: 7 });
+        assert_eq!([&logins[4], &logins[5]], [&Slot::Unreadable; 2]);
+        assert_eq!(drift_text(&totp.drift), "100+3 101-4");
     }
 
     #[test]
@@ -438,6 +553,10 @@ mod tests {
             ("DISALLOW_REUSE 1 x", "DISALLOW_REUSE"),
             ("DISALLOW_REUSE 99999999999999999999999", "DISALLOW_REUSE"),
             ("HOTP_COUNTER 9223372036854775808", "HOTP_COUNTER"),
+            ("DIGITS 5", "DIGITS"),
+            ("DIGITS 9", "DIGITS"),
+            ("ALGORITHM MD5", "ALGORITHM"),
+            ("ALGORITHM", "ALGORITHM"),
             ("RATE_LIMIT", "RATE_LIMIT"),
             ("RATE_LIMIT 3", "RATE_LIMIT"),
             ("RATE_LIMIT 0 30", "RATE_LIMIT"),
@@ -522,7 +641,7 @@ mod tests {
         let mut record = document(&format!("{SECRET}\n\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n12345678\n")).record().clone();
         assert_eq!(
             String::from_utf8(new_text(&record).expose().clone()).unwrap(),
-            format!("{SECRET}\n\" RATE_LIMIT 3 30\n\" DISALLOW_REUSE\n\" TOTP_AUTH\n12345678\n")
+            format!("{SECRET}\n\" RATE_LIMIT 3 30\n\" TOTP_AUTH\n12345678\n")
         );
         use_steps(&mut record, &[9]);
         let again = Document::parse(new_text(&record)).ok().unwrap();

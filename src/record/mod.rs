@@ -7,7 +7,7 @@ use crate::otp::{Algorithm, Digits};
 use crate::secret::Secret;
 use std::sync::Arc;
 
-/// Everything that [`crate::verify::decide`] looks at, and, with changes, what it wants written.
+/// Everything that [`crate::verify`] looks at, and, with changes, what it wants written.
 ///
 /// An option that cannot be read spoils what depends on it and nothing else, as in the C module: with a broken
 /// `WINDOW_SIZE` a scratch code still gets its owner in; with a broken `RATE_LIMIT` nothing does.
@@ -21,6 +21,30 @@ pub struct Record {
     pub rate_limit: Result<Option<RateLimit>, BadLine>,
     /// Scratch codes that have not been spent: 8 digits, no leading zero.
     pub scratch: Arc<Secret<Vec<u32>>>,
+    /// Like `scratch`, up to the first line that is none: the C module looks no further.
+    pub scratch_before_odd: usize,
+    /// Hosts that people have logged in from, for `grace_period=`.
+    pub logins: [Slot; SLOTS],
+}
+
+/// How many hosts a record remembers (`LAST0` to `LAST9`).
+pub const SLOTS: usize = 10;
+
+/// A place for a host that somebody logged in from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Slot {
+    /// Nothing yet.
+    #[default]
+    Empty,
+    /// A line that cannot be read: neither used nor overwritten.
+    Unreadable,
+    /// This host, at this time (seconds since 1970).
+    Login {
+        /// `[0-9a-zA-Z:%.-]`, up to 255 of them.
+        host: String,
+        /// Seconds since 1970.
+        time: u64,
+    },
 }
 
 /// What moves between two codes.
@@ -45,15 +69,29 @@ pub struct Totp {
     pub period: u64,
     /// Which steps around the present one are accepted.
     pub window: Window,
-    /// Steps whose codes have been accepted. The highest of them is the one-time mark: no step at or below it is ever
-    /// accepted again (RFC 6238 section 5.2). The others are kept for the C module, which looks for the step itself.
-    pub used: Vec<u64>,
+    /// Steps that the device's clock is ahead of ours (behind, if negative): `TIME_SKEW`.
+    pub skew: i64,
+    /// Codes far off that were given lately: `RESETTING_TIME_SKEW`. At most three.
+    pub drift: Vec<Drift>,
+    /// Steps whose codes have been accepted; `None`: the record does not remember them yet. The highest of them is the
+    /// one-time mark: no step at or below it is ever accepted again (RFC 6238 section 5.2). The others are kept for the
+    /// C module, which looks for the step itself.
+    pub used: Result<Option<Vec<u64>>, BadLine>,
+}
+
+/// A right code of a wrong time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drift {
+    /// Our time step when it was given.
+    pub step: i64,
+    /// How many steps ahead of that the code was.
+    pub skew: i64,
 }
 
 impl Totp {
     /// The highest accepted step.
     pub fn mark(&self) -> Option<u64> {
-        self.used.iter().copied().max()
+        self.used.as_ref().ok()?.as_ref()?.iter().copied().max()
     }
 }
 

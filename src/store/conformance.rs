@@ -2,11 +2,11 @@
 
 use super::{Store, StoreError};
 use crate::identity::Person;
-use crate::otp::Code;
+use crate::otp::{Answer, Form};
 use crate::record::google::Document;
 use crate::record::{Device, Record};
 use crate::secret::Secret;
-use crate::verify::{self, Denial, Verdict};
+use crate::verify::{self, Denial, Rules, Try, Verdict};
 use std::sync::Barrier;
 
 /// RFC 4226 appendix D.
@@ -35,36 +35,34 @@ pub fn check(store: &(impl Store + Sync), enrol: Enrol) {
 }
 
 fn attempt(store: &impl Store, person: &Person, code: &str) -> Verdict {
-    let code = Code::parse(code.as_bytes()).unwrap();
-    store.attempt(person, &|record| verify::decide(record, &code, NOW)).unwrap().verdict
+    try_code(store, person, code).unwrap()
+}
+
+fn try_code(store: &impl Store, person: &Person, code: &str) -> Result<Verdict, StoreError> {
+    let answer = Answer::new(Secret::new(code.into()), Form::Code, false);
+    let (rules, attempt) = (Rules::default(), Try::new(&answer));
+    let charge = |record: &Record| verify::charge(record, &rules, &attempt, NOW);
+    Ok(store.attempt(person, &charge)?.verdict)
 }
 
 fn stored(store: &impl Store, person: &Person) -> Record {
-    let seen = std::cell::RefCell::new(None);
-    let code = Code::parse(b"1234567").unwrap();
-    store
-        .attempt(person, &|record| {
-            *seen.borrow_mut() = Some(record.clone());
-            verify::decide(record, &code, NOW)
-        })
-        .unwrap();
-    seen.into_inner().unwrap()
+    store.load(person).unwrap()
 }
 
 fn nobody_is_enrolled_by_default(store: &impl Store, person: &Person) {
     assert_eq!(store.has_record(person), Ok(false));
-    let code = Code::parse(CODE_OF_STEP_3.as_bytes()).unwrap();
-    let result = store.attempt(person, &|record| verify::decide(record, &code, NOW));
+    let result = try_code(store, person, CODE_OF_STEP_3);
     assert!(matches!(result, Err(StoreError::NotEnrolled(_))), "{result:?}");
+    assert!(matches!(store.load(person), Err(StoreError::NotEnrolled(_))));
 }
 
 fn a_record_is_found_and_changes(store: &impl Store, enrol: Enrol, person: &Person) {
     enrol(person, &format!("{SECRET}\n\" TOTP_AUTH\n\" RATE_LIMIT 5 30\n12345678\n"));
     assert_eq!(store.has_record(person), Ok(true));
-    assert!(matches!(attempt(store, person, "000000"), Verdict::Denied(Denial::WrongCode)));
-    assert!(matches!(attempt(store, person, CODE_OF_STEP_3), Verdict::Accepted(_)));
+    assert!(matches!(attempt(store, person, "000000"), Verdict::Denied(Denial::WrongCode { .. })));
+    assert!(matches!(attempt(store, person, CODE_OF_STEP_3), Verdict::Accepted { .. }));
     assert!(matches!(attempt(store, person, CODE_OF_STEP_3), Verdict::Denied(Denial::UsedCode)));
-    assert!(matches!(attempt(store, person, "12345678"), Verdict::Accepted(_)));
+    assert!(matches!(attempt(store, person, "12345678"), Verdict::Accepted { .. }));
     let record = stored(store, person);
     assert!(matches!(&record.device, Ok(Device::Totp(totp)) if totp.mark() == Some(3)));
     assert_eq!(record.rate_limit.unwrap().unwrap().charged, [NOW; 4]);
@@ -94,8 +92,8 @@ fn race(store: &(impl Store + Sync), person: &Person, codes: &[&str]) -> (usize,
     });
     let count = |kind: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| kind(verdict)).count();
     (
-        count(|verdict| matches!(verdict, Verdict::Accepted(_))),
-        count(|verdict| matches!(verdict, Verdict::Denied(Denial::UsedCode | Denial::WrongCode))),
+        count(|verdict| matches!(verdict, Verdict::Accepted { .. })),
+        count(|verdict| matches!(verdict, Verdict::Denied(Denial::UsedCode | Denial::WrongCode { .. }))),
         count(|verdict| matches!(verdict, Verdict::Denied(Denial::Throttled { .. }))),
     )
 }

@@ -1,18 +1,20 @@
 //! The person's own file, `~/.google_authenticator`, or wherever `secret=` says.
 //!
 //! The file is read and written with its owner's rights and replaced as a whole. Its lock is on the file itself, as it
-//! has no other place; a file that was replaced while we waited for its lock is opened anew.
+//! has no other place, and passes on to the file that replaces it; a file that was replaced while we waited for its lock
+//! is opened anew.
 
 use super::{Attempt, Store, StoreError};
 use crate::fact::Fact;
 use crate::identity::Person;
+use crate::options;
 use crate::record::google::Document;
 use crate::record::{BadLine, Record};
 use crate::secret::Secret;
-use crate::system::files::{FileError, Place, Problem, Seen, open_directory};
+use crate::system::files::{Expected, FileError, Place, Problem, Seen, belongs_to, open_directory};
 use crate::system::ids::as_user;
-use crate::system::lock::{NoLock, Patience, exclusive, exclusive_on_host};
-use crate::verify::Decision;
+use crate::system::lock::{NoLock, Patience, exclusive_on_host};
+use crate::verify::Charge;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,8 +23,20 @@ use std::path::{Path, PathBuf};
 const NEW_FILE_MODE: u32 = 0o400;
 
 /// Records in files that belong to the people they are about.
+#[derive(Debug, Clone, Copy)]
 pub struct HomeStore<'a> {
-    spec: &'a [u8],
+    /// The value of `secret=`.
+    pub secret: &'a [u8],
+    /// Off with `no_strict_owner`.
+    pub strict_owner: bool,
+    /// `allowed_perm=`.
+    pub allowed_perm: u32,
+}
+
+impl Default for HomeStore<'_> {
+    fn default() -> Self {
+        Self { secret: options::SECRET.as_bytes(), strict_owner: true, allowed_perm: options::ALLOWED_PERM }
+    }
 }
 
 /// What goes wrong here.
@@ -47,11 +61,11 @@ impl Error {
             Self::Lock(NoLock::Busy, path) => StoreError::Failed(
                 Fact::new("locked").with_path(&path).or("another process has held the file's lock for five seconds"),
             ),
-            Self::Lock(NoLock::Refused(error), path) => StoreError::Failed(
+            Self::Lock(NoLock::Refused(error) | NoLock::Failed(error), path) => StoreError::Failed(
                 Fact::new("no-lock")
                     .with_path(&path)
                     .with_error(error)
-                    .or("its file system has no locks, and /run/pam_totp cannot be used"),
+                    .or("neither the file nor /run/pam_totp can be locked"),
             ),
             Self::Other(fact) => StoreError::Failed(fact),
             Self::NotEnrolled(path) => {
@@ -62,38 +76,51 @@ impl Error {
 }
 
 impl Store for HomeStore<'_> {
-    fn attempt(&self, person: &Person, decide: &dyn Fn(&Record) -> Decision) -> Result<Attempt, StoreError> {
-        self.locked(person, |place, seen| {
-            let text = place.read(&seen, person.uid())?;
-            let document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
-            let decision = decide(document.record());
-            let verdict = decision.commit(|next| place.replace(&seen, &document.with(next), None))?;
-            Ok(Attempt { verdict, remarks: remarks(&document, &seen) })
+    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+        self.locked(person, |place, mut seen| {
+            let mut document = self.read(person, place, &seen)?;
+            let remarks = remarks(&document, &seen);
+            let decision = match charge(document.record()) {
+                Charge::Refused(decision) => decision,
+                Charge::Due(due) => due
+                    .commit(|next| {
+                        // A charge has to outlive a kill, not a power cut.
+                        (seen, document) = replaced(place, &seen, &document, next, false)?;
+                        Ok::<(), Error>(())
+                    })?
+                    .decide(),
+            };
+            let verdict = decision.commit(|next| replaced(place, &seen, &document, next, true).map(|_| ()))?;
+            Ok(Attempt { verdict, remarks })
+        })
+        .map_err(Error::for_log)
+    }
+
+    fn load(&self, person: &Person) -> Result<Record, StoreError> {
+        self.with_rights_of(person, |location| {
+            let place = location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))?;
+            let seen = open(&place)?;
+            Ok(self.read(person, &place, &seen)?.record().clone())
         })
         .map_err(Error::for_log)
     }
 
     fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
         self.with_rights_of(person, |location| match location.place()? {
-            Some(place) => Ok(place.is_taken()?),
-            None => Ok(false),
+            Some(place) if place.is_taken()? => Ok(true),
+            _ => location.is_the_persons(person).map(|()| false),
         })
         .map_err(Error::for_log)
     }
 }
 
-impl<'a> HomeStore<'a> {
-    /// `spec` is the value of `secret=`.
-    pub const fn new(spec: &'a [u8]) -> Self {
-        Self { spec }
-    }
-
+impl HomeStore<'_> {
     /// Where a person's file is.
     ///
     /// # Errors
     /// What is wrong with the path.
     pub fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
-        expand(self.spec, person).map_err(|error| error.for_log().into_fact())
+        expand(self.secret, person).map_err(|error| error.for_log().into_fact())
     }
 
     /// Stores the first record of a person, or with `replace` one in the place of whatever file is there. At a failure
@@ -101,6 +128,7 @@ impl<'a> HomeStore<'a> {
     ///
     /// # Errors
     /// [`StoreError::Failed`]; where there is a file and `replace` was not asked for, its reason is `already-enrolled`.
+    /// With the reason `not-synced` the new record is in place, but a power cut could bring the old one back.
     pub fn enrol(&self, person: &Person, text: &Secret<Vec<u8>>, replace: bool) -> Result<(), StoreError> {
         let created = self.with_rights_of(person, |location| {
             let place = location.place()?.ok_or_else(|| location.missing_directory())?;
@@ -111,13 +139,18 @@ impl<'a> HomeStore<'a> {
         });
         let result = match created {
             Ok(true) => Ok(()),
-            Ok(false) if replace => {
-                self.locked(person, |place, seen| Ok(place.replace(&seen, text, Some(NEW_FILE_MODE))?))
-            }
+            Ok(false) if replace => self
+                .locked(person, |place, seen| Ok(place.replace(&seen, text, Some(NEW_FILE_MODE), true).map(|_| ())?)),
             Ok(false) => Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the file"))),
             Err(error) => Err(error),
         };
         result.map_err(Error::for_log)
+    }
+
+    fn read(&self, person: &Person, place: &Place, seen: &Seen) -> Result<Document, Error> {
+        let owner = self.strict_owner.then_some(person.uid());
+        let text = place.read(seen, Expected { owner, mode: self.allowed_perm })?;
+        Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))
     }
 
     /// Runs `work` on the person's file with its lock held, as the person.
@@ -140,7 +173,7 @@ impl<'a> HomeStore<'a> {
     }
 
     fn with_rights_of<T>(&self, person: &Person, work: impl FnOnce(Location) -> Result<T, Error>) -> Result<T, Error> {
-        let location = Location { path: expand(self.spec, person)?, home: person.home() };
+        let location = Location { path: expand(self.secret, person)?, home: person.home() };
         as_user(person.uid(), person.gid(), || work(location)).map_err(|error| {
             Error::Other(
                 Fact::new("no-rights")
@@ -156,9 +189,9 @@ impl<'a> HomeStore<'a> {
 /// leads to the file that is locked.
 fn open_locked(place: &Place, patience: &mut Patience) -> Result<Seen, Error> {
     loop {
-        let seen = open(place)?;
+        let mut seen = open(place)?;
         let no_lock = |error| Error::Lock(error, place.path().to_owned());
-        exclusive(&seen, patience).map_err(no_lock)?;
+        seen.lock(patience).map_err(no_lock)?;
         if cfg!(pam_totp_without_lock) || place.still_holds(&seen)? {
             return Ok(seen);
         }
@@ -171,6 +204,20 @@ fn open(place: &Place) -> Result<Seen, Error> {
         true => Error::NotEnrolled(error.path),
         false => Error::File(error),
     })
+}
+
+/// Stores a record. What comes back is the new file, locked like the old one, and what it means.
+fn replaced(
+    place: &Place,
+    seen: &Seen,
+    document: &Document,
+    next: &Record,
+    is_final: bool,
+) -> Result<(Seen, Document), Error> {
+    let text = document.with(next);
+    let seen = place.replace(seen, &text, None, is_final)?;
+    let document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
+    Ok((seen, document))
 }
 
 fn remarks(document: &Document, seen: &Seen) -> Vec<&'static str> {
@@ -203,6 +250,17 @@ impl Location<'_> {
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Fails where the home is somebody else's: an empty mount point looks like a home without a secret file.
+    fn is_the_persons(&self, person: &Person) -> Result<(), Error> {
+        let Some(home) = self.home.filter(|home| self.path.starts_with(home)) else { return Ok(()) };
+        if belongs_to(&open_directory(home)?, home, person.uid())? {
+            return Ok(());
+        }
+        Err(Error::Other(
+            Fact::new("home-of-another").with_path(home).or("nullok holds only where the home belongs to the person"),
+        ))
     }
 
     fn missing_directory(&self) -> Error {

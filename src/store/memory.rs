@@ -4,7 +4,7 @@ use super::{Attempt, Store, StoreError};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::record::Record;
-use crate::verify::Decision;
+use crate::verify::Charge;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -20,16 +20,26 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn attempt(&self, person: &Person, decide: &dyn Fn(&Record) -> Decision) -> Result<Attempt, StoreError> {
+    fn attempt<'a>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'a>) -> Result<Attempt, StoreError> {
         let mut records = self.0.lock().unwrap();
         let record =
             records.get_mut(person.name()).ok_or_else(|| StoreError::NotEnrolled(Fact::new("not-enrolled")))?;
-        let decision = decide(record);
-        let verdict = decision.commit(|next| {
+        let charge = charge(record);
+        let mut store = |next: &Record| {
             *record = next.clone();
             Ok(())
-        })?;
+        };
+        let decision = match charge {
+            Charge::Refused(decision) => decision,
+            Charge::Due(due) => due.commit(&mut store)?.decide(),
+        };
+        let verdict = decision.commit(store)?;
         Ok(Attempt { verdict, remarks: Vec::new() })
+    }
+
+    fn load(&self, person: &Person) -> Result<Record, StoreError> {
+        let records = self.0.lock().unwrap();
+        records.get(person.name()).cloned().ok_or_else(|| StoreError::NotEnrolled(Fact::new("not-enrolled")))
     }
 
     fn has_record(&self, person: &Person) -> Result<bool, StoreError> {

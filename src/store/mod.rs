@@ -9,19 +9,25 @@ pub mod memory;
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::record::Record;
-use crate::verify::{Decision, Verdict};
+use crate::verify::{Charge, Verdict};
 
 /// A place that keeps records and lets them change one at a time.
 pub trait Store {
-    /// Judges one login: loads the record, runs `decide` on it, stores what it wants stored, and only then gives out its
-    /// verdict. Of any number of attempts at once each sees what the one before it stored.
+    /// Judges one answer: loads the record, stores what the answer costs, judges it, stores what came of it, and only
+    /// then gives out the verdict. Of any number of attempts at once each sees what the one before it stored.
     ///
-    /// `decide` may run more than once (a store without locks tries again), but the verdict is always the one whose
+    /// `charge` may run more than once (a store without locks tries again), but the verdict is always the one whose
     /// record was stored.
     ///
     /// # Errors
     /// [`StoreError`]: there is no verdict, and whoever asked is not let in.
-    fn attempt(&self, person: &Person, decide: &dyn Fn(&Record) -> Decision) -> Result<Attempt, StoreError>;
+    fn attempt<'a>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'a>) -> Result<Attempt, StoreError>;
+
+    /// The record as it is now. Whatever needs a code to be right, new or counted needs an [`Store::attempt`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn load(&self, person: &Person) -> Result<Record, StoreError>;
 
     /// Whether the person has a record, good or broken. `false` is said only by a store in working order.
     ///

@@ -3,19 +3,21 @@
 //! Every step goes through a descriptor, nothing is opened that could block, and no link is followed that the owner of
 //! a home could have made.
 
+use super::lock::{self, NoLock, Patience};
+use super::passwd::process_uids;
 use super::signals::without_sigxfsz;
 use super::{Errno, random};
 use crate::fact::Fact;
 use crate::secret::Secret;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, fsync, linkat, openat, readlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, linkat, openat, readlinkat,
     renameat, statat, unlinkat,
 };
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -54,10 +56,14 @@ pub enum Problem {
     Owner(u32, u32),
     /// More rights than 0600 for somebody.
     Permissions(u32),
+    /// Others than its owner may write to it.
+    Writable(u32),
     /// Empty, or larger than [`MAX_SIZE`].
     Size(u64),
     /// It is not what it was when it was read.
     Changed,
+    /// The new file is in place, but a power cut could bring the old one back.
+    NotSynced(Errno),
 }
 
 impl FileError {
@@ -88,9 +94,17 @@ impl FileError {
                 .with_path(&self.path)
                 .with("mode", format!("{mode:04o}"))
                 .or("chmod 0600 it: others can use it"),
+            Problem::Writable(mode) => Fact::new("wrong-mode")
+                .with_path(&self.path)
+                .with("mode", format!("{mode:04o}"))
+                .or("chmod go-w it: it decides about logins"),
             Problem::Size(size) => {
                 Fact::new("wrong-size").with_path(&self.path).with_number("size", size).or("1 to 65536 bytes")
             }
+            Problem::NotSynced(error) => Fact::new("not-synced")
+                .with_path(&self.path)
+                .with_error(error)
+                .or("the new file is in place, but a power cut could bring the old one back"),
             Problem::Changed => {
                 Fact::new("file-changed").with_path(&self.path).or("another program wrote to it in the meantime")
             }
@@ -141,6 +155,58 @@ pub fn open_directory(path: &Path) -> Result<OwnedFd, FileError> {
     Ok(directory)
 }
 
+/// Whether a directory belongs to this user. An empty mount point does not.
+///
+/// # Errors
+/// [`FileError`].
+pub fn belongs_to(directory: &OwnedFd, path: &Path, uid: u32) -> Result<bool, FileError> {
+    Ok(fstat(directory).map_err(failed("stat", path))?.st_uid == uid)
+}
+
+/// Reads a file that only root can have written: it and every directory above it belong to root (or to the user of this
+/// process, where that is not root) and nobody else may write to them. `Ok(None)`: there is no such file.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    let names: Vec<OsString> = names(path)?.into();
+    let (_, euid) = process_uids();
+    let check = |stat: &Stat, path: &Path| {
+        let mode = stat.st_mode & 0o7777;
+        if stat.st_uid != 0 && stat.st_uid != euid {
+            return Err(error_at(path, Problem::Owner(stat.st_uid, 0)));
+        }
+        if mode & 0o022 != 0 {
+            return Err(error_at(path, Problem::Writable(mode)));
+        }
+        Ok(())
+    };
+    let mut directory = openat(CWD, "/", PASSAGE, Mode::empty()).map_err(failed("open", path))?;
+    let mut so_far = PathBuf::from("/");
+    let Some((name, parents)) = names.split_last() else { return Err(error_at(path, Problem::NotAFile)) };
+    for parent in parents {
+        check(&fstat(&directory).map_err(failed("stat", &so_far))?, &so_far)?;
+        so_far.push(parent);
+        directory = match openat(&directory, parent, PASSAGE, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(_) if is_link(&directory, parent) => return Err(error_at(&so_far, Problem::Link)),
+            Err(error) => return Err(error_at(&so_far, Problem::Failed("open", error))),
+        };
+    }
+    check(&fstat(&directory).map_err(failed("stat", &so_far))?, &so_far)?;
+    let place = Place { directory, name: name.clone(), path: path.to_owned() };
+    let seen = match place.open() {
+        Ok(seen) => seen,
+        Err(error) if error.is_missing() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    check(&seen.stat, path)?;
+    let mut text = Vec::new();
+    (&seen.file).take(MAX_SIZE).read_to_end(&mut text).map_err(|error| place.io("read", &error))?;
+    Ok(Some(text))
+}
+
 /// Where the link `name` leads; `None` if it is no link.
 fn root_made_link(directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<PathBuf>, FileError> {
     let Ok(link) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(None) };
@@ -180,6 +246,16 @@ pub struct Place {
 pub struct Seen {
     file: File,
     stat: Stat,
+    is_locked: bool,
+}
+
+/// Who may have a file, and what others may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// `None`: anybody.
+    pub owner: Option<u32>,
+    /// The mode bits that it may have.
+    pub mode: u32,
 }
 
 impl Seen {
@@ -189,19 +265,31 @@ impl Seen {
         u64::from(self.stat.st_nlink)
     }
 
+    /// Takes the file's lock, which is given back with this value. It is good only while the file has its name.
+    ///
+    /// # Errors
+    /// [`NoLock`].
+    pub fn lock(&mut self, patience: &mut Patience) -> Result<(), NoLock> {
+        lock::exclusive(&self.file, patience)?;
+        self.is_locked = !cfg!(pam_totp_without_lock);
+        Ok(())
+    }
+
     /// Regular file?
     fn check_type(&self) -> Result<(), Problem> {
         if FileType::from_raw_mode(self.stat.st_mode).is_file() { Ok(()) } else { Err(Problem::NotAFile) }
     }
 
-    /// The checks of the C module, in its order: nobody but the owner may read or write, the owner is `uid`, the size.
-    fn check(&self, uid: u32) -> Result<(), Problem> {
+    /// The checks of the C module, in its order: permissions, owner, size.
+    fn check(&self, expected: Expected) -> Result<(), Problem> {
         let mode = self.stat.st_mode & PERMISSIONS;
-        if mode & !0o600 != 0 {
+        if mode & !expected.mode != 0 {
             return Err(Problem::Permissions(mode));
         }
-        if self.stat.st_uid != uid {
-            return Err(Problem::Owner(self.stat.st_uid, uid));
+        if let Some(owner) = expected.owner
+            && self.stat.st_uid != owner
+        {
+            return Err(Problem::Owner(self.stat.st_uid, owner));
         }
         match u64::try_from(self.stat.st_size) {
             Ok(1..=MAX_SIZE) => Ok(()),
@@ -216,9 +304,11 @@ impl Seen {
     }
 }
 
-impl AsFd for Seen {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.file.as_fd()
+impl Drop for Seen {
+    fn drop(&mut self) {
+        if self.is_locked {
+            lock::release(&self.file);
+        }
     }
 }
 
@@ -276,7 +366,7 @@ impl Place {
             error => failed("open", &self.path)(error),
         })?;
         let stat = fstat(&file).map_err(failed("stat", &self.path))?;
-        let seen = Seen { file: File::from(file), stat };
+        let seen = Seen { file: File::from(file), stat, is_locked: false };
         seen.check_type().map_err(|problem| self.problem(problem))?;
         Ok(seen)
     }
@@ -293,14 +383,15 @@ impl Place {
         }
     }
 
-    /// Reads a file after the C module's checks of mode, owner (`uid`) and size.
+    /// Reads a file after the C module's checks.
     ///
     /// # Errors
     /// [`FileError`].
-    pub fn read(&self, seen: &Seen, uid: u32) -> Result<Secret<Vec<u8>>, FileError> {
-        seen.check(uid).map_err(|problem| self.problem(problem))?;
+    pub fn read(&self, seen: &Seen, expected: Expected) -> Result<Secret<Vec<u8>>, FileError> {
+        seen.check(expected).map_err(|problem| self.problem(problem))?;
         let size = usize::try_from(seen.stat.st_size).map_err(|_| self.problem(Problem::Changed))?;
-        let mut text = Vec::with_capacity(size.saturating_add(1));
+        // With room to spare, or read_to_end would first read into a buffer of its own, which is not wiped.
+        let mut text = Vec::with_capacity(size.saturating_add(64));
         let result = (&seen.file).take(MAX_SIZE).read_to_end(&mut text);
         let text = Secret::new(text);
         match result {
@@ -310,70 +401,113 @@ impl Place {
         }
     }
 
-    /// Puts `text` in the place of the file that was read: new file, fsync, rename, fsync of the directory. Mode, owner
-    /// and group stay; where the kernel does not let us keep them, or the file is not the one that was read any more,
-    /// nothing changes.
+    /// Puts `text` in the place of the file that was read: new file, fsync, rename, and where `is_final`, fsync of the
+    /// directory. Mode, owner and group stay; where the kernel does not let us keep them, or the file is not the one that
+    /// was read any more, nothing changes. A lock goes over to the new file before anybody else can take it.
     ///
     /// # Errors
-    /// [`FileError`]; only the last fsync can fail with the new file in place.
-    pub fn replace(&self, seen: &Seen, text: &Secret<Vec<u8>>, mode: Option<u32>) -> Result<(), FileError> {
-        let temporary = self.write_temporary(text, mode.unwrap_or(seen.stat.st_mode & 0o7777), Some(&seen.stat))?;
+    /// [`FileError`]; with [`Problem::NotSynced`] the new file is in place.
+    pub fn replace(
+        &self,
+        seen: &Seen,
+        text: &Secret<Vec<u8>>,
+        mode: Option<u32>,
+        is_final: bool,
+    ) -> Result<Seen, FileError> {
+        let mode = mode.unwrap_or(seen.stat.st_mode & 0o7777);
+        // Under the lock one name is enough, and what a killed login left there goes with the next one.
+        let suffix = if seen.is_locked { String::new() } else { self.random_suffix()? };
+        let temporary = self.write_temporary(&suffix, text, mode, Some(&seen.stat))?;
+        let mut successor = Seen {
+            file: temporary.file.try_clone().map_err(|error| self.io("dup", &error))?,
+            stat: seen.stat,
+            is_locked: false,
+        };
+        if seen.is_locked {
+            successor.lock(&mut Patience::default()).map_err(|_| self.problem(Problem::Changed))?;
+        }
+        successor.stat = fstat(&successor.file).map_err(failed("stat", &self.path))?;
         if !cfg!(pam_totp_without_lock) && !self.still_holds(seen)? {
             return Err(self.problem(Problem::Changed));
         }
         renameat(&self.directory, &temporary.name, &self.directory, &self.name)
             .map_err(failed("rename", &self.path))?;
         temporary.forget();
-        fsync(&self.directory).map_err(failed("fsync", &self.path))
+        if is_final {
+            self.sync()?;
+        }
+        Ok(successor)
     }
 
     /// Makes the file, unless something has the name already (EEXIST).
     ///
     /// # Errors
-    /// [`FileError`]; only the last fsync can fail with the new file in place.
+    /// [`FileError`]; with [`Problem::NotSynced`] the new file is in place.
     pub fn create(&self, text: &Secret<Vec<u8>>, mode: u32) -> Result<(), FileError> {
-        let temporary = self.write_temporary(text, mode, None)?;
+        let temporary = self.write_temporary(&self.random_suffix()?, text, mode, None)?;
         // Unlike a rename, a link never replaces anything.
         linkat(&self.directory, &temporary.name, &self.directory, &self.name, AtFlags::empty())
             .map_err(failed("link", &self.path))?;
         drop(temporary);
-        fsync(&self.directory).map_err(failed("fsync", &self.path))
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        fsync(&self.directory).map_err(|error| self.problem(Problem::NotSynced(error)))
+    }
+
+    /// A name that nobody else writes to, where there is no lock.
+    fn random_suffix(&self) -> Result<String, FileError> {
+        let suffix = random::bytes::<8>().map_err(failed("getrandom", &self.path))?;
+        Ok(format!(".{:016x}", u64::from_ne_bytes(suffix)))
     }
 
     /// A complete and synced file beside this one, with the owner and group of `like`.
     fn write_temporary(
         &self,
+        suffix: &str,
         text: &Secret<Vec<u8>>,
         mode: u32,
         like: Option<&Stat>,
     ) -> Result<Temporary<'_>, FileError> {
-        let suffix = random::bytes::<8>().map_err(failed("getrandom", &self.path))?;
         let mut name = self.name.clone();
-        name.push(format!("~pam_totp.{:016x}", u64::from_ne_bytes(suffix)));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let owner_only = Mode::RUSR | Mode::WUSR;
-        let file = openat(&self.directory, &name, flags, owner_only).map_err(failed("create", &self.path))?;
-        let temporary = Temporary { place: self, name, gone: false };
-        let mut file = File::from(file);
+        name.push("~pam_totp");
+        name.push(suffix);
+        let file = match self.create_exclusively(&name) {
+            Err(Errno::EXIST) => {
+                unlinkat(&self.directory, &name, AtFlags::empty()).map_err(failed("unlink", &self.path))?;
+                self.create_exclusively(&name)
+            }
+            result => result,
+        };
+        let file = File::from(file.map_err(failed("create", &self.path))?);
+        let mut temporary = Temporary { place: self, name, file, gone: false };
         if let Some(like) = like {
-            self.keep_owner(&file, like)?;
+            self.keep_owner(&temporary.file, like)?;
         }
-        without_sigxfsz(|| file.write_all(text.expose()))
-            .map_err(|error| failed("write", &self.path)(errno(&error)))?;
-        fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed("chmod", &self.path))?;
-        fsync(&file).map_err(failed("fsync", &self.path))?;
+        without_sigxfsz(|| temporary.file.write_all(text.expose())).map_err(|error| self.io("write", &error))?;
+        fchmod(&temporary.file, Mode::from_raw_mode(mode)).map_err(failed("chmod", &self.path))?;
+        fsync(&temporary.file).map_err(failed("fsync", &self.path))?;
         Ok(temporary)
+    }
+
+    fn create_exclusively(&self, name: &OsStr) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)
     }
 
     fn keep_owner(&self, file: &File, like: &Stat) -> Result<(), FileError> {
         let made = fstat(file).map_err(failed("stat", &self.path))?;
-        if made.st_uid != like.st_uid {
-            return Err(self.problem(Problem::Owner(made.st_uid, like.st_uid)));
-        }
-        if made.st_gid != like.st_gid {
-            fchown(file, None, Some(Gid::from_raw(like.st_gid))).map_err(failed("chown", &self.path))?;
+        let owner = (made.st_uid != like.st_uid).then(|| Uid::from_raw(like.st_uid));
+        let group = (made.st_gid != like.st_gid).then(|| Gid::from_raw(like.st_gid));
+        if owner.is_some() || group.is_some() {
+            fchown(file, owner, group).map_err(failed("chown", &self.path))?;
         }
         Ok(())
+    }
+
+    fn io(&self, call: &'static str, error: &std::io::Error) -> FileError {
+        failed(call, &self.path)(errno(error))
     }
 
     fn stat(&self) -> Result<Stat, FileError> {
@@ -389,6 +523,7 @@ impl Place {
 struct Temporary<'a> {
     place: &'a Place,
     name: OsString,
+    file: File,
     gone: bool,
 }
 

@@ -8,8 +8,10 @@ const NO_ID: u32 = u32::MAX;
 
 /// Runs `work` with the file-system ids of a user, as the kernel applies them to this thread alone.
 ///
-/// This is not seteuid(2): the rest of the host process keeps its rights, and with file-system ids other than root's
-/// the thread has no capability that overrides file permissions. Supplementary groups stay those of the process.
+/// This is not seteuid(2): the rest of the host process keeps its rights, and where the process is root, a thread with
+/// file-system ids other than root's has no capability that overrides file permissions (capabilities(7)). Supplementary
+/// groups stay those of the process. What the kernel does besides, as at any change of ids: the process is no longer
+/// dumpable, and forgets a PR_SET_PDEATHSIG.
 ///
 /// # Errors
 /// EPERM where the ids cannot be taken on, or, at the end, cannot be given back; the result of `work` is lost then.

@@ -32,8 +32,11 @@ impl Default for Patience {
 pub enum NoLock {
     /// Somebody else held it for as long as we were ready to wait.
     Busy,
-    /// This file system does not lock this descriptor (NFS and a descriptor that is open for reading, for one).
+    /// This file system does not lock this descriptor, now or ever (NFS and a descriptor that is open for reading, for
+    /// one): another kind of lock has to do.
     Refused(Errno),
+    /// Something else went wrong. Another lock would be no answer to that: somebody else may hold this one.
+    Failed(Errno),
 }
 
 /// Takes an exclusive flock(2), which ends when the last copy of the descriptor is closed.
@@ -49,8 +52,26 @@ pub fn exclusive(file: impl AsFd, patience: &mut Patience) -> Result<(), NoLock>
             Ok(()) => return Ok(()),
             Err(Errno::WOULDBLOCK) => patience.wait()?,
             Err(Errno::INTR) => {}
-            Err(error) => return Err(NoLock::Refused(error)),
+            Err(error @ (Errno::BADF | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)) => {
+                return Err(NoLock::Refused(error));
+            }
+            Err(error) => return Err(NoLock::Failed(error)),
         }
+    }
+}
+
+/// Gives a lock back. Closing the descriptor is not enough where another thread of the host has forked meanwhile.
+pub fn release(file: impl AsFd) {
+    // Closing comes next, which leaves nothing to do about an error.
+    let _ = flock(&file, FlockOperation::Unlock);
+}
+
+/// A lock of this host; given back when dropped.
+pub struct HostLock(OwnedFd);
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        release(&self.0);
     }
 }
 
@@ -76,11 +97,11 @@ impl Patience {
 /// Takes the exclusive lock `name` of this host, for files whose file system has none. Needs root.
 ///
 /// # Errors
-/// [`NoLock::Busy`], or [`NoLock::Refused`] where the lock file cannot be had or is not root's alone.
-pub fn exclusive_on_host(name: &str, patience: &mut Patience) -> Result<OwnedFd, NoLock> {
-    let file = host_lock_file(name).map_err(NoLock::Refused)?;
+/// [`NoLock::Busy`], or [`NoLock::Failed`] where the lock file cannot be had or is not root's alone.
+pub fn exclusive_on_host(name: &str, patience: &mut Patience) -> Result<HostLock, NoLock> {
+    let file = host_lock_file(name).map_err(NoLock::Failed)?;
     exclusive(&file, patience)?;
-    Ok(file)
+    Ok(HostLock(file))
 }
 
 fn host_lock_file(name: &str) -> Result<OwnedFd, Errno> {

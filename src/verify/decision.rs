@@ -34,8 +34,8 @@ pub struct Decision {
 
 impl Decision {
     /// There is no acceptance without something to store: the code has to be used up.
-    pub(super) const fn accept(factor: Factor, next: Record) -> Self {
-        Self { verdict: Verdict::Accepted(factor), next: Some(next) }
+    pub(super) const fn accept(factor: Factor, digits: usize, next: Record) -> Self {
+        Self { verdict: Verdict::Accepted { factor, digits }, next: Some(next) }
     }
 
     pub(super) const fn deny(denial: Denial, next: Option<Record>) -> Self {
@@ -49,7 +49,7 @@ impl Decision {
     pub fn commit<E>(self, write: impl FnOnce(&Record) -> Result<(), E>) -> Result<Verdict, E> {
         match &self.next {
             Some(next) => write(next)?,
-            None => debug_assert!(!matches!(self.verdict, Verdict::Accepted(_))),
+            None => debug_assert!(!matches!(self.verdict, Verdict::Accepted { .. })),
         }
         Ok(self.verdict)
     }
@@ -60,7 +60,12 @@ impl Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The code was right, new and within the budget, and is used up now.
-    Accepted(Factor),
+    Accepted {
+        /// What kind of code it was.
+        factor: Factor,
+        /// How many digits it had: in a combined answer the password stands before them.
+        digits: usize,
+    },
     /// It was not.
     Denied(Denial),
 }
@@ -107,7 +112,12 @@ pub enum Denial {
     /// Not the length of any code of this record.
     NotACode,
     /// No code of the window.
-    WrongCode,
+    WrongCode {
+        /// The first counter that was looked at.
+        counters_from: u64,
+    },
+    /// A right code of a wrong time, noted in the record.
+    WrongTime,
     /// A code of the window, at or below the one-time mark.
     UsedCode,
     /// The budget is spent; the answer was not judged.
@@ -135,7 +145,10 @@ impl Denial {
     pub fn fact(&self) -> Fact {
         match self {
             Self::NotACode => Fact::new("not-a-code"),
-            Self::WrongCode => Fact::new("wrong-code"),
+            Self::WrongCode { .. } => Fact::new("wrong-code"),
+            Self::WrongTime => {
+                Fact::new("wrong-time").or("a code of another time; three of them in a row set the difference")
+            }
             Self::UsedCode => Fact::new("used-code"),
             Self::Throttled { tries, seconds } => {
                 Fact::new("throttled").with_number("tries", tries).with_number("seconds", seconds)

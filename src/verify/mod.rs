@@ -1,171 +1,242 @@
 //! Is this code right, unused, and within the budget? Pure: no clock, no file, no side effect.
 
+mod charge;
 mod decision;
+mod drift;
+mod grace;
 
+pub use charge::{Charge, Charged, Due, charge};
 pub use decision::{Decision, Denial, Factor, Verdict};
+pub use grace::{has_grace, is_throttled};
 
-use crate::otp::{Code, Generator};
-use crate::record::{Device, Hotp, RateLimit, Record, Totp};
+use crate::otp::{Answer, Code, Generator};
+use crate::record::{BadLine, Device, Hotp, Record, Totp};
 use crate::secret::Secret;
 use constant_time_eq::constant_time_eq_n;
 use std::sync::Arc;
 
 /// Digits of a scratch code.
 const SCRATCH_DIGITS: usize = 8;
+/// Digits that are looked for where the record does not say how many a code has.
+const USUAL_DIGITS: usize = 6;
 
-/// Judges one answer at one moment (`now`: seconds since 1970).
-///
-/// The order matters. An answer that cannot be a code of this record costs nothing: it is no guess, and anybody can
-/// cause it. Every other answer is charged, and where the budget is spent it is not judged at all. Then all candidates
-/// are computed and compared, whatever is found on the way, so that right, wrong and used codes take the same time.
-pub fn decide(record: &Record, code: &Code, now: u64) -> Decision {
-    if !could_be_code(record, code) {
-        return Decision::deny(Denial::NotACode, None);
+/// What [`judge`] completes.
+const WRONG: Denial = Denial::WrongCode { counters_from: 0 };
+
+/// How codes are judged on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules<'a> {
+    /// As the C module does it: see "Where this differs" in the manual.
+    pub google: bool,
+    /// Three right codes of a wrong time, one after the other, set the clock difference of the record.
+    pub skew_adjustment: bool,
+    /// A wrong code takes a counter with it.
+    pub increment_hotp: bool,
+    /// The host to remember for the grace period.
+    pub remember: Option<&'a str>,
+}
+
+impl Default for Rules<'_> {
+    fn default() -> Self {
+        Self { google: false, skew_adjustment: false, increment_hotp: true, remember: None }
     }
-    let charged = match &record.rate_limit {
-        Err(bad) => return Decision::deny(Denial::BadOption(bad.clone()), None),
-        Ok(None) => None,
-        Ok(Some(limit)) => match charge(limit, now) {
-            Some(limit) => Some(limit),
-            None => {
-                return Decision::deny(Denial::Throttled { tries: limit.tries, seconds: limit.seconds }, None);
-            }
-        },
-    };
-    let mut next = record.clone();
-    let is_charged = charged.is_some();
-    if is_charged {
-        next.rate_limit = Ok(charged);
-    }
-    match judge(&mut next, code, now) {
-        Judgement::Accepted(factor) => Decision::accept(factor, next),
-        Judgement::Denied { denial, spent } => Decision::deny(denial, (is_charged || spent).then_some(next)),
+}
+
+/// One answer of a login, which has one or, with `try_first_pass`, two of them.
+#[derive(Clone, Copy)]
+pub struct Try<'a> {
+    /// What was given. `None`: nothing of use, which the C module charges all the same.
+    pub answer: Option<&'a Answer>,
+    /// The C module charges a login once: an earlier answer has been charged, and has tried counters from this one on
+    /// (0 if it tried none).
+    pub charged_from: Option<u64>,
+}
+
+impl<'a> Try<'a> {
+    /// An answer that has to be charged.
+    pub const fn new(answer: &'a Answer) -> Self {
+        Self { answer: Some(answer), charged_from: None }
     }
 }
 
 enum Judgement {
-    Accepted(Factor),
-    /// `spent`: the record changed all the same.
-    Denied {
-        denial: Denial,
-        spent: bool,
-    },
+    /// With the number of digits.
+    Accepted(Factor, usize),
+    /// `noted`: the record changed all the same.
+    Denied { denial: Denial, noted: bool },
 }
 
 impl From<Denial> for Judgement {
     fn from(denial: Denial) -> Self {
-        Self::Denied { denial, spent: false }
+        Self::Denied { denial, noted: false }
     }
 }
 
-/// Whether the answer has the length of anything that this record accepts.
-fn could_be_code(record: &Record, code: &Code) -> bool {
-    let digits = match &record.device {
-        Ok(Device::Totp(totp)) => Some(totp.digits),
-        Ok(Device::Hotp(hotp)) => Some(hotp.digits),
-        // Which code the device would show is not known: let the reason for that be found and logged.
-        Ok(Device::None) | Err(_) => return true,
-    };
-    code.len() == SCRATCH_DIGITS || digits.is_some_and(|digits| usize::from(digits.get()) == code.len())
-}
-
-/// The limit with this try added, or `None` where the budget is spent.
-///
-/// Tries that are too old are forgotten. So are tries more than a whole period in the future: a clock that was once far
-/// ahead must not lock a person out for ever. Nearer ones count, or a clock set back by a second would open the budget.
-fn charge(limit: &RateLimit, now: u64) -> Option<RateLimit> {
-    let live = now.saturating_sub(limit.seconds)..=now.saturating_add(limit.seconds);
-    let mut charged: Vec<u64> = limit.charged.iter().copied().filter(|time| live.contains(time)).collect();
-    if charged.len() >= limit.tries {
-        return None;
+/// How many digits the codes of the record's device have.
+fn digits(record: &Record) -> usize {
+    match &record.device {
+        Ok(Device::Totp(totp)) => totp.digits.get().into(),
+        Ok(Device::Hotp(hotp)) => hotp.digits.get().into(),
+        Ok(Device::None) | Err(_) => USUAL_DIGITS,
     }
-    charged.push(now);
-    charged.sort_unstable();
-    Some(RateLimit { charged, ..*limit })
 }
 
-fn judge(next: &mut Record, code: &Code, now: u64) -> Judgement {
-    if let Some(factor) = spend_scratch_code(next, code) {
-        return Judgement::Accepted(factor);
+/// What in an answer could be a code of this record: a code of the device, a scratch code, or both.
+fn candidates(record: &Record, answer: Option<&Answer>) -> Vec<Code> {
+    let of_device = digits(record);
+    let scratch = (of_device != SCRATCH_DIGITS).then_some(SCRATCH_DIGITS);
+    let lengths = [Some(of_device), scratch].into_iter().flatten();
+    lengths.filter_map(|digits| answer?.code(digits)).collect()
+}
+
+/// Judges an answer that has been charged. All candidates are computed and compared, whatever is found on the way, so that
+/// right, wrong and used codes take the same time. Of several codes in one answer the first that is neither right nor
+/// simply wrong ends the search.
+fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters_from: u64, now: u64) -> Judgement {
+    let mut verdict = Denial::NotACode;
+    for code in candidates(next, answer) {
+        match judge_candidate(next, rules, &code, counters_from, now) {
+            Judgement::Denied { denial: Denial::WrongCode { .. }, .. } => {
+                verdict = Denial::WrongCode { counters_from };
+            }
+            Judgement::Denied { denial: Denial::NoDevice, .. } => verdict = Denial::NoDevice,
+            ended => return ended,
+        }
+    }
+    verdict.into()
+}
+
+fn judge_candidate(next: &mut Record, rules: &Rules, code: &Code, counters_from: u64, now: u64) -> Judgement {
+    if let Some(factor) = spend_scratch_code(next, rules, code) {
+        return Judgement::Accepted(factor, code.len());
     }
     let secret = Arc::clone(&next.secret);
     match &mut next.device {
-        Ok(Device::Totp(totp)) => judge_totp(totp, &secret, code, now),
-        Ok(Device::Hotp(hotp)) => judge_hotp(hotp, &secret, code),
+        Ok(Device::Totp(totp)) => judge_totp(totp, rules, &secret, code, now),
+        Ok(Device::Hotp(hotp)) => judge_hotp(hotp, &secret, code, counters_from),
         Ok(Device::None) => Denial::NoDevice.into(),
         Err(bad) => Denial::BadOption(bad.clone()).into(),
     }
 }
 
 /// Takes the code out of the record if it is one of its scratch codes. All of them are compared.
-fn spend_scratch_code(next: &mut Record, code: &Code) -> Option<Factor> {
+fn spend_scratch_code(next: &mut Record, rules: &Rules, code: &Code) -> Option<Factor> {
     if code.len() != SCRATCH_DIGITS {
         return None;
     }
     let typed: u32 = code.expose().parse().ok()?;
     let is_typed = |scratch: u32| constant_time_eq_n(&scratch.to_ne_bytes(), &typed.to_ne_bytes());
     let unspent = next.scratch.expose();
-    let matches = unspent.iter().fold(0_usize, |count, &scratch| count.saturating_add(usize::from(is_typed(scratch))));
+    let looked_at = if rules.google { next.scratch_before_odd } else { unspent.len() };
+    let matches = unspent
+        .iter()
+        .take(looked_at)
+        .fold(0_usize, |count, &scratch| count.saturating_add(usize::from(is_typed(scratch))));
     if matches == 0 {
         return None;
     }
     let mut left = Vec::with_capacity(unspent.len());
     left.extend(unspent.iter().copied().filter(|&scratch| !is_typed(scratch)));
     let factor = Factor::Scratch { left: left.len() };
+    next.scratch_before_odd = next.scratch_before_odd.saturating_sub(matches);
     next.scratch = Arc::new(Secret::new(left));
     Some(factor)
 }
 
 /// RFC 6238 section 5.2: the window, and the rule that a code works once.
-fn judge_totp(totp: &mut Totp, secret: &Secret<Vec<u8>>, code: &Code, now: u64) -> Judgement {
-    let Some(step) = now.checked_div(totp.period) else { return Denial::WrongCode.into() };
-    let last = step.saturating_add(totp.window.ahead);
-    let mark = totp.mark();
+fn judge_totp(totp: &mut Totp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &Code, now: u64) -> Judgement {
+    let Some(clock) = now.checked_div(totp.period) else { return WRONG.into() };
+    let used = match &totp.used {
+        Ok(used) => used.clone().unwrap_or_default(),
+        Err(bad) if rules.google => return judge_totp_with_bad_marks(totp, rules, secret, code, clock, bad.clone()),
+        Err(bad) => return Denial::BadOption(bad.clone()).into(),
+    };
     let generator = Generator::new(secret, totp.algorithm, totp.digits);
-    let matched = highest_match(&generator, code, step.saturating_sub(totp.window.behind)..=last);
-    if let Some(mark) = mark.filter(|&mark| mark > last) {
+    let step = clock.saturating_add_signed(totp.skew);
+    let last = step.saturating_add(totp.window.ahead);
+    let matched = window_match(totp, rules, &generator, code, step);
+    if !rules.google
+        && let Some(mark) = totp.mark().filter(|&mark| mark > last)
+    {
         // No code can be accepted before the clock gets there, so say that and not "wrong" or "used".
         let seconds = mark.saturating_sub(last).saturating_mul(totp.period);
         return Denial::ClockBehindMark { seconds }.into();
     }
+    let is_used = |step: u64| if rules.google { used.contains(&step) } else { Some(step) <= totp.mark() };
     match matched {
-        None => Denial::WrongCode.into(),
-        Some(matched) if Some(matched) <= mark => Denial::UsedCode.into(),
+        None if rules.skew_adjustment => drift::adjust(totp, rules, &generator, code, clock),
+        None => WRONG.into(),
+        Some(matched) if is_used(matched) => Denial::UsedCode.into(),
         Some(matched) => {
-            let size = totp.window.size();
-            // What the C module keeps: steps that its window might still reach.
-            totp.used.retain(|&used| used.abs_diff(matched) < size);
-            totp.used.push(matched);
-            Judgement::Accepted(Factor::Totp { ahead: matched >= step, steps: matched.abs_diff(step) })
+            // The C module remembers only where the file asks it to.
+            if !rules.google || totp.used != Ok(None) {
+                totp.used = Ok(Some(with_step(&used, matched, totp.window.size())));
+            }
+            Judgement::Accepted(Factor::Totp { ahead: matched >= step, steps: matched.abs_diff(step) }, code.len())
         }
     }
 }
 
-/// RFC 4226 section 7.2 and 7.4: the look-ahead, and a counter that only ever moves forward.
-fn judge_hotp(hotp: &mut Hotp, secret: &Secret<Vec<u8>>, code: &Code) -> Judgement {
-    if code.len() != usize::from(hotp.digits.get()) {
-        return Denial::WrongCode.into();
-    }
-    let last = hotp.counter.saturating_add(hotp.look_ahead.saturating_sub(1));
-    let generator = Generator::new(secret, hotp.algorithm, hotp.digits);
-    let matched = highest_match(&generator, code, hotp.counter..=last);
-    // A counter at the end of its range can only be refused: there is no next one to store.
-    let Some(next) = matched.unwrap_or(hotp.counter).checked_add(1).filter(|&next| i64::try_from(next).is_ok()) else {
-        return Denial::CounterExhausted.into();
-    };
-    let skipped = next.saturating_sub(hotp.counter).saturating_sub(1);
-    hotp.counter = next;
-    match matched {
-        Some(_) => Judgement::Accepted(Factor::Hotp { skipped }),
-        // As in the C module a wrong code takes a counter with it.
-        None => Judgement::Denied { denial: Denial::WrongCode, spent: true },
+/// In the C module a list of used steps that cannot be read matters only where a code is right.
+fn judge_totp_with_bad_marks(
+    totp: &mut Totp,
+    rules: &Rules,
+    secret: &Secret<Vec<u8>>,
+    code: &Code,
+    clock: u64,
+    bad: BadLine,
+) -> Judgement {
+    let generator = Generator::new(secret, totp.algorithm, totp.digits);
+    let step = clock.saturating_add_signed(totp.skew);
+    match window_match(totp, rules, &generator, code, step) {
+        Some(_) => Denial::BadOption(bad).into(),
+        None if rules.skew_adjustment => drift::adjust(totp, rules, &generator, code, clock),
+        None => WRONG.into(),
     }
 }
 
-/// Compares with every counter of the range. The highest match wins: taking a lower one would leave the same digits
-/// valid a second time.
-fn highest_match(generator: &Generator, code: &Code, counters: std::ops::RangeInclusive<u64>) -> Option<u64> {
-    counters.fold(None, |highest, counter| if generator.matches(code, counter) { Some(counter) } else { highest })
+/// The used steps with one more. Those that the window cannot reach again are left out.
+fn with_step(used: &[u64], step: u64, window: u64) -> Vec<u64> {
+    let mut used: Vec<u64> = used.iter().copied().filter(|&used| used.abs_diff(step) < window).collect();
+    used.push(step);
+    used
+}
+
+/// The step of the window whose code this is. All are compared.
+///
+/// Of several the highest counts: a lower one would leave the same digits valid a second time. (The C module takes the
+/// lowest.)
+fn window_match(totp: &Totp, rules: &Rules, generator: &Generator, code: &Code, step: u64) -> Option<u64> {
+    let steps = step.saturating_sub(totp.window.behind)..=step.saturating_add(totp.window.ahead);
+    let (lowest, highest) = matches(generator, code, steps)?;
+    Some(if rules.google { lowest } else { highest })
+}
+
+/// RFC 4226 section 7.2 and 7.4: the look-ahead, and a counter that only ever moves forward. The record's own counter has
+/// been moved already, for the case that the code is wrong.
+fn judge_hotp(hotp: &mut Hotp, secret: &Secret<Vec<u8>>, code: &Code, counters_from: u64) -> Judgement {
+    if code.len() != usize::from(hotp.digits.get()) {
+        return WRONG.into();
+    }
+    let last = counters_from.saturating_add(hotp.look_ahead.saturating_sub(1));
+    let generator = Generator::new(secret, hotp.algorithm, hotp.digits);
+    let Some((_, matched)) = matches(&generator, code, counters_from..=last) else { return WRONG.into() };
+    let Some(next) = successor(matched) else { return Denial::CounterExhausted.into() };
+    hotp.counter = next;
+    Judgement::Accepted(Factor::Hotp { skipped: matched.saturating_sub(counters_from) }, code.len())
+}
+
+/// The counter after this one; the file holds them up to 2^63 - 1.
+fn successor(counter: u64) -> Option<u64> {
+    counter.checked_add(1).filter(|&next| i64::try_from(next).is_ok())
+}
+
+/// The lowest and the highest of these counters whose code this is. All are compared.
+fn matches(generator: &Generator, code: &Code, counters: std::ops::RangeInclusive<u64>) -> Option<(u64, u64)> {
+    counters.fold(None, |found: Option<(u64, u64)>, counter| match generator.matches(code, counter) {
+        true => Some((found.map_or(counter, |(lowest, _)| lowest), counter)),
+        false => found,
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::otp::Form;
 use crate::record::google::Document;
 
 /// RFC 6238's secret; its codes for steps 1 to 4 are in RFC 4226 appendix D.
@@ -21,13 +22,28 @@ impl Person {
     }
 
     fn tries_at(&mut self, code: &str, now: u64) -> Verdict {
-        let decision = decide(&self.0, &Code::parse(code.as_bytes()).unwrap(), now);
-        decision
-            .commit(|next| {
-                self.0 = next.clone();
-                Ok::<(), ()>(())
-            })
-            .unwrap()
+        self.tries_by(&Rules::default(), &answer(code), now)
+    }
+
+    fn tries_by(&mut self, rules: &Rules, answer: &Answer, now: u64) -> Verdict {
+        self.attempt(rules, &Try::new(answer), now)
+    }
+
+    fn attempt(&mut self, rules: &Rules, attempt: &Try, now: u64) -> Verdict {
+        let decision = match charge(&self.0, rules, attempt, now) {
+            Charge::Refused(decision) => decision,
+            Charge::Due(due) => due.commit(|next| self.store(next)).unwrap().decide(),
+        };
+        match decision.commit(|next| self.store(next)).unwrap() {
+            // For comparing with WRONG.
+            Verdict::Denied(Denial::WrongCode { .. }) => WRONG,
+            verdict => verdict,
+        }
+    }
+
+    fn store(&mut self, next: &Record) -> Result<(), ()> {
+        self.0 = next.clone();
+        Ok(())
     }
 
     fn counter(&self) -> u64 {
@@ -38,17 +54,24 @@ impl Person {
     }
 }
 
+fn answer(code: &str) -> Answer {
+    Answer::new(Secret::new(code.into()), Form::Code, false)
+}
+
 fn accepted(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Accepted(_))
+    matches!(verdict, Verdict::Accepted { .. })
 }
 
 const USED: Verdict = Verdict::Denied(Denial::UsedCode);
-const WRONG: Verdict = Verdict::Denied(Denial::WrongCode);
+const WRONG: Verdict = Verdict::Denied(super::WRONG);
 
 #[test]
 fn a_code_is_accepted_once() {
     let mut person = Person::with("\" TOTP_AUTH\n");
-    assert_eq!(person.tries(CODES[2], 2), Verdict::Accepted(Factor::Totp { ahead: true, steps: 0 }));
+    assert_eq!(
+        person.tries(CODES[2], 2),
+        Verdict::Accepted { factor: Factor::Totp { ahead: true, steps: 0 }, digits: 6 }
+    );
     assert_eq!(person.tries(CODES[2], 2), USED);
     assert_eq!(person.tries(CODES[2], 3), USED);
 }
@@ -95,16 +118,16 @@ fn a_time_before_the_first_step_does_not_panic() {
 #[test]
 fn scratch_codes_work_once_also_when_written_twice() {
     let mut person = Person::with("\" TOTP_AUTH\n12345678\n23456789\n12345678\n");
-    assert_eq!(person.tries("12345678", 3), Verdict::Accepted(Factor::Scratch { left: 1 }));
+    assert_eq!(person.tries("12345678", 3), Verdict::Accepted { factor: Factor::Scratch { left: 1 }, digits: 8 });
     assert_eq!(person.tries("12345678", 3), WRONG);
-    assert_eq!(person.tries("23456789", 3), Verdict::Accepted(Factor::Scratch { left: 0 }));
+    assert_eq!(person.tries("23456789", 3), Verdict::Accepted { factor: Factor::Scratch { left: 0 }, digits: 8 });
     assert_eq!(person.tries("23456789", 3), WRONG);
 }
 
 #[test]
 fn hotp_moves_forward_only() {
     let mut person = Person::with("\" HOTP_COUNTER 1\n");
-    assert_eq!(person.tries(CODES[2], 0), Verdict::Accepted(Factor::Hotp { skipped: 1 }));
+    assert_eq!(person.tries(CODES[2], 0), Verdict::Accepted { factor: Factor::Hotp { skipped: 1 }, digits: 6 });
     assert_eq!(person.counter(), 3);
     assert_eq!(person.tries(CODES[2], 0), WRONG);
     assert_eq!(person.counter(), 4, "a wrong code takes a counter with it");
@@ -166,7 +189,146 @@ fn a_broken_option_spoils_what_needs_it() {
 
 #[test]
 fn a_failed_commit_gives_no_verdict() {
-    let person = Person::with("\" TOTP_AUTH\n");
-    let decision = decide(&person.0, &Code::parse(CODES[3].as_bytes()).unwrap(), 90);
-    assert_eq!(decision.commit(|_| Err("disk full")), Err("disk full"));
+    let (rules, answer) = (Rules::default(), answer(CODES[3]));
+    let attempt = Try::new(&answer);
+    for (options, unlimited) in [("\" TOTP_AUTH\n", true), ("\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n", false)] {
+        let person = Person::with(options);
+        let Charge::Due(due) = charge(&person.0, &rules, &attempt, 90) else { panic!("refused") };
+        match due.commit(|_| Err("disk full")) {
+            Ok(charged) => {
+                assert!(unlimited, "what costs something is not judged before it is paid for");
+                assert_eq!(charged.decide().commit(|_| Err("disk full")), Err("disk full"));
+            }
+            Err(error) => assert_eq!((error, unlimited), ("disk full", false)),
+        }
+    }
+}
+
+#[test]
+fn what_is_stored_before_a_code_is_judged_does_not_depend_on_the_code() {
+    let rules = Rules::default();
+    for options in ["\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n12345678\n", "\" HOTP_COUNTER 3\n\" RATE_LIMIT 3 30\n"] {
+        let charged = |code: &str| {
+            let text = format!("{SECRET}\n{options}");
+            let document = Document::parse(Secret::new(text.into_bytes())).ok().unwrap();
+            let answer = answer(code);
+            let attempt = Try::new(&answer);
+            let Charge::Due(due) = charge(document.record(), &rules, &attempt, 90) else { panic!("refused") };
+            let mut stored = None;
+            let _ = due.commit(|next| {
+                stored = Some(document.with(next).expose().clone());
+                Ok::<(), ()>(())
+            });
+            stored.expect("a try has its price")
+        };
+        assert_eq!(charged(CODES[3]), charged("000000"));
+    }
+}
+
+#[test]
+fn two_answers_of_one_login_cost_one_try_where_the_c_module_says_so() {
+    let rules = Rules { google: true, ..Rules::default() };
+    let mut person = Person::with("\" HOTP_COUNTER 3\n\" RATE_LIMIT 2 30\n");
+    let (wrong, right) = (answer("000000"), answer(CODES[3]));
+    assert_eq!(person.attempt(&rules, &Try::new(&wrong), 90), WRONG);
+    assert_eq!(person.counter(), 4);
+    let second = Try { answer: Some(&right), charged_from: Some(3) };
+    assert!(accepted(&person.attempt(&rules, &second, 90)), "counter 3 is still looked at");
+    assert_eq!(person.0.rate_limit.clone().unwrap().unwrap().charged, [90]);
+    let nothing = Try { answer: None, charged_from: None };
+    assert_eq!(person.attempt(&rules, &nothing, 91), Verdict::Denied(Denial::NotACode), "and nothing costs a try");
+    assert_eq!(person.0.rate_limit.clone().unwrap().unwrap().charged, [90, 91]);
+}
+
+#[test]
+fn a_password_may_stand_before_the_code() {
+    let combined = |text: &str| Answer::new(Secret::new(text.into()), Form::Combined, false);
+    let mut person = Person::with("\" TOTP_AUTH\n12345678\n");
+    let rules = Rules::default();
+    assert!(accepted(&person.tries_by(&rules, &combined(&format!("hunter2{}", CODES[3])), 90)));
+    assert_eq!(person.tries_by(&rules, &combined(&format!("hunter2{}", CODES[3])), 90), USED);
+    assert!(accepted(&person.tries_by(&rules, &combined("hunter12345678"), 90)), "a scratch code");
+    assert_eq!(person.tries_by(&rules, &combined("hunter"), 90), Verdict::Denied(Denial::NotACode));
+}
+
+#[test]
+fn codes_of_eight_digits_and_other_hashes() {
+    let mut person = Person::with("\" TOTP_AUTH\n\" DIGITS 8\n\" WINDOW_SIZE 1\n");
+    assert_eq!(person.tries_at("287082", 59), Verdict::Denied(Denial::NotACode));
+    assert!(accepted(&person.tries_at("94287082", 59)));
+    assert_eq!(person.tries_at("94287082", 59), USED);
+    let mut person = Person::with("\" HOTP_COUNTER 1\n\" DIGITS 7\n");
+    assert!(accepted(&person.tries_at("4287082", 0)));
+}
+
+#[test]
+fn a_skew_of_the_record_moves_the_window_and_the_mark() {
+    let mut person = Person::with("\" TOTP_AUTH\n\" TIME_SKEW 5\n\" WINDOW_SIZE 1\n");
+    assert_eq!(person.tries(CODES[3], 3), WRONG);
+    assert!(accepted(&person.tries(CODES[8], 3)));
+    assert_eq!(person.tries(CODES[8], 3), USED);
+}
+
+#[test]
+fn three_codes_of_another_time_set_the_skew_where_that_is_asked_for() {
+    let rules = Rules { skew_adjustment: true, ..Rules::default() };
+    let wrong_time = Verdict::Denied(Denial::WrongTime);
+    let mut person = Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 1\n");
+    assert_eq!(person.tries(CODES[5], 100), WRONG, "not without being asked for");
+    assert_eq!(person.tries_by(&rules, &answer(CODES[5]), 3000), wrong_time);
+    assert_eq!(person.tries_by(&rules, &answer(CODES[5]), 3030), wrong_time, "the same code is not a second one");
+    assert_eq!(person.tries_by(&rules, &answer(CODES[6]), 3030), wrong_time);
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[7]), 3060)));
+    assert_eq!(person.tries(CODES[7], 102), USED, "the code that set it is used");
+    assert!(accepted(&person.tries(CODES[8], 103)), "and codes of that time work from now on");
+    // What was used once does not come back as proof of a clock that is off.
+    let mut person = Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 1\n\" DISALLOW_REUSE 7\n");
+    for (code, now) in [(CODES[5], 3000), (CODES[6], 3030), (CODES[7], 3060)] {
+        assert_eq!(person.tries_by(&rules, &answer(code), now), USED);
+    }
+}
+
+#[test]
+fn a_host_is_remembered_and_not_asked_for_a_while() {
+    let rules = Rules { remember: Some("192.0.2.1"), ..Rules::default() };
+    let mut person = Person::with("\" TOTP_AUTH\n\" LAST0 192.0.2.9 50\n");
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)));
+    assert!(has_grace(&person.0, "192.0.2.1", 60, 149));
+    assert!(!has_grace(&person.0, "192.0.2.1", 60, 150), "over");
+    assert!(!has_grace(&person.0, "192.0.2.1", 60, 89), "a time that is yet to come");
+    assert!(!has_grace(&person.0, "192.0.2.1", 0, 90), "no period, no grace");
+    assert!(!has_grace(&person.0, "192.0.2.2", 60, 90), "another host");
+    // Ten places; the oldest goes.
+    for (number, code) in (4..).zip(&CODES[4..]) {
+        let host = format!("198.51.100.{number}");
+        let rules = Rules { remember: Some(&host), ..Rules::default() };
+        assert!(accepted(&person.tries_by(&rules, &answer(code), number * 30)));
+    }
+    let hosts: Vec<_> =
+        person.0.logins.iter().filter(|slot| matches!(slot, crate::record::Slot::Login { .. })).collect();
+    assert_eq!(hosts.len(), 8);
+}
+
+#[test]
+fn like_the_c_module_where_that_is_asked_for() {
+    let rules = Rules { google: true, skew_adjustment: false, ..Rules::default() };
+    // A set of used steps, and only where the file asks for it.
+    let mut person = Person::with("\" TOTP_AUTH\n\" DISALLOW_REUSE\n");
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[4]), 90)));
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)), "an older one that was not used");
+    assert_eq!(person.tries_by(&rules, &answer(CODES[3]), 90), USED);
+    let mut person = Person::with("\" TOTP_AUTH\n");
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)));
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)));
+    // Blocked tries prolong the block.
+    let mut person = Person::with("\" TOTP_AUTH\n\" RATE_LIMIT 1 30\n");
+    assert_eq!(person.tries_by(&rules, &answer("000000"), 100), WRONG);
+    for now in [120, 140, 160] {
+        assert!(matches!(person.tries_by(&rules, &answer("000000"), now), Verdict::Denied(Denial::Throttled { .. })));
+    }
+    assert_eq!(person.tries_by(&rules, &answer("000000"), 191), WRONG);
+    // The first odd line ends the scratch codes.
+    let mut person = Person::with("\" TOTP_AUTH\n12345678\nodd\n23456789\n");
+    assert_eq!(person.tries_by(&rules, &answer("23456789"), 90), WRONG);
+    assert!(accepted(&person.tries_by(&rules, &answer("12345678"), 90)));
 }

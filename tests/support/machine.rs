@@ -178,15 +178,15 @@ impl Machine {
 
     /// A login through libpam with a scripted person; see pam_client.rs.
     pub fn login(&self, service: &str, user: impl AsRef<OsStr>) -> Login<'_> {
-        let mut command = self.command(self.client());
-        command.arg(service).arg(user);
+        let mut command = self.command("timeout");
+        command.args(PATIENCE).arg(self.client()).arg(service).arg(user);
         Login { command, machine: self }
     }
 
     /// The same, by a program that this user runs.
     pub fn login_as(&self, caller: User, service: &str, user: &str) -> Login<'_> {
-        let mut command = self.command_as(caller, self.client());
-        command.arg(service).arg(user);
+        let mut command = self.command_as(caller, "timeout");
+        command.args(PATIENCE).arg(self.client()).arg(service).arg(user);
         Login { command, machine: self }
     }
 
@@ -276,6 +276,9 @@ pub struct LoggedIn {
     /// What was logged meanwhile.
     pub log: Vec<String>,
 }
+
+/// A login that hangs is a test that fails.
+const PATIENCE: [&str; 2] = ["--kill-after=1", "60"];
 
 pub const SUCCESS: i32 = 0;
 pub const PERM_DENIED: i32 = 6;

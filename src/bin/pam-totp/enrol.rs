@@ -4,14 +4,14 @@ use crate::qr;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::identity::{Person, Unidentified};
-use pam_totp::options;
-use pam_totp::otp::{Algorithm, Code, Digits, Moving, OtpauthUri, base32};
-use pam_totp::record::{Device, Hotp, RateLimit, Record, Totp, Window, google};
+use pam_totp::otp::{Algorithm, Answer, Digits, Form, Moving, OtpauthUri, base32};
+use pam_totp::record::{Device, Hotp, RateLimit, Record, Slot, Totp, Window, google};
 use pam_totp::secret::Secret;
 use pam_totp::store::home::HomeStore;
 use pam_totp::store::{Store, StoreError};
 use pam_totp::system::{clock, passwd, random};
-use pam_totp::verify::{self, Denial, Verdict};
+use pam_totp::verify::{self, Charge, Charged, Denial, Rules, Try, Verdict};
+use std::convert::Infallible;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ struct Enrolment {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let person = person(arguments.user.as_deref())?;
-    let store = HomeStore::new(options::SECRET.as_bytes());
+    let store = HomeStore::default();
     let path = store.path(&person).map_err(by_fact)?;
     if !arguments.force && store.has_record(&person).map_err(by_store)? {
         bail!("{} exists; --force replaces it, and the codes of its device stop working", path.display());
@@ -66,22 +66,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let enrolment = Enrolment::new(&person, path, arguments.counter_based)?;
     // Made now, while it can still be refused for nothing: a secret that was shown should also be stored.
     let uri = qr::Code::new(enrolment.uri.expose()).context("the QR code cannot be made")?;
-    if arguments.json && arguments.no_confirm {
-        enrolment.store(&store, &person, &enrolment.record, arguments.force)?;
-        return enrolment.print_json();
-    }
-    if arguments.json {
-        enrolment.show(&mut io::stderr(), &uri)?;
+    let record = if arguments.json {
+        let record = if arguments.no_confirm {
+            enrolment.record.clone()
+        } else {
+            enrolment.show(&mut io::stderr(), &uri)?;
+            enrolment.confirmed()?
+        };
+        // Printed before it is stored: a secret that nobody has seen must not take the place of one that works. Whoever
+        // reads this looks at the exit status too.
+        enrolment.print_json()?;
+        record
     } else {
         enrolment.show(&mut io::stdout(), &uri)?;
-    }
-    let record = if arguments.no_confirm { enrolment.record.clone() } else { enrolment.confirmed()? };
+        if arguments.no_confirm { enrolment.record.clone() } else { enrolment.confirmed()? }
+    };
     enrolment.store(&store, &person, &record, arguments.force)?;
-    if arguments.json {
-        enrolment.print_json()
-    } else {
-        writeln!(io::stdout(), "Stored in {}.", enrolment.path.display()).map_err(Into::into)
+    if !arguments.json {
+        // Stored it is, whether this can be printed or not.
+        let _ = writeln!(io::stdout(), "Stored in {}.", enrolment.path.display());
     }
+    Ok(())
 }
 
 fn person(name: Option<&str>) -> Result<Person> {
@@ -142,21 +147,10 @@ impl Enrolment {
             write!(io::stderr(), "Code from the app: ")?;
             io::stderr().flush()?;
             let line = lines.next().context("no code was given; nothing was stored")??;
-            let line = Secret::new(line);
-            let Ok(code) = Code::parse(line.expose().as_bytes()) else {
-                writeln!(io::stderr(), "A code has 6 digits.")?;
-                continue;
-            };
-            let mut stored = None;
-            // Mistyping here is no guess: the budget begins with the stored record.
-            let unlimited = Record { rate_limit: Ok(None), ..self.record.clone() };
-            let verdict = verify::decide(&unlimited, &code, clock::now()).commit(|next| {
-                stored = Some(Record { rate_limit: self.record.rate_limit.clone(), ..next.clone() });
-                Ok::<(), StoreError>(())
-            });
-            match (verdict, stored) {
-                (Ok(Verdict::Accepted(_)), Some(next)) => return Ok(next),
-                (Ok(Verdict::Denied(Denial::NotACode)), _) => writeln!(io::stderr(), "A code has 6 digits.")?,
+            let answer = Answer::new(Secret::new(line.into_bytes()), Form::Code, false);
+            match self.judged(&answer) {
+                (Verdict::Accepted { .. }, Some(next)) => return Ok(next),
+                (Verdict::Denied(Denial::NotACode), _) => writeln!(io::stderr(), "A code has 6 digits.")?,
                 _ => writeln!(
                     io::stderr(),
                     "That is not the code of this secret now. Is the clock of the device right? Here it is {} UTC.",
@@ -167,11 +161,31 @@ impl Enrolment {
         bail!("no right code in {CONFIRMATIONS} tries; nothing was stored")
     }
 
+    /// Judges an answer as a login would, and what would be stored then. Mistyping here is no guess: the budget begins with
+    /// the stored record. And a scratch code does not show that the app works.
+    fn judged(&self, answer: &Answer) -> (Verdict, Option<Record>) {
+        let nothing = || Arc::new(Secret::new(Vec::new()));
+        let trial = Record { rate_limit: Ok(None), scratch: nothing(), ..self.record.clone() };
+        let (rules, attempt) = (Rules { increment_hotp: false, ..Rules::default() }, Try::new(answer));
+        let mut stored = None;
+        let mut store = |next: &Record| {
+            let rest = Record { device: next.device.clone(), ..self.record.clone() };
+            stored = Some(rest);
+            Ok::<(), Infallible>(())
+        };
+        let decision = match verify::charge(&trial, &rules, &attempt, clock::now()) {
+            Charge::Refused(decision) => Ok(decision),
+            Charge::Due(due) => due.commit(&mut store).map(Charged::decide),
+        };
+        let Ok(verdict) = decision.and_then(|decision| decision.commit(store));
+        (verdict, stored)
+    }
+
     fn store(&self, store: &HomeStore, person: &Person, record: &Record, force: bool) -> Result<()> {
-        store
-            .enrol(person, &google::new_text(record), force)
-            .map_err(by_store)
-            .with_context(|| format!("{} is as it was before", self.path.display()))
+        store.enrol(person, &google::new_text(record), force).map_err(by_store).with_context(|| match force {
+            true => format!("{} was not replaced", self.path.display()),
+            false => format!("{} was not made", self.path.display()),
+        })
     }
 
     fn print_json(&self) -> Result<()> {
@@ -183,7 +197,8 @@ impl Enrolment {
             "scratch_codes": codes,
             "path": self.path.to_string_lossy(),
         });
-        writeln!(io::stdout(), "{object}").map_err(Into::into)
+        writeln!(io::stdout(), "{object}")?;
+        io::stdout().flush().map_err(Into::into)
     }
 }
 
@@ -193,13 +208,16 @@ fn new_record(counter_based: bool) -> io::Result<Record> {
         Device::Hotp(Hotp { algorithm, digits, look_ahead: WINDOW, counter: 1 })
     } else {
         let window = Window::of_size(WINDOW);
-        Device::Totp(Totp { algorithm, digits, period: PERIOD, window, used: Vec::new() })
+        let used = Ok(Some(Vec::new()));
+        Device::Totp(Totp { algorithm, digits, period: PERIOD, window, skew: 0, drift: Vec::new(), used })
     };
     Ok(Record {
         secret: Arc::new(Secret::new(random::bytes::<SECRET_BYTES>()?.to_vec())),
         device: Ok(device),
         rate_limit: Ok(Some(RATE_LIMIT)),
         scratch: Arc::new(Secret::new(scratch_codes()?)),
+        scratch_before_odd: SCRATCH_CODES,
+        logins: std::array::from_fn(|_| Slot::Empty),
     })
 }
 

@@ -9,6 +9,10 @@ fn home() -> tempfile::TempDir {
     tempfile::tempdir_in(target).unwrap()
 }
 
+fn store(secret: &[u8]) -> HomeStore<'_> {
+    HomeStore { secret, ..HomeStore::default() }
+}
+
 fn person(home: &Path) -> Person {
     Person::running_this_process().at_home(home)
 }
@@ -24,14 +28,17 @@ fn the_home_store_conforms() {
     /// The store under test, with every person at home in one directory.
     struct At<'a>(HomeStore<'a>, PathBuf);
     impl Store for At<'_> {
-        fn attempt(&self, person: &Person, decide: &dyn Fn(&Record) -> Decision) -> Result<Attempt, StoreError> {
-            self.0.attempt(&person.clone().at_home(&self.1), decide)
+        fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+            self.0.attempt(&person.clone().at_home(&self.1), charge)
+        }
+        fn load(&self, person: &Person) -> Result<Record, StoreError> {
+            self.0.load(&person.clone().at_home(&self.1))
         }
         fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
             self.0.has_record(&person.clone().at_home(&self.1))
         }
     }
-    let store = At(HomeStore::new(b"~/.google_authenticator"), at_home.clone());
+    let store = At(store(b"~/.google_authenticator"), at_home.clone());
     conformance::check(&store, &|person, text| {
         let person = person.clone().at_home(&at_home);
         store.0.enrol(&person, &Secret::new(text.into()), true).unwrap();
@@ -62,7 +69,7 @@ fn paths_are_expanded_like_the_c_module_does() {
 fn a_path_that_goes_back_or_is_not_absolute_is_refused() {
     let home = home();
     for spec in ["x", "", "~/../x", "~/a/../../x", "~"] {
-        let result = HomeStore::new(spec.as_bytes()).has_record(&person(home.path()));
+        let result = store(spec.as_bytes()).has_record(&person(home.path()));
         assert!(matches!(result, Err(StoreError::Failed(_))), "{spec:?}: {result:?}");
     }
 }
@@ -70,7 +77,7 @@ fn a_path_that_goes_back_or_is_not_absolute_is_refused() {
 #[test]
 fn absence_is_told_from_error() {
     let home = home();
-    let has = |spec: &str| HomeStore::new(spec.as_bytes()).has_record(&person(home.path()));
+    let has = |spec: &str| store(spec.as_bytes()).has_record(&person(home.path()));
     assert_eq!(has("~/none"), Ok(false));
     assert_eq!(has("~/no/directory/either"), Ok(false), "the home is there");
     assert!(matches!(has("/no/such/directory/file"), Err(StoreError::Failed(_))));
@@ -80,13 +87,13 @@ fn absence_is_told_from_error() {
     assert_eq!(has("~/link"), Ok(true), "a broken link is something");
     assert!(matches!(has("~/link/below"), Err(StoreError::Failed(_))));
     let away = person(Path::new("/no/such/home"));
-    assert!(matches!(HomeStore::new(b"~/x").has_record(&away), Err(StoreError::Failed(_))), "an unmounted home");
+    assert!(matches!(store(b"~/x").has_record(&away), Err(StoreError::Failed(_))), "an unmounted home");
 }
 
 #[test]
 fn enrolling_replaces_only_when_asked_to() {
     let home = home();
-    let store = HomeStore::new(b"~/file");
+    let store = store(b"~/file".as_slice());
     let person = person(home.path());
     let text = |text: &str| Secret::new(text.as_bytes().to_vec());
     let read = || fs::read_to_string(home.path().join("file")).unwrap();
@@ -104,13 +111,17 @@ fn mode_stays_and_a_file_that_changed_meanwhile_stays_too() {
     let file = home.path().join("file");
     fs::write(&file, "AAAAAAAA\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let store = HomeStore::new(b"~/file");
+    let store = store(b"~/file".as_slice());
     let person = person(home.path());
-    store.locked(&person, |place, seen| Ok(place.replace(&seen, &Secret::new(b"new".to_vec()), None)?)).unwrap();
+    store
+        .locked(&person, |place, seen| {
+            Ok(place.replace(&seen, &Secret::new(b"new".to_vec()), None, true).map(|_| ())?)
+        })
+        .unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
     let result = store.locked(&person, |place, seen| {
         fs::write(&file, "by another program").unwrap();
-        Ok(place.replace(&seen, &Secret::new(b"ours".to_vec()), None)?)
+        Ok(place.replace(&seen, &Secret::new(b"ours".to_vec()), None, true).map(|_| ())?)
     });
     assert!(matches!(result, Err(Error::File(FileError { problem: Problem::Changed, .. }))), "{result:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "by another program");
@@ -125,9 +136,8 @@ fn a_lock_that_nobody_gives_back_ends_in_an_error() {
     let held = fs::File::open(&file).unwrap();
     crate::system::lock::exclusive(&held, &mut Patience::default()).unwrap();
     let home = home.path().to_owned();
-    let waiting = thread::spawn(move || {
-        HomeStore::new(b"~/file").locked(&person(&home), |_, _| Ok(())).map_err(|error| error.for_log())
-    });
+    let waiting =
+        thread::spawn(move || store(b"~/file").locked(&person(&home), |_, _| Ok(())).map_err(|error| error.for_log()));
     let error = waiting.join().unwrap().unwrap_err();
     assert_eq!(error.into_fact().word(), "locked");
 }

@@ -1,0 +1,137 @@
+//! Guesses are counted before they are judged.
+//!
+//! What a guess costs is stored in a commit of its own, whose bytes do not depend on the code. Were it stored along with
+//! what a right code changes, then whoever can make that one commit fail (by a limit on file sizes, a disk with room for
+//! one block, a signal at the right moment) could guess for nothing, and see from the failure whether the guess was right.
+
+use super::{Decision, Denial, Judgement, Rules, Try, candidates, digits, grace, judge, successor};
+use crate::record::{Device, Hotp, RateLimit, Record};
+
+/// What has to happen before an answer is judged.
+pub enum Charge<'a> {
+    /// It will not be judged.
+    Refused(Decision),
+    /// It is judged once its price is stored.
+    Due(Due<'a>),
+}
+
+/// An answer that has to be paid for.
+pub struct Due<'a> {
+    charged: Charged<'a>,
+    /// Judging costs nothing where the record sets no limit.
+    is_free: bool,
+}
+
+/// An answer that has been paid for and can be judged.
+pub struct Charged<'a> {
+    record: Record,
+    rules: &'a Rules<'a>,
+    attempt: &'a Try<'a>,
+    counters_from: u64,
+    now: u64,
+}
+
+/// Puts a price on an answer at one moment (`now`: seconds since 1970): a try of the record's budget, and for a counter
+/// the counter that a wrong code takes with it.
+///
+/// An answer that cannot be a code of this record costs nothing: it is no guess, and anybody can cause it.
+pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64) -> Charge<'a> {
+    let codes = candidates(record, attempt.answer);
+    if !rules.google && codes.is_empty() {
+        return Charge::Refused(Decision::deny(Denial::NotACode, None));
+    }
+    let mut next = record.clone();
+    let mut is_free = true;
+    match &record.rate_limit {
+        Err(bad) => return Charge::Refused(Decision::deny(Denial::BadOption(bad.clone()), None)),
+        Ok(Some(limit)) if attempt.charged_from.is_none() => {
+            let (charged, is_spent) = add_try(limit, now, rules.google);
+            next.rate_limit = Ok(Some(charged));
+            is_free = false;
+            if is_spent {
+                let denial = Denial::Throttled { tries: limit.tries, seconds: limit.seconds };
+                // The C module counts tries that it does not judge too; we do not let them prolong the block.
+                return Charge::Refused(Decision::deny(denial, rules.google.then_some(next)));
+            }
+        }
+        Ok(_) => {}
+    }
+    let mut counters_from = 0;
+    if let Ok(Device::Hotp(hotp)) = &mut next.device {
+        let is_of_device = codes.iter().any(|code| code.len() == digits(record));
+        match counters(hotp, rules, attempt, is_of_device) {
+            Some((from, moved)) => {
+                counters_from = from;
+                is_free &= !moved;
+            }
+            None => return Charge::Refused(Decision::deny(Denial::CounterExhausted, (!is_free).then_some(next))),
+        }
+    }
+    Charge::Due(Due { charged: Charged { record: next, rules, attempt, counters_from, now }, is_free })
+}
+
+/// The first counter to be looked at; the record's own is moved past it where a wrong code shall cost one, as in the C
+/// module once a login. `None`: there is no next counter.
+fn counters(hotp: &mut Hotp, rules: &Rules, attempt: &Try, is_of_device: bool) -> Option<(u64, bool)> {
+    let from = hotp.counter;
+    if let Some(earlier) = attempt.charged_from.filter(|&earlier| successor(earlier) == Some(from)) {
+        return Some((earlier, false));
+    }
+    if !rules.increment_hotp || !is_of_device {
+        return Some((from, false));
+    }
+    hotp.counter = successor(from)?;
+    Some((from, true))
+}
+
+impl<'a> Due<'a> {
+    /// Stores the price, if there is one.
+    ///
+    /// # Errors
+    /// What `write` returned; the answer is not judged then.
+    pub fn commit<E>(self, write: impl FnOnce(&Record) -> Result<(), E>) -> Result<Charged<'a>, E> {
+        if !self.is_free {
+            write(&self.charged.record)?;
+        }
+        Ok(self.charged)
+    }
+}
+
+impl Charged<'_> {
+    /// The record as it is stored now.
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Is the code right and new?
+    pub fn decide(self) -> Decision {
+        let Self { mut record, rules, attempt, counters_from, now } = self;
+        match judge(&mut record, rules, attempt.answer, counters_from, now) {
+            Judgement::Accepted(factor, digits) => {
+                grace::remember(&mut record, rules, now);
+                Decision::accept(factor, digits, record)
+            }
+            Judgement::Denied { denial, noted } => Decision::deny(denial, noted.then_some(record)),
+        }
+    }
+}
+
+/// The limit with this try added, and whether the budget was spent before it.
+///
+/// Tries that are too old are forgotten. So are tries more than a whole period in the future: a clock that was once far
+/// ahead must not lock a person out for ever. Nearer ones count, or a clock set back by a second would open the budget.
+/// (The C module forgets all of the future, counts this try in any case, and keeps the newest.)
+pub(super) fn add_try(limit: &RateLimit, now: u64, google: bool) -> (RateLimit, bool) {
+    let ahead = if google { 0 } else { limit.seconds };
+    let live = now.saturating_sub(limit.seconds)..=now.saturating_add(ahead);
+    let mut charged: Vec<u64> = limit.charged.iter().copied().filter(|time| live.contains(time)).collect();
+    let is_spent = charged.len() >= limit.tries;
+    if !is_spent || google {
+        charged.push(now);
+    }
+    charged.sort_unstable();
+    if google {
+        charged.drain(..charged.len().saturating_sub(limit.tries));
+    }
+    (RateLimit { charged, ..*limit }, is_spent)
+}

@@ -1,0 +1,68 @@
+//! A device whose clock is far off: three right codes of the same wrong time, one after the other, and the difference is
+//! taken into the record (`TIME_SKEW`). The C module does this by default; here it has to be asked for.
+
+use super::{Denial, Factor, Judgement, Rules, WRONG, with_step};
+use crate::otp::{Code, Generator};
+use crate::record::{Drift, Totp};
+
+/// Steps looked at on either side of now: 12.5 hours of steps of 30 seconds.
+const REACH: u64 = 25 * 60;
+/// How many codes it takes.
+const CODES: usize = 3;
+
+/// Looks for the code far off. `clock` is the present step without any skew.
+pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code: &Code, clock: u64) -> Judgement {
+    let (Some(skew), Ok(clock)) = (nearest(generator, code, clock), i64::try_from(clock)) else {
+        return WRONG.into();
+    };
+    let step = clock.saturating_add(skew);
+    let (absolute, used) = (step.cast_unsigned(), totp.used.clone().ok().flatten().unwrap_or_default());
+    // The rule that a code works once holds for codes of a wrong time too; the C module does not ask.
+    if !rules.google && Some(absolute) <= totp.mark() {
+        return Denial::UsedCode.into();
+    }
+    // The same code once more proves nothing.
+    if totp.drift.last().is_some_and(|last| last.step.saturating_add(last.skew) == step) {
+        return Denial::WrongTime.into();
+    }
+    if totp.drift.len() >= CODES {
+        totp.drift.remove(0);
+    }
+    totp.drift.push(Drift { step: clock, skew });
+    let Some(average) = agreement(&totp.drift) else {
+        return Judgement::Denied { denial: Denial::WrongTime, noted: true };
+    };
+    totp.drift.clear();
+    totp.skew = average;
+    if !rules.google {
+        totp.used = Ok(Some(with_step(&used, absolute, totp.window.size())));
+    }
+    Judgement::Accepted(Factor::Totp { ahead: skew >= 0, steps: skew.unsigned_abs() }, code.len())
+}
+
+/// How far off the code is, by the nearest step that it fits. All are compared.
+fn nearest(generator: &Generator, code: &Code, clock: u64) -> Option<i64> {
+    let mut found = None;
+    for distance in 0..REACH {
+        for (step, sign) in [(clock.checked_sub(distance), -1), (clock.checked_add(distance), 1)] {
+            let matches = step.is_some_and(|step| generator.matches(code, step));
+            if matches && found.is_none() {
+                found = i64::try_from(distance).ok().and_then(|distance| distance.checked_mul(sign));
+            }
+        }
+    }
+    found
+}
+
+/// The average difference, where three codes came within two steps of each other and agree to within one.
+fn agreement(drift: &[Drift]) -> Option<i64> {
+    let [first, second, third] = drift else { return None };
+    let agree = |earlier: &Drift, later: &Drift| {
+        let gap = later.step.saturating_sub(earlier.step);
+        (1..=2).contains(&gap) && first.skew.abs_diff(later.skew) <= 1
+    };
+    if !agree(first, second) || !agree(second, third) {
+        return None;
+    }
+    Some(first.skew.saturating_add(second.skew).saturating_add(third.skew) / 3)
+}
