@@ -84,7 +84,7 @@ pub fn authenticate(
         return login.with_grace(application);
     }
     if compat.google && login.is_throttled() {
-        return login.judged(None).map_or_else(Outcome::Denied, |_| Outcome::Denied(Fact::new("throttled")));
+        return Outcome::Denied(login.judged(None).map_or_else(|fact| fact, |judged| judged.fact));
     }
     login.with_code(application)
 }
@@ -114,7 +114,7 @@ impl<S: Store, N: Fn() -> u64> Login<'_, S, N> {
             let answer = first_pass.map(|text| Answer::new(text, Form::Combined, self.rules.google));
             let result = match &answer {
                 Some(answer) => self.judged(Some(answer)),
-                None => Err(Fact::new("no-first-pass").or("no module before this one has asked for a password")),
+                None => self.without_first_pass(),
             };
             let ends = self.options.first_pass == FirstPass::Use || self.ends_there(answer.as_ref(), &result);
             match (result, answer) {
@@ -140,6 +140,14 @@ impl<S: Store, N: Fn() -> u64> Login<'_, S, N> {
         }
     }
 
+    /// No module before us has asked. With `use_first_pass` that is the end, which the C module charges like any other.
+    fn without_first_pass(&mut self) -> Result<Judged, Fact> {
+        if self.rules.google && self.options.first_pass == FirstPass::Use {
+            let _ = self.judged(None);
+        }
+        Err(Fact::new("no-first-pass").or("no module before this one has asked for a password"))
+    }
+
     /// Whether the person is not asked after a first pass that did not get them in. Here everybody is asked; the C module
     /// stops at an answer that looked like a code and was more than plainly wrong.
     fn ends_there(&self, answer: Option<&Answer>, result: &Result<Judged, Fact>) -> bool {
@@ -155,14 +163,17 @@ impl<S: Store, N: Fn() -> u64> Login<'_, S, N> {
     }
 
     fn asked(&self, application: &mut impl Application) -> Result<Answer, Fact> {
-        let mut ask = || application.ask(self.options.prompt(), self.options.echo);
-        // The C module asks a second time where the application would not.
-        let answer = match ask() {
-            Err(_) if self.rules.google => ask(),
-            answer => answer,
-        };
         let form = if self.options.forward_pass { Form::Combined } else { Form::Code };
-        Ok(Answer::new(answer.map_err(no_answer)?, form, self.rules.google))
+        let mut ask = || application.ask(self.options.prompt(), self.options.echo);
+        match ask() {
+            Ok(text) => Ok(Answer::new(text, form, self.rules.google)),
+            // The C module, which looks for 6 digits first and for 8 then, asks for the 8 once more.
+            Err(_) if self.rules.google => {
+                let text = ask().map_err(no_answer)?;
+                Ok(Answer::new(text, form, true).only(verify::SCRATCH_DIGITS))
+            }
+            Err(reason) => Err(no_answer(reason)),
+        }
     }
 
     /// From an answer to the verdict. The clock is read once the record is locked: a try that waited for its turn is

@@ -7,6 +7,7 @@
 mod support;
 
 mod artefacts;
+mod drop_in;
 mod enrol;
 mod faults;
 mod pam_stack;

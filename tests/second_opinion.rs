@@ -1,5 +1,6 @@
 //! oathtool computes the same codes, for secrets, times and parameters that nobody chose.
 
+use crate::support::numbers::Numbers;
 use crate::support::{need, output_of};
 use pam_totp::otp::{Algorithm, Code, Digits, Generator, base32};
 use pam_totp::secret::Secret;
@@ -7,19 +8,6 @@ use pam_totp::system::random;
 use std::process::Command;
 
 const CASES: u64 = 3000;
-
-/// splitmix64, from a seed that is printed.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-}
 
 #[test]
 fn oathtool_agrees_about_thousands_of_codes() {

@@ -64,6 +64,8 @@ impl Code {
 pub struct Answer {
     text: Secret<Vec<u8>>,
     form: Form,
+    /// The only number of digits that is looked for, if there is one.
+    only: Option<usize>,
 }
 
 /// What an answer may be.
@@ -79,17 +81,27 @@ impl Answer {
     /// Takes blanks off, unless `blanks_count`: those behind the answer, and where it is a code alone those before it.
     pub fn new(text: Secret<Vec<u8>>, form: Form, blanks_count: bool) -> Self {
         if blanks_count {
-            return Self { text, form };
+            return Self { text, form, only: None };
         }
         let kept = match form {
             Form::Code => strip_blanks(text.expose()),
             Form::Combined => strip_trailing_blanks(text.expose()),
         };
-        Self { text: Secret::new(kept.to_vec()), form }
+        Self { text: Secret::new(kept.to_vec()), form, only: None }
+    }
+
+    /// The same answer, in which codes of this many digits alone are looked for.
+    pub const fn only(self, digits: usize) -> Self {
+        let mut answer = self;
+        answer.only = Some(digits);
+        answer
     }
 
     /// The code of so many digits at the end.
     pub fn code(&self, digits: usize) -> Option<Code> {
+        if self.only.is_some_and(|only| only != digits) {
+            return None;
+        }
         let (before, code) = self.split(digits)?;
         match self.form {
             Form::Code if !before.is_empty() => None,

@@ -4,7 +4,7 @@
 //! A file is rewritten faithfully: what a login does not change (unknown options, odd lines, order, line ends) stays
 //! byte for byte.
 
-use super::{BadLine, Device, Drift, Hotp, RateLimit, Record, Slot, Totp, Window};
+use super::{BadLine, BadSecret, Device, Drift, Hotp, RateLimit, Record, Slot, Totp, Window};
 use crate::fact::Fact;
 use crate::otp::{Algorithm, Digits, base32};
 use crate::secret::Secret;
@@ -46,24 +46,14 @@ pub struct Document {
     odd_lines: usize,
 }
 
-/// Why a file as a whole means nothing.
+/// A file with a NUL byte: no text file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadText {
-    /// A NUL byte: not a text file.
-    Nul,
-    /// Line 1 is not base32.
-    Secret,
-}
+pub struct Binary;
 
-impl BadText {
+impl Binary {
     /// For the log.
-    pub fn fact(self) -> Fact {
-        match self {
-            Self::Nul => Fact::new("binary-file").or("the secret file is not a text file; enrol again"),
-            Self::Secret => Fact::new("bad-secret")
-                .with_number("line", 1)
-                .or("line 1 of the secret file must be the secret in base32; enrol again"),
-        }
+    pub const fn fact(self) -> Fact {
+        Fact::new("binary-file").or("the secret file is not a text file; enrol again")
     }
 }
 
@@ -71,16 +61,16 @@ impl Document {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`BadText`] where there is no secret to be had. Broken options are in the record.
-    pub fn parse(text: Secret<Vec<u8>>) -> Result<Self, BadText> {
+    /// [`Binary`]. What cannot be read in a text file is in the record, as such.
+    pub fn parse(text: Secret<Vec<u8>>) -> Result<Self, Binary> {
         let bytes = text.expose();
         if bytes.contains(&0) {
-            return Err(BadText::Nul);
+            return Err(Binary);
         }
-        let secret = base32::decode(lines(bytes).next().unwrap_or_default().content()).ok_or(BadText::Secret)?;
+        let secret = base32::decode(lines(bytes).next().unwrap_or_default().content()).map(Arc::new).ok_or(BadSecret);
         let (scratch, odd_lines) = scratch_codes(bytes);
         let record = Record {
-            secret: Arc::new(secret),
+            secret,
             device: device(bytes),
             rate_limit: rate_limit(bytes),
             scratch,
@@ -142,7 +132,9 @@ impl Document {
 /// The text of a new file: the secret, the options that differ from what is understood anyway, the scratch codes.
 pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
     let mut text = Vec::with_capacity(4096);
-    text.extend_from_slice(base32::encode(record.secret.expose()).expose().as_bytes());
+    let secret =
+        record.secret.as_ref().map_or_else(|_| Secret::new(String::new()), |secret| base32::encode(secret.expose()));
+    text.extend_from_slice(secret.expose().as_bytes());
     text.push(b'\n');
     let mut option = |line: String| text.extend_from_slice(format!("\" {}\n", line.trim_end()).as_bytes());
     if let Ok(Some(limit)) = &record.rate_limit {
@@ -505,7 +497,7 @@ mod tests {
         assert_eq!(totp.mark(), Some(5));
         let document = document(&format!("{SECRET}\n\" RATE_LIMIT 3 30 100 101\n\" HOTP_COUNTER 7\n\" TOTP_AUTH\n"));
         let record = document.record();
-        assert_eq!(record.secret.expose(), b"12345678901234567890");
+        assert_eq!(record.secret.as_ref().unwrap().expose(), b"12345678901234567890");
         assert_eq!(record.rate_limit, Ok(Some(RateLimit { tries: 3, seconds: 30, charged: vec![100, 101] })));
         let Ok(Device::Hotp(hotp)) = &record.device else { panic!("not HOTP") };
         assert_eq!((hotp.counter, hotp.look_ahead), (7, 3));
@@ -582,9 +574,9 @@ mod tests {
     #[test]
     fn no_secret_no_record() {
         for text in ["", "\n", "!\n", "MY======\n", "\" TOTP_AUTH\n"] {
-            assert_eq!(Document::parse(Secret::new(text.into())).err(), Some(BadText::Secret), "{text:?}");
+            assert_eq!(document(text).record.secret.as_ref().err(), Some(&BadSecret), "{text:?}");
         }
-        assert_eq!(Document::parse(Secret::new(b"AA\n\0".to_vec())).err(), Some(BadText::Nul));
+        assert_eq!(Document::parse(Secret::new(b"AA\n\0".to_vec())).err(), Some(Binary));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// `WINDOW_SIZE` a scratch code still gets its owner in; with a broken `RATE_LIMIT` nothing does.
 #[derive(Clone)]
 pub struct Record {
-    /// The shared secret, one byte or more.
-    pub secret: Arc<Secret<Vec<u8>>>,
+    /// The shared secret, one byte or more. Without one nobody gets in, by scratch code either.
+    pub secret: Result<Arc<Secret<Vec<u8>>>, BadSecret>,
     /// What kind of code the device shows.
     pub device: Result<Device, BadLine>,
     /// How often a person may try. `None`: the record sets no limit.
@@ -138,6 +138,19 @@ pub struct RateLimit {
     pub seconds: u64,
     /// When tries were made, in seconds since 1970.
     pub charged: Vec<u64>,
+}
+
+/// Line 1 is not a secret in base32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadSecret;
+
+impl BadSecret {
+    /// For the log.
+    pub fn fact(self) -> Fact {
+        Fact::new("bad-secret")
+            .with_number("line", 1)
+            .or("line 1 of the secret file must be the secret in base32; enrol again")
+    }
 }
 
 /// An option line that cannot be read. Carries no text of the file: the next line may be a scratch code.

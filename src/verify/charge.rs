@@ -40,6 +40,9 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
     if !rules.google && codes.is_empty() {
         return Charge::Refused(Decision::deny(Denial::NotACode, None));
     }
+    if !rules.google && record.secret.is_err() {
+        return Charge::Refused(Decision::deny(Denial::BadSecret, None));
+    }
     let mut next = record.clone();
     let mut is_free = true;
     match &record.rate_limit {
@@ -57,7 +60,9 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
         Ok(_) => {}
     }
     let mut counters_from = 0;
-    if let Ok(Device::Hotp(hotp)) = &mut next.device {
+    if let Ok(Device::Hotp(hotp)) = &mut next.device
+        && next.secret.is_ok()
+    {
         let is_of_device = codes.iter().any(|code| code.len() == digits(record));
         match counters(hotp, rules, attempt, is_of_device) {
             Some((from, moved)) => {

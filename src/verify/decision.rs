@@ -1,7 +1,7 @@
 //! A verdict that cannot be read before what it rests on has been written.
 
 use crate::fact::Fact;
-use crate::record::{BadLine, Record};
+use crate::record::{BadLine, BadSecret, Record};
 
 /// What was decided, and the record that has to be stored first.
 ///
@@ -136,6 +136,8 @@ pub enum Denial {
     CounterExhausted,
     /// The record has neither a time-based nor a counter-based device.
     NoDevice,
+    /// There is no secret to compare with.
+    BadSecret,
     /// An option cannot be read.
     BadOption(BadLine),
 }
@@ -159,6 +161,7 @@ impl Denial {
             Self::CounterExhausted => Fact::new("counter-exhausted").or("enrol again"),
             Self::NoDevice => Fact::new("no-device")
                 .or("the secret file has neither a TOTP_AUTH nor a HOTP_COUNTER line: only scratch codes work"),
+            Self::BadSecret => BadSecret.fact(),
             Self::BadOption(bad) => bad.fact(),
         }
     }

@@ -16,7 +16,7 @@ use constant_time_eq::constant_time_eq_n;
 use std::sync::Arc;
 
 /// Digits of a scratch code.
-const SCRATCH_DIGITS: usize = 8;
+pub const SCRATCH_DIGITS: usize = 8;
 /// Digits that are looked for where the record does not say how many a code has.
 const USUAL_DIGITS: usize = 6;
 
@@ -107,10 +107,10 @@ fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters_fro
 }
 
 fn judge_candidate(next: &mut Record, rules: &Rules, code: &Code, counters_from: u64, now: u64) -> Judgement {
+    let Ok(secret) = next.secret.clone() else { return Denial::BadSecret.into() };
     if let Some(factor) = spend_scratch_code(next, rules, code) {
         return Judgement::Accepted(factor, code.len());
     }
-    let secret = Arc::clone(&next.secret);
     match &mut next.device {
         Ok(Device::Totp(totp)) => judge_totp(totp, rules, &secret, code, now),
         Ok(Device::Hotp(hotp)) => judge_hotp(hotp, &secret, code, counters_from),

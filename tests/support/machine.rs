@@ -19,6 +19,8 @@ pub enum Home {
     Directory,
     /// An ext4 file system of its own, where an fsync takes its time.
     Ext4,
+    /// A tmpfs, where it takes none.
+    Memory,
 }
 
 /// A machine with its own /etc, /home, /run, /dev and log. Everything in it is killed and gone with this value.
@@ -69,6 +71,7 @@ impl Machine {
         let kind = match home {
             Home::Directory => "directory",
             Home::Ext4 => "ext4",
+            Home::Memory => "memory",
         };
         let mut unshare = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])

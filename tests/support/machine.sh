@@ -16,6 +16,7 @@ ext4)
     mkfs.ext4 -q -F "$root/home.img"
     mount -o loop "$root/home.img" /home
     ;;
+memory) mount -t tmpfs -o mode=0755 tmpfs /home ;;
 *)
     mkdir "$root/home"
     mount --bind "$root/home" /home

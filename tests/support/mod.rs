@@ -1,6 +1,7 @@
 //! What the tests and the demo stand on.
 
 pub mod machine;
+pub mod numbers;
 pub mod ssh;
 pub mod totp;
 

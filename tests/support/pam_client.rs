@@ -19,52 +19,15 @@
     clippy::arithmetic_side_effects
 )]
 
-use std::ffi::{CString, OsString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CString, OsString, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::{null, null_mut};
 use std::{env, fs, process};
 
-#[repr(C)]
-struct Message {
-    style: c_int,
-    text: *const c_char,
-}
+#[path = "libpam.rs"]
+mod libpam;
 
-#[repr(C)]
-struct Response {
-    text: *mut c_char,
-    code: c_int,
-}
-
-#[repr(C)]
-struct Conv {
-    function: extern "C" fn(c_int, *mut *const Message, *mut *mut Response, *mut c_void) -> c_int,
-    data: *mut c_void,
-}
-
-#[link(name = "libpam.so.0", kind = "dylib", modifiers = "+verbatim")]
-unsafe extern "C" {
-    fn pam_start(service: *const c_char, user: *const c_char, conv: *const Conv, pamh: *mut *mut c_void) -> c_int;
-    fn pam_start_confdir(
-        service: *const c_char,
-        user: *const c_char,
-        conv: *const Conv,
-        confdir: *const c_char,
-        pamh: *mut *mut c_void,
-    ) -> c_int;
-    fn pam_set_item(pamh: *mut c_void, item: c_int, value: *const c_void) -> c_int;
-    fn pam_authenticate(pamh: *mut c_void, flags: c_int) -> c_int;
-    fn pam_setcred(pamh: *mut c_void, flags: c_int) -> c_int;
-    fn pam_end(pamh: *mut c_void, status: c_int) -> c_int;
-}
-
-const PAM_SUCCESS: c_int = 0;
-const PAM_CONV_ERR: c_int = 19;
-const PAM_ESTABLISH_CRED: c_int = 2;
-const PAM_TTY: c_int = 3;
-const PAM_RHOST: c_int = 4;
-const PAM_RUSER: c_int = 8;
-const PAM_FAIL_DELAY: c_int = 10;
+use libpam::*;
 
 /// What the person does at one prompt.
 #[derive(Clone)]

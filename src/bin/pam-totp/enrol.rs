@@ -51,6 +51,7 @@ pub(crate) struct Arguments {
 /// Somebody who is about to have a second factor.
 struct Enrolment {
     user: String,
+    secret: Arc<Secret<Vec<u8>>>,
     path: PathBuf,
     record: Record,
     uri: Secret<String>,
@@ -107,7 +108,8 @@ fn person(name: Option<&str>) -> Result<Person> {
 
 impl Enrolment {
     fn new(person: &Person, path: PathBuf, counter_based: bool) -> Result<Self> {
-        let record = new_record(counter_based).context("the kernel gives no random numbers")?;
+        let secret = new_secret().context("the kernel gives no random numbers")?;
+        let record = new_record(&secret, counter_based).context("the kernel gives no random numbers")?;
         let user = String::from_utf8_lossy(person.name()).into_owned();
         let host = host_name();
         let moving = match counter_based {
@@ -117,20 +119,20 @@ impl Enrolment {
         let uri = OtpauthUri {
             issuer: &host,
             account: &format!("{user}@{host}"),
-            secret: &record.secret,
+            secret: &secret,
             moving,
             algorithm: Algorithm::Sha1,
             digits: Digits::SIX,
         }
         .text();
-        Ok(Self { user, path, record, uri })
+        Ok(Self { user, secret, path, record, uri })
     }
 
     /// Everything that the person needs, before anything is stored: what cannot be shown is not stored either.
     fn show(&self, out: &mut (impl Write + IsTerminal), code: &qr::Code) -> Result<()> {
         let style = qr::Style::for_terminal(out.is_terminal());
         writeln!(out, "Scan this with an authenticator app:\n\n{}", code.text(style))?;
-        writeln!(out, "Secret, to type instead: {}", base32::encode(self.record.secret.expose()).expose())?;
+        writeln!(out, "Secret, to type instead: {}", base32::encode(self.secret.expose()).expose())?;
         writeln!(out, "URI: {}\n", self.uri.expose())?;
         writeln!(out, "Scratch codes, for the day when the app is not at hand. Each works once:")?;
         for code in self.record.scratch.expose() {
@@ -192,7 +194,7 @@ impl Enrolment {
         let codes: Vec<String> = self.record.scratch.expose().iter().map(ToString::to_string).collect();
         let object = serde_json::json!({
             "user": self.user,
-            "secret": base32::encode(self.record.secret.expose()).expose(),
+            "secret": base32::encode(self.secret.expose()).expose(),
             "uri": self.uri.expose(),
             "scratch_codes": codes,
             "path": self.path.to_string_lossy(),
@@ -202,7 +204,11 @@ impl Enrolment {
     }
 }
 
-fn new_record(counter_based: bool) -> io::Result<Record> {
+fn new_secret() -> io::Result<Arc<Secret<Vec<u8>>>> {
+    Ok(Arc::new(Secret::new(random::bytes::<SECRET_BYTES>()?.to_vec())))
+}
+
+fn new_record(secret: &Arc<Secret<Vec<u8>>>, counter_based: bool) -> io::Result<Record> {
     let (algorithm, digits) = (Algorithm::Sha1, Digits::SIX);
     let device = if counter_based {
         Device::Hotp(Hotp { algorithm, digits, look_ahead: WINDOW, counter: 1 })
@@ -212,7 +218,7 @@ fn new_record(counter_based: bool) -> io::Result<Record> {
         Device::Totp(Totp { algorithm, digits, period: PERIOD, window, skew: 0, drift: Vec::new(), used })
     };
     Ok(Record {
-        secret: Arc::new(Secret::new(random::bytes::<SECRET_BYTES>()?.to_vec())),
+        secret: Ok(Arc::clone(secret)),
         device: Ok(device),
         rate_limit: Ok(Some(RATE_LIMIT)),
         scratch: Arc::new(Secret::new(scratch_codes()?)),
@@ -278,8 +284,8 @@ mod tests {
 
     #[test]
     fn secrets_are_new_and_have_160_bits() {
-        let [one, two] = [new_record(false).unwrap(), new_record(false).unwrap()];
-        assert_eq!(one.secret.expose().len(), 20);
-        assert_ne!(one.secret.expose(), two.secret.expose());
+        let [one, two] = [new_secret().unwrap(), new_secret().unwrap()];
+        assert_eq!(one.expose().len(), 20);
+        assert_ne!(one.expose(), two.expose());
     }
 }
