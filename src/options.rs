@@ -40,6 +40,8 @@ pub struct Options {
     pub skew_adjustment: bool,
     /// Off with `no_increment_hotp`: a wrong code leaves the counter alone.
     pub increment_hotp: bool,
+    /// `allow_readonly`: logins go on while the file's file system is mounted read-only.
+    pub allow_readonly: bool,
     /// `grace_period=`: seconds for which a host is not asked again after a login from there.
     pub grace_period: u64,
 }
@@ -81,6 +83,7 @@ impl Default for Options {
             forward_pass: false,
             skew_adjustment: true,
             increment_hotp: true,
+            allow_readonly: false,
             grace_period: 0,
         }
     }
@@ -124,6 +127,7 @@ impl Options {
             (b"forward_pass", None) => self.forward_pass = true,
             (b"noskewadj", None) => self.skew_adjustment = false,
             (b"no_increment_hotp", None) => self.increment_hotp = false,
+            (b"allow_readonly", None) => self.allow_readonly = true,
             (b"grace_period", Some(seconds)) => self.grace_period = grace_period(seconds)?,
             _ => return Err(BadArgument::Unknown(argument.to_vec())),
         }
@@ -195,7 +199,7 @@ impl BadArgument {
             Self::Unknown(argument) => Fact::new("bad-argument").with("argument", argument).or(
                 "unknown; the arguments are conf=, secret=, user=, no_strict_owner, allowed_perm=, nullok, debug, \
                  echo_verification_code, authtok_prompt=, try_first_pass, use_first_pass, forward_pass, noskewadj, \
-                 no_increment_hotp, grace_period=",
+                 no_increment_hotp, allow_readonly, grace_period=",
             ),
             Self::Value(argument, value, expected) => {
                 Fact::new("bad-argument").with("argument", argument).with("value", value).or(expected)
@@ -229,8 +233,8 @@ mod tests {
         assert_eq!(parse(&["user=1000"]).unwrap().user, Some(FixedUser::Uid(1000)));
         assert_eq!(parse(&["use_first_pass", "try_first_pass"]).unwrap().first_pass, FirstPass::Try);
         assert_eq!(parse(&["try_first_pass", "use_first_pass"]).unwrap().first_pass, FirstPass::Use);
-        let options = parse(&["no_strict_owner", "noskewadj", "no_increment_hotp"]).unwrap();
-        assert!(!options.strict_owner && !options.skew_adjustment && !options.increment_hotp);
+        let options = parse(&["no_strict_owner", "noskewadj", "no_increment_hotp", "allow_readonly"]).unwrap();
+        assert!(!options.strict_owner && !options.skew_adjustment && !options.increment_hotp && options.allow_readonly);
         for (value, mode) in [("0640", 0o640), ("1", 1), ("-1", u32::MAX)] {
             assert_eq!(parse(&[&format!("allowed_perm={value}")]).unwrap().allowed_perm, mode, "{value}");
         }

@@ -2,7 +2,7 @@
 
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, Home, LoggedIn, Machine, SUCCESS};
 use crate::support::totp::{SECRET, code_at, code_now, hotp, now};
-use crate::support::{dist, example};
+use crate::support::{dist, example, output_of};
 use pam_totp::system::random;
 use std::collections::BTreeMap;
 use std::fs;
@@ -278,6 +278,60 @@ fn a_policy_file_counts_only_if_root_alone_wrote_it_and_all_of_it_is_right() {
     denied("wrong-mode");
     // A program that is not root reads root's file, or its own user's.
     machine.service("test", "auth required pam_totp.so conf=/etc/security/real.toml\n");
+    let login = machine.login_as(ALICE, "test", "alice").answer(code_now(SECRET)).run();
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+}
+
+#[test]
+fn on_a_read_only_file_system_codes_work_once_where_that_is_allowed() {
+    let machine = machine();
+    let remount = |options: &str| {
+        output_of(machine.command("mount").args(["-o", &format!("remount,bind,{options}"), "/home/alice"]));
+    };
+    output_of(machine.command("mount").args(["--bind", "/home/alice", "/home/alice"]));
+    let log_in = |code: &str| {
+        let login = machine.login("test", "alice").answer(code).run();
+        (login.result(), if login.result() == SUCCESS { String::new() } else { login.reason() })
+    };
+    for policy in ["version = 1\n", GOOGLE] {
+        machine.write(POLICY, policy);
+        machine.enrol(ALICE, "\" TOTP_AUTH\n\" DISALLOW_REUSE\n\" RATE_LIMIT 6 3600\n12345678\n");
+        let before = machine.read(&ALICE.secret_file());
+        remount("ro");
+        machine.service("test", "auth required pam_totp.so\n");
+        let code = code_now(SECRET);
+        assert_eq!(log_in(&code), (AUTH_ERR, "file-error".into()), "not without the argument");
+        machine.service("test", "auth required pam_totp.so allow_readonly\n");
+        assert_eq!(log_in(&code).0, SUCCESS);
+        assert_eq!(log_in(&code), (AUTH_ERR, "used-code".into()));
+        assert_eq!(log_in("12345678").0, SUCCESS);
+        assert_eq!(log_in("12345678"), (AUTH_ERR, "wrong-code".into()));
+        assert_eq!(machine.read(&ALICE.secret_file()), before);
+        let kept: Vec<_> = fs::read_dir(machine.path("/run/pam_totp")).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].metadata().unwrap().mode() & 0o7777, 0o600);
+        // A race is decided there too, and the budget counts.
+        let next = code_at(SECRET, now() + 30);
+        let race = machine.login("test", "alice").answer(&next).with(&["--parallel", "16"]).run();
+        assert_eq!(race.count(SUCCESS), 1);
+        assert_eq!(log_in("000000"), (AUTH_ERR, "throttled".into()));
+        // Writable again: what was kept goes into the file with the next login.
+        remount("rw");
+        assert_eq!(machine.login_at("+61m", "test", "alice").answer("000000").run().reason(), "wrong-code");
+        let after = machine.read(&ALICE.secret_file());
+        assert!(!after.contains("12345678") && after.contains(&format!("{}", now() / 30)[..6]), "{after}");
+        assert_eq!(fs::read_dir(machine.path("/run/pam_totp")).unwrap().count(), 0);
+    }
+    // Another error is not a read-only file system; and a program that is not root has nowhere to keep anything.
+    machine.write(POLICY, "version = 1\n");
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    machine.make_directory(&ALICE.home(), 0o500, ALICE.uid);
+    assert_eq!(log_in(&code_now(SECRET)), (AUTH_ERR, "file-error".into()));
+    machine.make_directory(&ALICE.home(), 0o700, ALICE.uid);
+    remount("ro");
+    let login = machine.login_as(ALICE, "test", "alice").answer(code_now(SECRET)).run();
+    assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "not-kept"));
+    remount("rw");
     let login = machine.login_as(ALICE, "test", "alice").answer(code_now(SECRET)).run();
     assert_eq!(login.result(), SUCCESS, "{login:#?}");
 }

@@ -104,8 +104,12 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         Err(code) => return Fact::new("no-user").with_number("pam_get_user", code).into(),
     };
     let person = identify(&user, &options);
-    let store =
-        HomeStore { secret: &options.secret, strict_owner: options.strict_owner, allowed_perm: options.allowed_perm };
+    let store = HomeStore {
+        secret: &options.secret,
+        strict_owner: options.strict_owner,
+        allowed_perm: options.allowed_perm,
+        allow_readonly: options.allow_readonly,
+    };
     if options.debug {
         let path = person.as_ref().map_err(|error| error.fact()).and_then(|person| store.path(person));
         let fact = path.map_or_else(|fact| fact, |path| Fact::new("secret-file").with_path(&path));

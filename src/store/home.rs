@@ -11,10 +11,12 @@ use crate::options;
 use crate::record::google::Document;
 use crate::record::{BadLine, Record};
 use crate::secret::Secret;
+use crate::system::Errno;
 use crate::system::files::{Expected, FileError, Place, Problem, Seen, belongs_to, open_directory};
 use crate::system::ids::as_user;
 use crate::system::lock::{NoLock, Patience, exclusive_on_host};
 use crate::verify::Charge;
+use readonly::Changes;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,11 +33,18 @@ pub struct HomeStore<'a> {
     pub strict_owner: bool,
     /// `allowed_perm=`.
     pub allowed_perm: u32,
+    /// `allow_readonly`.
+    pub allow_readonly: bool,
 }
 
 impl Default for HomeStore<'_> {
     fn default() -> Self {
-        Self { secret: options::SECRET.as_bytes(), strict_owner: true, allowed_perm: options::ALLOWED_PERM }
+        Self {
+            secret: options::SECRET.as_bytes(),
+            strict_owner: true,
+            allowed_perm: options::ALLOWED_PERM,
+            allow_readonly: false,
+        }
     }
 }
 
@@ -77,20 +86,15 @@ impl Error {
 
 impl Store for HomeStore<'_> {
     fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
-        self.locked(person, |place, mut seen| {
-            let mut document = self.read(person, place, &seen)?;
-            let remarks = remarks(&document, &seen);
-            let decision = match charge(document.record()) {
+        self.locked(person, |place, seen| {
+            let mut file = self.read(person, place, seen)?;
+            let remarks = remarks(&file.document, &file.seen);
+            let decision = match charge(file.document.record()) {
                 Charge::Refused(decision) => decision,
-                Charge::Due(due) => due
-                    .commit(|next| {
-                        // A charge has to outlive a kill, not a power cut.
-                        (seen, document) = replaced(place, &seen, &document, next, false)?;
-                        Ok::<(), Error>(())
-                    })?
-                    .decide(),
+                // A charge has to outlive a kill, not a power cut.
+                Charge::Due(due) => due.commit(|next| self.store(place, &mut file, next, false))?.decide(),
             };
-            let verdict = decision.commit(|next| replaced(place, &seen, &document, next, true).map(|_| ()))?;
+            let verdict = decision.commit(|next| self.store(place, &mut file, next, true))?;
             Ok(Attempt { verdict, remarks })
         })
         .map_err(Error::for_log)
@@ -100,7 +104,7 @@ impl Store for HomeStore<'_> {
         self.with_rights_of(person, |location| {
             let place = location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))?;
             let seen = open(&place)?;
-            Ok(self.read(person, &place, &seen)?.record().clone())
+            Ok(self.read(person, &place, seen)?.document.record().clone())
         })
         .map_err(Error::for_log)
     }
@@ -133,7 +137,7 @@ impl HomeStore<'_> {
         let created = self.with_rights_of(person, |location| {
             let place = location.place()?.ok_or_else(|| location.missing_directory())?;
             match place.create(text, NEW_FILE_MODE) {
-                Err(FileError { problem: Problem::Failed(_, crate::system::Errno::EXIST), .. }) => Ok(false),
+                Err(FileError { problem: Problem::Failed(_, Errno::EXIST), .. }) => Ok(false),
                 other => Ok(other.map(|()| true)?),
             }
         });
@@ -147,10 +151,36 @@ impl HomeStore<'_> {
         result.map_err(Error::for_log)
     }
 
-    fn read(&self, person: &Person, place: &Place, seen: &Seen) -> Result<Document, Error> {
+    fn read(&self, person: &Person, place: &Place, seen: Seen) -> Result<Opened, Error> {
         let owner = self.strict_owner.then_some(person.uid());
-        let text = place.read(seen, Expected { owner, mode: self.allowed_perm })?;
-        Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))
+        let on_disk = place.read(&seen, Expected { owner, mode: self.allowed_perm })?;
+        let kept = match self.allow_readonly {
+            true => Changes::of(&seen).read(&on_disk).map_err(|error| not_kept(place, error))?,
+            false => None,
+        };
+        let text = kept.unwrap_or_else(|| Secret::new(on_disk.expose().clone()));
+        let document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
+        Ok(Opened { seen, on_disk, document })
+    }
+
+    /// Stores a record. The file that is open afterwards is the new one, locked like the old one.
+    fn store(&self, place: &Place, file: &mut Opened, next: &Record, is_final: bool) -> Result<(), Error> {
+        let text = file.document.with(next);
+        match place.replace(&file.seen, &text, None, is_final) {
+            Ok(seen) => {
+                if self.allow_readonly {
+                    Changes::of(&file.seen).forget().map_err(|error| not_kept(place, error))?;
+                }
+                file.seen = seen;
+                file.on_disk = Secret::new(text.expose().clone());
+            }
+            Err(FileError { problem: Problem::Failed(_, Errno::ROFS), .. }) if self.allow_readonly => {
+                Changes::of(&file.seen).keep(&file.on_disk, &text).map_err(|error| not_kept(place, error))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        file.document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
+        Ok(())
     }
 
     /// Runs `work` on the person's file with its lock held, as the person.
@@ -206,18 +236,22 @@ fn open(place: &Place) -> Result<Seen, Error> {
     })
 }
 
-/// Stores a record. What comes back is the new file, locked like the old one, and what it means.
-fn replaced(
-    place: &Place,
-    seen: &Seen,
-    document: &Document,
-    next: &Record,
-    is_final: bool,
-) -> Result<(Seen, Document), Error> {
-    let text = document.with(next);
-    let seen = place.replace(seen, &text, None, is_final)?;
-    let document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
-    Ok((seen, document))
+/// A file that was read.
+struct Opened {
+    seen: Seen,
+    /// What is in it.
+    on_disk: Secret<Vec<u8>>,
+    /// What counts, which is something else while the file cannot be written.
+    document: Document,
+}
+
+fn not_kept(place: &Place, error: Errno) -> Error {
+    Error::Other(
+        Fact::new("not-kept")
+            .with_path(place.path())
+            .with_error(error)
+            .or("allow_readonly keeps what cannot be written under /run/pam_totp, which has to be root's alone"),
+    )
 }
 
 fn remarks(document: &Document, seen: &Seen) -> Vec<&'static str> {
@@ -300,6 +334,8 @@ fn expand(spec: &[u8], person: &Person) -> Result<PathBuf, Error> {
     }
     Ok(OsStr::from_bytes(&path).into())
 }
+
+mod readonly;
 
 #[cfg(test)]
 mod tests;

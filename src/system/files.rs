@@ -265,6 +265,11 @@ impl Seen {
         u64::from(self.stat.st_nlink)
     }
 
+    /// Device and inode: which file it is.
+    pub const fn identity(&self) -> (u64, u64) {
+        (self.stat.st_dev, self.stat.st_ino)
+    }
+
     /// Takes the file's lock, which is given back with this value. It is good only while the file has its name.
     ///
     /// # Errors

@@ -1,12 +1,9 @@
 //! Waiting for a lock, but not for ever.
 
-use super::Errno;
-use rustix::fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, fchmod, fchown, flock, fstat, mkdirat, openat};
+use super::{Errno, run};
+use rustix::fs::{FlockOperation, flock};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
-
-/// Where locks of ours live when a file itself cannot be locked. Root's alone, so that nobody else can hold one.
-const RUN_DIRECTORY: &str = "/run/pam_totp";
 
 /// How long a wait lasts before the next look: from this …
 const FIRST_WAIT: Duration = Duration::from_millis(1);
@@ -99,32 +96,9 @@ impl Patience {
 /// # Errors
 /// [`NoLock::Busy`], or [`NoLock::Failed`] where the lock file cannot be had or is not root's alone.
 pub fn exclusive_on_host(name: &str, patience: &mut Patience) -> Result<HostLock, NoLock> {
-    let file = host_lock_file(name).map_err(NoLock::Failed)?;
+    let file = run::lock_file(name).map_err(NoLock::Failed)?;
     exclusive(&file, patience)?;
     Ok(HostLock(file))
-}
-
-fn host_lock_file(name: &str) -> Result<OwnedFd, Errno> {
-    match mkdirat(CWD, RUN_DIRECTORY, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error),
-    }
-    let directory = openat(
-        CWD,
-        RUN_DIRECTORY,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let stat = fstat(&directory)?;
-    if stat.st_uid != 0 || Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
-        return Err(Errno::PERM);
-    }
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-    // A file made inside su would have the caller's group.
-    fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
-    fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-    Ok(file)
 }
 
 #[cfg(test)]

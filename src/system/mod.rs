@@ -7,6 +7,7 @@ pub mod ids;
 pub mod lock;
 pub mod passwd;
 pub mod random;
+pub mod run;
 mod signals;
 
 pub use rustix::io::Errno;

@@ -1,0 +1,60 @@
+//! `allow_readonly`: logins go on while the file system of a secret file is mounted read-only.
+//!
+//! Codes work once all the same: what would be written to the file is kept under /run, root's alone, until the file can be
+//! written again or the machine boots. It counts for as long as the file is the one that it was made from.
+
+use crate::secret::Secret;
+use crate::system::files::Seen;
+use crate::system::ids::as_user;
+use crate::system::passwd::process_uids;
+use crate::system::{Errno, run};
+
+/// Where the changes to a file are kept.
+pub(super) struct Changes {
+    name: String,
+}
+
+impl Changes {
+    /// Those of this file.
+    pub(super) fn of(seen: &Seen) -> Self {
+        let (device, inode) = seen.identity();
+        Self { name: format!("changes-{device:x}-{inode:x}") }
+    }
+
+    /// The text that was kept for a file with this text. A process that is not root's keeps nothing and finds nothing.
+    pub(super) fn read(&self, base: &Secret<Vec<u8>>) -> Result<Option<Secret<Vec<u8>>>, Errno> {
+        if process_uids().1 != 0 {
+            return Ok(None);
+        }
+        let Some(kept) = as_root(|| run::read(&self.name))? else { return Ok(None) };
+        let header = header(base);
+        let text =
+            kept.expose().strip_prefix(header.as_slice()).and_then(|rest| rest.strip_prefix(base.expose().as_slice()));
+        Ok(text.map(|text| Secret::new(text.to_vec())))
+    }
+
+    /// Keeps a text for the file that has the text `base`.
+    pub(super) fn keep(&self, base: &Secret<Vec<u8>>, text: &Secret<Vec<u8>>) -> Result<(), Errno> {
+        let parts = [header(base).as_slice(), base.expose(), text.expose()].concat();
+        let parts = Secret::new(parts);
+        as_root(|| run::write(&self.name, &parts))
+    }
+
+    /// The file itself has been written.
+    pub(super) fn forget(&self) -> Result<(), Errno> {
+        if process_uids().1 != 0 {
+            return Ok(());
+        }
+        as_root(|| run::remove(&self.name))
+    }
+}
+
+/// The length of the text that the changes were made from, so that one text cannot be taken for the beginning of another.
+fn header(base: &Secret<Vec<u8>>) -> Vec<u8> {
+    format!("{}\n", base.expose().len()).into_bytes()
+}
+
+/// Nobody but a process of root's can keep anything under /run.
+fn as_root<T>(work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    as_user(0, 0, work)?
+}
