@@ -12,6 +12,9 @@ BINDIR  := $(DESTDIR)$(PREFIX)/bin
 DIST    := target/dist
 FLAGS   := --locked --target-dir target
 
+# By rename, and only where something changed: somebody may be reading the file.
+put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
+
 .PHONY: build demo test lint abi-check prerequisites install uninstall clean
 
 build: $(DIST)/pam_totp.so $(DIST)/pam-totp
@@ -21,19 +24,19 @@ build: $(DIST)/pam_totp.so $(DIST)/pam-totp
 $(DIST)/pam_totp.so: FORCE
 	$(CARGO) rustc --release --locked --target-dir target/module --lib --crate-type cdylib
 	@mkdir -p $(DIST)
-	cp -f target/module/release/libpam_totp.so $@
+	$(call put,target/module/release/libpam_totp.so,$@)
 
 $(DIST)/pam-totp: FORCE
 	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp
 	@mkdir -p $(DIST)
-	cp -f target/release/pam-totp $@
+	$(call put,target/release/pam-totp,$@)
 
 # A build of ours without the lock, for the test that shows that the races would be found.
 target/test/pam_totp-without-lock.so: FORCE
 	RUSTFLAGS="$(RUSTFLAGS) --cfg pam_totp_without_lock" \
 	  $(CARGO) rustc --release --locked --target-dir target/without-lock --lib --crate-type cdylib
 	@mkdir -p target/test
-	cp -f target/without-lock/release/libpam_totp.so $@
+	$(call put,target/without-lock/release/libpam_totp.so,$@)
 
 FORCE:
 
@@ -61,16 +64,19 @@ PREREQUISITES ?= test
 prerequisites:
 	@tests/prerequisites $(PREREQUISITES)
 
-# By rename, so that there is no moment without a module, or with half of one.
+# By rename, so that there is no moment without a module, or with half of one. With GOOGLE_LINK=1 the program can be called
+# by the name google-authenticator too, for scripts that do.
 install: build
 	@[ -n "$(PAMDIR)" ] || { echo "No directory of PAM modules found: set PAMDIR" >&2; exit 1; }
 	install -d $(DESTDIR)$(PAMDIR) $(BINDIR)
 	install -m 0644 $(DIST)/pam_totp.so $(DESTDIR)$(PAMDIR)/pam_totp.so.new
 	mv -f $(DESTDIR)$(PAMDIR)/pam_totp.so.new $(DESTDIR)$(PAMDIR)/pam_totp.so
 	install -m 0755 $(DIST)/pam-totp $(BINDIR)/pam-totp
+	@[ -z "$(GOOGLE_LINK)" ] || ln -sfn pam-totp $(BINDIR)/google-authenticator
 
 uninstall:
 	rm -f $(DESTDIR)$(PAMDIR)/pam_totp.so $(BINDIR)/pam-totp
+	@[ "$$(readlink $(BINDIR)/google-authenticator)" != pam-totp ] || rm -f $(BINDIR)/google-authenticator
 
 clean:
 	rm -rf target

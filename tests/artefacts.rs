@@ -116,7 +116,9 @@ fn install_and_uninstall_put_two_files_where_they_belong() {
         fs::read(root.path().join(module.strip_prefix("/").unwrap())).unwrap(),
         fs::read(dist("pam_totp.so")).unwrap()
     );
-    make("install", &["PREFIX=/usr"]); // Again, over what is there.
+    make("install", &["PREFIX=/usr", "GOOGLE_LINK=1"]); // Again, over what is there.
+    let link = fs::read_link(root.path().join("usr/bin/google-authenticator")).unwrap();
+    assert_eq!(link, Path::new("pam-totp"));
     make("uninstall", &["PREFIX=/usr"]);
     assert_eq!(files(root.path()), BTreeSet::new());
     make("install", &["PAMDIR=/opt/security"]);

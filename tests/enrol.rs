@@ -194,6 +194,125 @@ fn a_full_disk_leaves_the_old_secret_as_it_was() {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
+// ---- As google-authenticator ----
+
+/// The program by its other name, and what a person types at its questions.
+fn google(machine: &Machine, arguments: &[&str], answers: &str) -> Output {
+    let link = machine.shared().join("google-authenticator");
+    if !link.exists() {
+        std::os::unix::fs::symlink("pam-totp", &link).unwrap();
+    }
+    let mut command = machine.command_as(ALICE, link);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn options(machine: &Machine) -> Vec<String> {
+    let file = machine.read(&ALICE.secret_file());
+    file.lines().filter_map(|line| line.strip_prefix("\" ").map(|line| line.trim_end().to_owned())).collect()
+}
+
+#[test]
+fn the_script_of_the_tutorials_enrols_at_the_first_login() {
+    let machine = machine();
+    let flags = ["--time-based", "--disallow-reuse", "--force", "--rate-limit=3", "--rate-time=30", "--window-size=3"];
+    let output = google(&machine, &flags, "-1\n");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(options(&machine), ["RATE_LIMIT 3 30", "DISALLOW_REUSE", "TOTP_AUTH"]);
+    let secret = machine.read(&ALICE.secret_file()).lines().next().unwrap().to_owned();
+    let login = machine.login("test", "alice").answer(code_now(&secret)).run();
+    assert_eq!((login.result(), login.prompts.len()), (SUCCESS, 1), "the next login asks for a code");
+}
+
+#[test]
+fn called_google_authenticator_it_asks_what_was_not_said() {
+    let machine = machine();
+    // Time-based; no code; update; one-time; no wide window; rate limit.
+    let output = google(&machine, &[], "y\n-1\ny\nmaybe\ny\nn\nY\n");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(options(&machine), ["RATE_LIMIT 3 30", "DISALLOW_REUSE", "TOTP_AUTH"]);
+    // Counter; no code; update; wide window; no limit.
+    let output = google(&machine, &[], "n\n-1\ny\ny\nn\n");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(options(&machine), ["WINDOW_SIZE 17", "HOTP_COUNTER 1"]);
+    let before = machine.read(&ALICE.secret_file());
+    // The file shall stay: nothing is stored, which is no error. An end of file is one.
+    assert_eq!(google(&machine, &["-t", "-C"], "n\n").status.code(), Some(0));
+    assert_eq!(google(&machine, &["-t", "-C"], "y\n").status.code(), Some(1));
+    assert_eq!(machine.read(&ALICE.secret_file()), before);
+}
+
+#[test]
+fn every_flag_of_google_authenticator_is_understood() {
+    let machine = machine();
+    let all = [
+        "-t",
+        "-D",
+        "-f",
+        "-C",
+        "-l",
+        "me",
+        "-i",
+        "us",
+        "-Q",
+        "utf8-grey",
+        "-r",
+        "10",
+        "-R",
+        "600",
+        "-S",
+        "60",
+        "-w",
+        "21",
+        "-e",
+        "10",
+    ];
+    let output = google(&machine, &all, "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(options(&machine), ["RATE_LIMIT 10 600", "WINDOW_SIZE 21", "STEP_SIZE 60", "TOTP_AUTH"]);
+    assert!(uri(&text(&output.stdout)).ends_with("&issuer=us&period=60"), "{output:?}");
+    assert!(uri(&text(&output.stdout)).starts_with("otpauth://totp/us:me?"));
+    let output = google(&machine, &["-c", "-f", "-q", "-u", "-W", "-e", "0", "-s", "/home/alice/other"], "");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0), "{output:?}");
+    let other = machine.read("/home/alice/other");
+    assert_eq!(other.lines().skip(1).collect::<Vec<_>>(), ["\" WINDOW_SIZE 1", "\" HOTP_COUNTER 1"]);
+    for bad in [
+        &["-r", "3"][..],
+        &["-R", "30"],
+        &["-r", "0", "-R", "30"],
+        &["-r", "11", "-R", "30"],
+        &["-r", "3", "-R", "14"],
+        &["-r", "3", "-R", "601"],
+        &["-u", "-r", "3", "-R", "30"],
+        &["-S", "0"],
+        &["-S", "61"],
+        &["-w", "0"],
+        &["-w", "22"],
+        &["-w", "3", "-W"],
+        &["-e", "11"],
+        &["-t", "-c"],
+        &["-d", "-D"],
+        &["-c", "-d"],
+        &["-Q", "SIXEL"],
+        &["-t", "-t"],
+        &["-x"],
+    ] {
+        assert_eq!(google(&machine, bad, "").status.code(), Some(1), "{bad:?}");
+    }
+    for (fine, what) in
+        [(&["--help"][..], "Usage"), (&["--version"], "google-authenticator"), (&["something"], "Usage")]
+    {
+        let output = google(&machine, fine, "");
+        assert_eq!((output.status.code(), text(&output.stdout).contains(what)), (Some(0), true), "{fine:?} {output:?}");
+    }
+    // The same flags on pam-totp enrol, without questions.
+    let output = enrol(&machine, ALICE, &["-f", "-C", "-Q", "none", "-w", "5"]).output().unwrap();
+    assert!(output.status.success() && drawn(&text(&output.stdout), |cell| "█▀▄# ".contains(cell)).is_empty());
+    assert_eq!(options(&machine), ["RATE_LIMIT 3 30", "WINDOW_SIZE 5", "DISALLOW_REUSE", "TOTP_AUTH"]);
+}
+
 // ---- The QR code ----
 
 /// What a scanner reads from a picture of these lines: light where a block is, dark where a blank is, dark around.

@@ -4,10 +4,14 @@
 
 #![allow(clippy::disallowed_methods)] // A program that a person starts may look at its environment.
 
+mod choices;
 mod enrol;
 mod qr;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// One-time codes for sshd, sudo, su and login: enrolment.
@@ -22,12 +26,32 @@ struct Arguments {
 enum Command {
     /// Make a secret, show it as a QR code, ask for one code, and store it in ~/.google_authenticator
     #[command(visible_alias = "enroll")]
-    Enrol(enrol::Arguments),
+    Enrol(choices::Arguments),
 }
 
+/// Make a secret, show it as a QR code, ask a few questions, and store it in ~/.google_authenticator.
+#[derive(Parser)]
+#[command(name = GOOGLE, version, about, max_term_width = 100)]
+struct GoogleArguments {
+    #[command(flatten)]
+    arguments: choices::Arguments,
+}
+
+/// Called by this name we ask what google-authenticator asks.
+const GOOGLE: &str = "google-authenticator";
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Enrol(arguments) => enrol::run(&arguments),
+    let name = env::args_os().next().unwrap_or_default();
+    let is_google = Path::new(&name).file_name().is_some_and(|name| name == GOOGLE);
+    let result = if is_google {
+        match google_arguments() {
+            Ok(arguments) => enrol::run(&arguments.arguments, true),
+            Err(code) => return code,
+        }
+    } else {
+        match Arguments::parse().command {
+            Command::Enrol(arguments) => enrol::run(&arguments, false),
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,4 +60,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// google-authenticator ends with 1 at a wrong option, and with 0 at an argument that is none, showing how it is used.
+fn google_arguments() -> Result<GoogleArguments, ExitCode> {
+    GoogleArguments::try_parse().map_err(|error| {
+        let is_positional = error.kind() == ErrorKind::UnknownArgument
+            && env::args()
+                .skip(1)
+                .any(|argument| !argument.starts_with('-') && error.to_string().contains(&format!("'{argument}'")));
+        if is_positional {
+            let _ = GoogleArguments::command().print_help();
+            return ExitCode::SUCCESS;
+        }
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    })
 }

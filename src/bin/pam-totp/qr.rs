@@ -9,16 +9,21 @@ const QUIET_ZONE: usize = 4;
 /// Two columns a module make ASCII codes wide; scanners do with less light around them.
 const ASCII_QUIET_ZONE: usize = 1;
 
-/// White on black whatever the terminal's own colours are, and back.
-const WHITE_ON_BLACK: (&str, &str) = ("\x1b[40;97m", "\x1b[0m");
+/// White on black whatever the terminal's own colours are, black on white, and back.
+const WHITE_ON_BLACK: &str = "\x1b[40;97m";
+const BLACK_ON_WHITE: &str = "\x1b[107;30m";
+const GREY: &str = "\x1b[40;37m";
+const BACK: &str = "\x1b[0m";
 
 /// How a code is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
     /// Two rows in one, with half blocks; otherwise `##` a module.
     pub(crate) blocks: bool,
-    /// With colours.
-    pub(crate) colours: bool,
+    /// Dark modules are drawn, and light ones left blank.
+    pub(crate) inverse: bool,
+    /// What switches colours on, if anything does.
+    pub(crate) colours: Option<&'static str>,
 }
 
 impl Style {
@@ -30,7 +35,47 @@ impl Style {
             let locale = locale.to_ascii_lowercase();
             locale.contains("utf-8") || locale.contains("utf8")
         });
-        Self { blocks: utf8, colours: is_terminal }
+        Self { blocks: utf8, inverse: false, colours: is_terminal.then_some(WHITE_ON_BLACK) }
+    }
+}
+
+/// `--qr-mode`, by the names of google-authenticator.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum Mode {
+    /// No QR code.
+    None,
+    /// Blanks on coloured ground.
+    Ansi,
+    /// The same for terminals that are light.
+    #[value(alias = "ANSI-INVERSE")]
+    AnsiInverse,
+    /// In grey.
+    #[value(alias = "ANSI-GREY")]
+    AnsiGrey,
+    /// Half blocks.
+    Utf8,
+    /// The same for terminals that are light.
+    #[value(alias = "UTF8-INVERSE")]
+    Utf8Inverse,
+    /// In grey.
+    #[value(alias = "UTF8-GREY")]
+    Utf8Grey,
+}
+
+impl Mode {
+    /// `None`: draw nothing.
+    pub(crate) const fn style(self) -> Option<Style> {
+        let (blocks, inverse, colours) = match self {
+            Self::None => return None,
+            Self::Ansi => (false, false, WHITE_ON_BLACK),
+            Self::AnsiInverse => (false, true, BLACK_ON_WHITE),
+            Self::AnsiGrey => (false, false, GREY),
+            Self::Utf8 => (true, false, WHITE_ON_BLACK),
+            Self::Utf8Inverse => (true, true, BLACK_ON_WHITE),
+            Self::Utf8Grey => (true, false, GREY),
+        };
+        Some(Style { blocks, inverse, colours: Some(colours) })
     }
 }
 
@@ -45,32 +90,35 @@ impl Code {
 
     /// Light modules are drawn, dark ones left blank: right on a dark terminal, and with colours on any.
     pub(crate) fn text(&self, style: Style) -> String {
-        let (on, off) = if style.colours { WHITE_ON_BLACK } else { ("", "") };
-        let lines = if style.blocks { self.in_half_blocks() } else { self.in_ascii() };
+        let (on, off) = style.colours.map_or(("", ""), |on| (on, BACK));
+        let lines = if style.blocks { self.in_half_blocks(style.inverse) } else { self.in_ascii(style.inverse) };
         lines.map(|line| format!("{on}{line}{off}\n")).collect()
     }
 
-    fn in_half_blocks(&self) -> Box<dyn Iterator<Item = String> + '_> {
+    fn in_half_blocks(&self, inverse: bool) -> Box<dyn Iterator<Item = String> + '_> {
         let span = self.span(QUIET_ZONE);
         Box::new(span.clone().step_by(2).map(move |row| {
             span.clone()
-                .map(|column| match (self.is_light(row, column), self.is_light(row.saturating_add(1), column)) {
-                    (true, true) => '█',
-                    (true, false) => '▀',
-                    (false, true) => '▄',
-                    (false, false) => ' ',
+                .map(|column| {
+                    match (
+                        self.is_light(row, column) != inverse,
+                        self.is_light(row.saturating_add(1), column) != inverse,
+                    ) {
+                        (true, true) => '█',
+                        (true, false) => '▀',
+                        (false, true) => '▄',
+                        (false, false) => ' ',
+                    }
                 })
                 .collect()
         }))
     }
 
-    fn in_ascii(&self) -> Box<dyn Iterator<Item = String> + '_> {
+    fn in_ascii(&self, inverse: bool) -> Box<dyn Iterator<Item = String> + '_> {
         let span = self.span(ASCII_QUIET_ZONE);
-        Box::new(
-            span.clone().map(move |row| {
-                span.clone().map(|column| if self.is_light(row, column) { "##" } else { "  " }).collect()
-            }),
-        )
+        Box::new(span.clone().map(move |row| {
+            span.clone().map(|column| if self.is_light(row, column) != inverse { "##" } else { "  " }).collect()
+        }))
     }
 
     /// Rows (and columns) with the quiet zone, which has negative numbers and those past the code's width.
