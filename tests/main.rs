@@ -15,3 +15,4 @@ mod races;
 mod second_opinion;
 mod ssh_login;
 mod sudo_su;
+mod tutorials;

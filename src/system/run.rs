@@ -26,7 +26,7 @@ pub(super) fn lock_file(name: &str) -> Result<OwnedFd, Errno> {
 /// Reads a file. `Ok(None)`: there is none.
 ///
 /// # Errors
-/// As [`lock_file`].
+/// As open(2); EPERM where the directory is not root's alone.
 pub fn read(name: &str) -> Result<Option<Secret<Vec<u8>>>, Errno> {
     let file = match openat(directory()?, name, OFlags::RDONLY | NEVER_BLOCKS, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -43,7 +43,7 @@ pub fn read(name: &str) -> Result<Option<Secret<Vec<u8>>>, Errno> {
 /// Writes a file in the place of the one that is there. The caller holds a lock.
 ///
 /// # Errors
-/// As [`lock_file`]; the file is as it was then.
+/// As open(2); EPERM where the directory is not root's alone; the file is as it was then.
 pub fn write(name: &str, text: &Secret<Vec<u8>>) -> Result<(), Errno> {
     let directory = directory()?;
     let temporary = format!("{name}.new");
@@ -62,7 +62,7 @@ pub fn write(name: &str, text: &Secret<Vec<u8>>) -> Result<(), Errno> {
 /// Removes a file, which need not be there.
 ///
 /// # Errors
-/// As [`lock_file`].
+/// As open(2); EPERM where the directory is not root's alone.
 pub fn remove(name: &str) -> Result<(), Errno> {
     match unlinkat(directory()?, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -96,10 +96,11 @@ impl<'a> Sshd<'a> {
         let child = Command::new("ssh")
             .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
             .arg(key)
+            // Before ours, as the first value counts.
+            .args(options)
             .args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no"])
             .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ControlPath=none"])
             .args(["-o", &format!("NumberOfPasswordPrompts={}", answers.len().max(1))])
-            .args(options)
             .args(["-l", name, "127.0.0.1", "echo in as $(id -un)"])
             .env("SSH_ASKPASS", &script)
             .env("SSH_ASKPASS_REQUIRE", "force")
