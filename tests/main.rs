@@ -10,6 +10,7 @@ mod artefacts;
 mod drop_in;
 mod enrol;
 mod faults;
+mod import;
 mod pam_stack;
 mod races;
 mod second_opinion;

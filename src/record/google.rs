@@ -18,7 +18,8 @@ const DEFAULT_PERIOD: u64 = 30;
 
 // The bounds of the C module.
 const WINDOW_SIZES: RangeInclusive<u64> = 1..=100;
-const STEP_SIZES: RangeInclusive<u64> = 1..=60;
+/// Seconds that a time step can last.
+pub const STEP_SIZES: RangeInclusive<u64> = 1..=60;
 const LIMIT_TRIES: RangeInclusive<u64> = 1..=100;
 const LIMIT_SECONDS: RangeInclusive<u64> = 1..=3600;
 /// Eight digits, the first of them not 0.
@@ -139,6 +140,16 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
     let mut option = |line: String| text.extend_from_slice(format!("\" {}\n", line.trim_end()).as_bytes());
     if let Ok(Some(limit)) = &record.rate_limit {
         option(format!("{RATE_LIMIT} {} {} {}", limit.tries, limit.seconds, numbers(&limit.charged)));
+    }
+    if let Ok(Device::Totp(Totp { algorithm, digits, .. }) | Device::Hotp(Hotp { algorithm, digits, .. })) =
+        &record.device
+    {
+        if *algorithm != Algorithm::Sha1 {
+            option(format!("{ALGORITHM} {}", algorithm.name()));
+        }
+        if *digits != Digits::SIX {
+            option(format!("{DIGITS} {}", digits.get()));
+        }
     }
     match &record.device {
         Ok(Device::Totp(totp)) => {

@@ -1,4 +1,4 @@
-//! `pam-totp`: enrols people for the module `pam_totp.so`.
+//! `pam-totp`: enrols people, or takes their secrets over, for the module `pam_totp.so`.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
@@ -6,6 +6,7 @@
 
 mod choices;
 mod enrol;
+mod import;
 mod qr;
 
 use clap::error::ErrorKind;
@@ -27,6 +28,8 @@ enum Command {
     /// Make a secret, show it as a QR code, ask for one code, and store it in ~/.google_authenticator
     #[command(visible_alias = "enroll")]
     Enrol(choices::Arguments),
+    /// Take secrets over from pam_oath's users file, or from otpauth URIs
+    Import(import::Arguments),
 }
 
 /// Make a secret, show it as a QR code, ask a few questions, and store it in ~/.google_authenticator.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     } else {
         match Arguments::parse().command {
             Command::Enrol(arguments) => enrol::run(&arguments, false),
+            Command::Import(arguments) => import::run(&arguments),
         }
     };
     match result {
