@@ -1,7 +1,11 @@
-//! What root decides for all logins: `/etc/security/pam_totp.toml`. Pure; who reads the file says where it came from.
+//! What root decides for all logins: `/etc/security/pam_totp.toml`.
 
 use crate::fact::Fact;
+use crate::system::files::read_trusted;
 use serde::Deserialize;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The policy file, unless `conf=` names another.
 pub const PATH: &str = "/etc/security/pam_totp.toml";
@@ -56,6 +60,20 @@ pub enum Problem {
 }
 
 impl Policy {
+    /// The policy of this host, or with `conf` of that file, which has to be there then.
+    ///
+    /// # Errors
+    /// What is wrong with the file, its owner, its mode, or a directory above it.
+    pub fn load(conf: Option<&[u8]>) -> Result<Self, Fact> {
+        let path = conf.unwrap_or(PATH.as_bytes());
+        match read_trusted(Path::new(OsStr::from_bytes(path))) {
+            Ok(Some(text)) => Self::parse(&text).map_err(|bad| bad.fact(path)),
+            Ok(None) if conf.is_none() => Ok(Self::default()),
+            Ok(None) => Err(Fact::new("no-policy").with("path", path).or("conf= names a file that is not there")),
+            Err(error) => Err(error.fact()),
+        }
+    }
+
     /// Reads a policy file.
     ///
     /// # Errors

@@ -154,7 +154,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("record", &["otp", "secret", "fact"]),
     ("verify", &["record", "otp", "secret", "fact"]),
     ("options", &["fact"]),
-    ("policy", &["fact"]),
+    ("policy", &["system", "fact"]),
     ("system", &["secret", "fact"]),
     ("identity", &["options", "system", "fact"]),
     ("store", &["verify", "record", "identity", "options", "system", "secret", "fact"]),

@@ -194,6 +194,19 @@ fn a_full_disk_leaves_the_old_secret_as_it_was() {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
+#[test]
+fn nobody_is_enrolled_while_the_policy_file_denies_everybody() {
+    let machine = machine();
+    machine.write("/etc/security/pam_totp.toml", "version = 1\n[compta]\n");
+    let output = enrol(&machine, ALICE, &["--no-confirm"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("pam_totp.toml:2:2 unknown-key=compta did-you-mean=compat"), "{output:?}");
+    assert!(!machine.path(&ALICE.secret_file()).exists());
+    machine.write("/etc/security/other.toml", "version = 1\n");
+    let arguments = ["--no-confirm", "--conf", "/etc/security/other.toml"];
+    assert!(enrol(&machine, ALICE, &arguments).output().unwrap().status.success());
+}
+
 // ---- As google-authenticator ----
 
 /// The program by its other name, and what a person types at its questions.

@@ -255,6 +255,16 @@ fn a_file_with_a_second_name_works_and_is_remarked_upon() {
 }
 
 #[test]
+fn a_short_secret_works_and_is_remarked_upon() {
+    let machine = enrolled();
+    let short = "GEZDGNBVGY3TQOJQ";
+    machine.write_as(&ALICE.secret_file(), format!("{short}\n\" TOTP_AUTH\n"), ALICE.uid, 0o600);
+    let login = machine.login("test", "alice").answer(code_now(short)).run();
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+    assert!(login.log[0].ends_with("remarks=weak-secret"), "{login:#?}");
+}
+
+#[test]
 fn a_home_that_cannot_be_written_denies() {
     let machine = enrolled();
     output_of(machine.command("mount").args(["--bind", "/home/alice", "/home/alice"]));

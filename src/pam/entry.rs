@@ -6,14 +6,11 @@ use crate::authenticate::{Outcome, authenticate};
 use crate::fact::{Escaped, Fact};
 use crate::identity::identify;
 use crate::options::Options;
-use crate::policy::{self, Policy};
+use crate::policy::Policy;
 use crate::store::home::HomeStore;
-use crate::system::files::read_trusted;
 use crate::system::{clock, passwd};
-use std::ffi::{CStr, OsStr, c_char, c_int};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 
 /// How long the application should wait after a denial before it goes on, in microseconds. libpam takes the longest of
@@ -95,7 +92,7 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         Ok(options) => options,
         Err(bad) => return bad.fact().into(),
     };
-    let policy = match policy(options.conf.as_deref()) {
+    let policy = match Policy::load(options.conf.as_deref()) {
         Ok(policy) => policy,
         Err(fact) => return fact.into(),
     };
@@ -118,17 +115,6 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
     let person = person.as_ref().map_err(|&error| error);
     let outcome = authenticate(person, &options, policy.compat, handle, &store, clock::now);
     Attended { user, outcome, delays: !policy.compat.google }
-}
-
-/// The policy that `conf=` names has to be there; the default one need not.
-fn policy(conf: Option<&[u8]>) -> Result<Policy, Fact> {
-    let path = conf.unwrap_or(policy::PATH.as_bytes());
-    match read_trusted(Path::new(OsStr::from_bytes(path))) {
-        Ok(Some(text)) => Policy::parse(&text).map_err(|bad| bad.fact(path)),
-        Ok(None) if conf.is_none() => Ok(Policy::default()),
-        Ok(None) => Err(Fact::new("no-policy").with("path", path).or("conf= names a file that is not there")),
-        Err(error) => Err(error.fact()),
-    }
 }
 
 /// The classic line, which fail2ban and log readers know from pam_unix, and one that says why.

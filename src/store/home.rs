@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 /// Mode of a file that we make: its owner reads it, and a login replaces it.
 const NEW_FILE_MODE: u32 = 0o400;
 
+/// Bytes of a secret that is not remarked upon: 128 bits, the least that RFC 4226 section 4 (R6) allows.
+const STRONG_SECRET: usize = 16;
+
 /// Records in files that belong to the people they are about.
 #[derive(Debug, Clone, Copy)]
 pub struct HomeStore<'a> {
@@ -259,7 +262,9 @@ fn remarks(document: &Document, seen: &Seen) -> Vec<&'static str> {
     let odd = (document.odd_lines() > 0).then_some("odd-lines-in-file");
     let linked = (seen.links() > 1).then_some("file-has-other-names");
     let broken = matches!(&record.device, Err(BadLine { .. })).then_some("broken-option");
-    [odd, linked, broken].into_iter().flatten().collect()
+    let weak =
+        record.secret.as_ref().is_ok_and(|secret| secret.expose().len() < STRONG_SECRET).then_some("weak-secret");
+    [odd, linked, broken, weak].into_iter().flatten().collect()
 }
 
 /// An expanded path, and the directory from which no link is followed.

@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// Whom to enrol (default: yourself; only root enrols somebody else)
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conf: Option<PathBuf>,
     /// Print one JSON object; what a person has to read goes to standard error
     #[arg(long)]
     pub(crate) json: bool,

@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Take over this user alone; a single otpauth URI is taken for this user, whatever its label says
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conf: Option<PathBuf>,
     /// Replace secrets that are there
     #[arg(short, long)]
     force: bool,
