@@ -124,9 +124,9 @@ fn sixteen_sessions_with_one_code_and_one_gets_in() {
 fn a_clock_that_differs_by_a_step_is_in_and_by_two_is_out() {
     let machine = bastion();
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
-    let _ = code_now(SECRET); // Not at the very end of a step.
     for (seconds, inside) in [(-60, false), (-30, true), (30, true), (60, false)] {
         machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        let _ = code_now(SECRET); // Not at the very end of a step.
         let code = code_at(SECRET, now().checked_add_signed(seconds).unwrap());
         assert_eq!(sshd.login(ALICE, &[&code]).succeeded, inside, "{seconds}");
     }
