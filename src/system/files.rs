@@ -429,7 +429,10 @@ impl Place {
             is_locked: false,
         };
         if seen.is_locked {
-            successor.lock(&mut Patience::default()).map_err(|_| self.problem(Problem::Changed))?;
+            successor.lock(&mut Patience::default()).map_err(|error| match error {
+                NoLock::Busy => self.problem(Problem::Failed("flock", Errno::WOULDBLOCK)),
+                NoLock::Refused(error) | NoLock::Failed(error) => self.problem(Problem::Failed("flock", error)),
+            })?;
         }
         successor.stat = fstat(&successor.file).map_err(failed("stat", &self.path))?;
         if !cfg!(pam_totp_without_lock) && !self.still_holds(seen)? {
