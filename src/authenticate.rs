@@ -8,7 +8,7 @@ use crate::policy::Compat;
 use crate::record::Record;
 use crate::secret::Secret;
 use crate::store::{Attempt, Store, StoreError};
-use crate::verify::{self, Denial, Rules, Try, Verdict};
+use crate::verify::{self, Denial, Earlier, Rules, Try, Verdict};
 
 /// The application that somebody logs in to.
 pub trait Application {
@@ -79,7 +79,7 @@ pub fn authenticate(
         increment_hotp: options.increment_hotp,
         remember: (options.grace_period > 0).then_some(host.as_str()),
     };
-    let mut login = Login { person, options, rules, store, now, charged_from: None };
+    let mut login = Login { person, options, rules, store, now, earlier: Earlier::Nothing };
     if login.has_grace(&host) {
         return login.with_grace(application);
     }
@@ -96,8 +96,8 @@ struct Login<'a, S, N> {
     rules: Rules<'a>,
     store: &'a S,
     now: N,
-    /// The C module charges a login once: see [`Try`].
-    charged_from: Option<u64>,
+    /// The C module charges a login once.
+    earlier: Earlier,
 }
 
 /// What an answer came to.
@@ -184,17 +184,21 @@ impl<S: Store, N: Fn() -> u64> Login<'_, S, N> {
         if !self.rules.google {
             shape.map_err(not_a_code)?;
         }
-        let attempt = Try { answer, charged_from: self.charged_from };
+        let attempt = Try { answer, earlier: self.earlier };
         let charge = |record: &Record| verify::charge(record, &self.rules, &attempt, (self.now)());
-        let Attempt { verdict, remarks } = self.store.attempt(person, &charge).map_err(StoreError::into_fact)?;
+        let Attempt { verdict, place, remarks } = self.store.attempt(person, &charge).map_err(StoreError::into_fact)?;
         if self.rules.google {
-            self.charged_from = match verdict {
-                Verdict::Denied(Denial::WrongCode { counters_from }) => Some(counters_from),
-                _ => Some(0),
+            self.earlier = match (&verdict, self.earlier) {
+                (Verdict::Denied(Denial::WrongCode { moved_from: Some(from) }), _) => Earlier::Moved { from: *from },
+                (_, Earlier::Moved { from }) => Earlier::Moved { from },
+                _ => Earlier::Charged,
             };
         }
         let fact = match (&verdict, shape) {
             (Verdict::Denied(Denial::NotACode), Err(reason)) => not_a_code(reason),
+            (Verdict::Denied(denial @ (Denial::BadOption(_) | Denial::BadSecret | Denial::NoDevice)), _) => {
+                denial.fact().with_path(&place)
+            }
             (Verdict::Denied(denial), _) => denial.fact(),
             (Verdict::Accepted { factor, .. }, _) => factor.fact(),
         };

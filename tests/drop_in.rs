@@ -202,6 +202,46 @@ fn where_we_differ_both_ways_are_as_the_table_says() {
     let run = || alice().answer("12345678").run();
     assert_eq!(outcomes(both(&machine, "\" TOTP_AUTH\nodd\n12345678\n", "", &run)), [(SUCCESS, 1), (AUTH_ERR, 1)]);
 
+    // Arguments and paths that are holes elsewhere: denied.
+    let run = || alice().run();
+    assert_eq!(outcomes(both(&machine, totp, "user=0day", &run)), [(AUTH_ERR, 0); 2]);
+    machine.write_as("/etc/evil", format!("{SECRET}\n{totp}"), 0, 0o600);
+    let run = || machine.login("test", "../evil").answer(code_now(SECRET)).run();
+    assert_eq!(outcomes(both(&machine, totp, "user=root secret=/etc/codes/${USER}", &run)), [(AUTH_ERR, 1); 2]);
+    fs::remove_file(machine.path("/etc/evil")).unwrap();
+    let secret_file = machine.path(&ALICE.secret_file());
+    let run = || {
+        fs::rename(&secret_file, secret_file.with_extension("elsewhere")).unwrap();
+        symlink(".google_authenticator.elsewhere", &secret_file).unwrap();
+        let login = alice().answer(code_now(SECRET)).run();
+        fs::remove_file(&secret_file).unwrap();
+        login
+    };
+    assert_eq!(outcomes(both(&machine, totp, "", &run)), [(AUTH_ERR, 1); 2], "a link");
+    let run = || {
+        fs::remove_file(&secret_file).unwrap();
+        output_of(machine.command_as(ALICE, "mkfifo").args(["-m600", &ALICE.secret_file()]));
+        let login = alice().answer(code_now(SECRET)).run();
+        fs::remove_file(&secret_file).unwrap();
+        login
+    };
+    assert_eq!(outcomes(both(&machine, totp, "", &run)), [(AUTH_ERR, 1); 2], "a FIFO");
+
+    // A file that cannot be written: nothing is shown but the prompt.
+    machine.make_directory(&ALICE.home(), 0o500, ALICE.uid);
+    let run = || alice().answer(code_now(SECRET)).run();
+    assert_eq!(outcomes(both(&machine, older, "", &run)), [(AUTH_ERR, 1); 2]);
+    machine.make_directory(&ALICE.home(), 0o700, ALICE.uid);
+
+    // A secret of eight bits works, and is remarked upon.
+    for policy in ["version = 1\n", GOOGLE] {
+        machine.write(POLICY, policy);
+        machine.write_as(&ALICE.secret_file(), "AA\n\" TOTP_AUTH\n", ALICE.uid, 0o600);
+        let login = alice().answer(code_now("AA")).run();
+        assert_eq!(login.result(), SUCCESS);
+        assert!(login.log[0].contains("remarks=weak-secret"), "{login:#?}");
+    }
+
     // The mode of the file, and a home that is not there.
     let run = || alice().answer(code_now(SECRET)).run();
     for login in both(&machine, "\" TOTP_AUTH\n\" DISALLOW_REUSE\n", "", &run) {
@@ -322,6 +362,18 @@ fn on_a_read_only_file_system_codes_work_once_where_that_is_allowed() {
         assert!(!after.contains("12345678") && after.contains(&format!("{}", now() / 30)[..6]), "{after}");
         assert_eq!(fs::read_dir(machine.path("/run/pam_totp")).unwrap().count(), 0);
     }
+    // What was used where it is read-only is used elsewhere too: here one service in a mount namespace of its own.
+    machine.write(POLICY, "version = 1\n");
+    machine.enrol(ALICE, "\" TOTP_AUTH\n12345678\n23456789\n");
+    remount("ro");
+    assert_eq!(log_in("12345678").0, SUCCESS);
+    remount("rw");
+    machine.service("plain", STACK);
+    let plain = |code: &str| machine.login("plain", "alice").answer(code).run().result();
+    assert_eq!([plain("12345678"), plain("23456789")], [AUTH_ERR, SUCCESS]);
+    remount("ro");
+    assert_eq!(log_in("12345678").0, AUTH_ERR);
+    remount("rw");
     // Another error is not a read-only file system; and a program that is not root has nowhere to keep anything.
     machine.write(POLICY, "version = 1\n");
     machine.enrol(ALICE, "\" TOTP_AUTH\n");

@@ -230,12 +230,23 @@ fn options(machine: &Machine) -> Vec<String> {
 #[test]
 fn the_script_of_the_tutorials_enrols_at_the_first_login() {
     let machine = machine();
-    let flags = ["--time-based", "--disallow-reuse", "--force", "--rate-limit=3", "--rate-time=30", "--window-size=3"];
-    let output = google(&machine, &flags, "-1\n");
-    assert!(output.status.success(), "{output:?}");
+    output_of(machine.command("mount").args(["-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/usr/local/bin"]));
+    fs::copy(dist("pam-totp"), machine.path("/usr/local/bin/pam-totp")).unwrap();
+    output_of(machine.command("ln").args(["-s", "pam-totp", "/usr/local/bin/google-authenticator"]));
+    let script = "if [ ! -f ~/.google_authenticator ]; then\n  google-authenticator --time-based --disallow-reuse --force \
+                  --rate-limit=3 --rate-time=30 --window-size=3\nfi\n";
+    machine.write("/etc/profile.d/mfa.sh", script);
+    let mut command = machine.command("su");
+    command.args(["-", "alice"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"-1\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("Stored in /home/alice/.google_authenticator."), "{output:?}");
     assert_eq!(options(&machine), ["RATE_LIMIT 3 30", "DISALLOW_REUSE", "TOTP_AUTH"]);
-    let secret = machine.read(&ALICE.secret_file()).lines().next().unwrap().to_owned();
-    let login = machine.login("test", "alice").answer(code_now(&secret)).run();
+    let file = machine.read(&ALICE.secret_file());
+    let again = machine.command("su").args(["-", "alice", "-c", "id -un"]).output().unwrap();
+    assert_eq!((text(&again.stdout).as_str(), machine.read(&ALICE.secret_file())), ("alice\n", file.clone()), "once");
+    let login = machine.login("test", "alice").answer(code_now(file.lines().next().unwrap())).run();
     assert_eq!((login.result(), login.prompts.len()), (SUCCESS, 1), "the next login asks for a code");
 }
 

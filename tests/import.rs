@@ -75,8 +75,16 @@ fn one_user_or_one_uri_and_nothing_is_replaced_unasked() {
     let before = machine.read(&BOB.secret_file());
     let output = import(&machine, &["/etc/users.oath", "--user", "bob"]);
     assert_eq!((output.status.code(), machine.read(&BOB.secret_file())), (Some(1), before));
-    assert!(text(&output.stderr).contains("--force"), "{output:?}");
-    assert!(import(&machine, &["/etc/users.oath", "--user", "bob", "--force"]).status.success());
+    // The same secret once more would make its used codes work again.
+    let output = import(&machine, &["/etc/users.oath", "--user", "bob", "--force"]);
+    assert!(
+        output.status.code() == Some(1) && text(&output.stderr).contains("holds this secret already"),
+        "{output:?}"
+    );
+    machine.write("/etc/other.oath", "HOTP/T30 bob - 00112233445566778899aabbccddeeff00112233\n");
+    let output = import(&machine, &["/etc/other.oath", "--user", "bob"]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("--force"), "{output:?}");
+    assert!(import(&machine, &["/etc/other.oath", "--user", "bob", "--force"]).status.success());
     let uri = format!("otpauth://totp/Example:someone@example.org?secret={SECRET}&algorithm=SHA256&issuer=Example\n");
     machine.write("/etc/uri", &uri);
     let output = import(&machine, &["/etc/uri", "--user", "carol"]);

@@ -197,6 +197,42 @@ fn what_is_no_secret_file_is_denied_and_left_as_it_is() {
 }
 
 #[test]
+fn every_option_that_cannot_be_read_is_named_with_its_file_and_line() {
+    let machine = enrolled();
+    for (option, key) in [
+        ("WINDOW_SIZE 0", "WINDOW_SIZE"),
+        ("WINDOW_SIZE 101", "WINDOW_SIZE"),
+        ("WINDOW_SIZE 3x", "WINDOW_SIZE"),
+        ("STEP_SIZE 0", "STEP_SIZE"),
+        ("STEP_SIZE 61", "STEP_SIZE"),
+        ("STEP_SIZE", "STEP_SIZE"),
+        ("DIGITS 9", "DIGITS"),
+        ("ALGORITHM MD5", "ALGORITHM"),
+        ("RATE_LIMIT 0 30", "RATE_LIMIT"),
+        ("RATE_LIMIT 3 9999", "RATE_LIMIT"),
+        ("RATE_LIMIT 3 30 soon", "RATE_LIMIT"),
+        ("DISALLOW_REUSE 1 two", "DISALLOW_REUSE"),
+        ("HOTP_COUNTER 9999999999999999999", "HOTP_COUNTER"),
+        ("WINDOW_SIZE 0\n\" STEP_SIZE 0\n\" DIGITS 1\n\" DISALLOW_REUSE x", "DIGITS"),
+    ] {
+        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n\" {option}\n"));
+        let before = machine.read(&ALICE.secret_file());
+        let login = machine.login("test", "alice").answer(code_now(SECRET)).run();
+        is_denied(&login, "bad-option");
+        let line = if option.contains('\n') { 5 } else { 3 };
+        let expected = format!("line={line} key={key} path=/home/alice/.google_authenticator ");
+        assert!(login.log[1].contains(&expected) && login.log[1].contains("(must be "), "{option}: {login:#?}");
+        assert_eq!(machine.read(&ALICE.secret_file()), before, "{option}");
+    }
+    // What is ignored, as in the C module.
+    for option in ["TIME_SKEW x", "RESETTING_TIME_SKEW x", "LAST0 x", "HOTP_COUNTER x", "UNKNOWN", "LAST0 h soon"] {
+        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n\" {option}\n"));
+        let login = machine.login("test", "alice").answer(code_now(SECRET)).run();
+        assert_eq!(login.result(), SUCCESS, "{option}: {login:#?}");
+    }
+}
+
+#[test]
 fn the_owner_is_checked_also_where_the_file_can_be_read() {
     let machine = enrolled();
     machine.service("test", "auth required pam_totp.so user=0 secret=/etc/codes/${USER}\n");

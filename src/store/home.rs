@@ -17,6 +17,7 @@ use crate::system::ids::as_user;
 use crate::system::lock::{NoLock, Patience, exclusive_on_host};
 use crate::verify::Charge;
 use readonly::Changes;
+use sha1::{Digest, Sha1};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ impl Store for HomeStore<'_> {
                 Charge::Due(due) => due.commit(|next| self.store(place, &mut file, next, false))?.decide(),
             };
             let verdict = decision.commit(|next| self.store(place, &mut file, next, true))?;
-            Ok(Attempt { verdict, remarks })
+            Ok(Attempt { verdict, place: place.path().to_owned(), remarks })
         })
         .map_err(Error::for_log)
     }
@@ -157,13 +158,11 @@ impl HomeStore<'_> {
     fn read(&self, person: &Person, place: &Place, seen: Seen) -> Result<Opened, Error> {
         let owner = self.strict_owner.then_some(person.uid());
         let on_disk = place.read(&seen, Expected { owner, mode: self.allowed_perm })?;
-        let kept = match self.allow_readonly {
-            true => Changes::of(&seen).read(&on_disk).map_err(|error| not_kept(place, error))?,
-            false => None,
-        };
+        let changes = Changes::of(person, place.path());
+        let kept = changes.read(&on_disk).map_err(|error| not_kept(place, error))?;
         let text = kept.unwrap_or_else(|| Secret::new(on_disk.expose().clone()));
         let document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
-        Ok(Opened { seen, on_disk, document })
+        Ok(Opened { seen, on_disk, document, changes })
     }
 
     /// Stores a record. The file that is open afterwards is the new one, locked like the old one.
@@ -171,14 +170,12 @@ impl HomeStore<'_> {
         let text = file.document.with(next);
         match place.replace(&file.seen, &text, None, is_final) {
             Ok(seen) => {
-                if self.allow_readonly {
-                    Changes::of(&file.seen).forget().map_err(|error| not_kept(place, error))?;
-                }
+                file.changes.forget().map_err(|error| not_kept(place, error))?;
                 file.seen = seen;
                 file.on_disk = Secret::new(text.expose().clone());
             }
             Err(FileError { problem: Problem::Failed(_, Errno::ROFS), .. }) if self.allow_readonly => {
-                Changes::of(&file.seen).keep(&file.on_disk, &text).map_err(|error| not_kept(place, error))?;
+                file.changes.keep(&file.on_disk, &text).map_err(|error| not_kept(place, error))?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -196,7 +193,7 @@ impl HomeStore<'_> {
         let (seen, _host_lock) = match opened {
             Err(Error::Lock(NoLock::Refused(_), path)) => {
                 // With our own rights: the person must not be able to hold this lock.
-                let host_lock = exclusive_on_host(&format!("home-{}", person.uid()), &mut patience)
+                let host_lock = exclusive_on_host(&format!("home-{}", lock_name(person, place.path())), &mut patience)
                     .map_err(|error| Error::Lock(error, path))?;
                 (self.with_rights_of(person, |_| open(&place))?, Some(host_lock))
             }
@@ -246,6 +243,13 @@ struct Opened {
     on_disk: Secret<Vec<u8>>,
     /// What counts, which is something else while the file cannot be written.
     document: Document,
+    changes: Changes,
+}
+
+/// A name for what belongs to one person's file at one path.
+fn lock_name(person: &Person, path: &Path) -> String {
+    let digest = Sha1::digest(path.as_os_str().as_bytes());
+    digest.iter().fold(format!("{}-", person.uid()), |name, byte| name + &format!("{byte:02x}"))
 }
 
 fn not_kept(place: &Place, error: Errno) -> Error {

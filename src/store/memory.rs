@@ -34,7 +34,7 @@ impl Store for MemoryStore {
             Charge::Due(due) => due.commit(&mut store)?.decide(),
         };
         let verdict = decision.commit(store)?;
-        Ok(Attempt { verdict, remarks: Vec::new() })
+        Ok(Attempt { verdict, place: "memory".into(), remarks: Vec::new() })
     }
 
     fn load(&self, person: &Person) -> Result<Record, StoreError> {

@@ -10,6 +10,7 @@ use crate::fact::Fact;
 use crate::identity::Person;
 use crate::record::Record;
 use crate::verify::{Charge, Verdict};
+use std::path::PathBuf;
 
 /// A place that keeps records and lets them change one at a time.
 pub trait Store {
@@ -41,6 +42,8 @@ pub trait Store {
 pub struct Attempt {
     /// The answer.
     pub verdict: Verdict,
+    /// Where the record is, for the log.
+    pub place: PathBuf,
     /// What an operator should look at some day, for the log; fixed words.
     pub remarks: Vec<&'static str>,
 }

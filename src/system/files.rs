@@ -203,8 +203,13 @@ pub fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     };
     check(&seen.stat, path)?;
     let mut text = Vec::new();
+    let size = seen.stat.st_size.cast_unsigned();
     (&seen.file).take(MAX_SIZE).read_to_end(&mut text).map_err(|error| place.io("read", &error))?;
-    Ok(Some(text))
+    // A file of which only a part was read is not the file.
+    match usize::try_from(size) {
+        Ok(size) if size == text.len() => Ok(Some(text)),
+        _ => Err(error_at(path, Problem::Size(size))),
+    }
 }
 
 /// Where the link `name` leads; `None` if it is no link.
@@ -263,11 +268,6 @@ impl Seen {
     pub fn links(&self) -> u64 {
         #[allow(clippy::useless_conversion)] // The width differs between architectures.
         u64::from(self.stat.st_nlink)
-    }
-
-    /// Device and inode: which file it is.
-    pub const fn identity(&self) -> (u64, u64) {
-        (self.stat.st_dev, self.stat.st_ino)
     }
 
     /// Takes the file's lock, which is given back with this value. It is good only while the file has its name.
@@ -435,7 +435,7 @@ impl Place {
             })?;
         }
         successor.stat = fstat(&successor.file).map_err(failed("stat", &self.path))?;
-        if !cfg!(pam_totp_without_lock) && !self.still_holds(seen)? {
+        if !(cfg!(pam_totp_without_lock) || self.still_holds(seen)? && temporary.still_holds()) {
             return Err(self.problem(Problem::Changed));
         }
         renameat(&self.directory, &temporary.name, &self.directory, &self.name)
@@ -536,6 +536,15 @@ struct Temporary<'a> {
 }
 
 impl Temporary<'_> {
+    /// Whether the name still leads to the file: a program that does without the lock may have made another of it.
+    fn still_holds(&self) -> bool {
+        let by_name = statat(&self.place.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        match (fstat(&self.file), by_name) {
+            (Ok(own), Ok(other)) => (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino),
+            _ => false,
+        }
+    }
+
     /// It has its final name now.
     fn forget(mut self) {
         self.gone = true;
@@ -544,7 +553,7 @@ impl Temporary<'_> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if !self.gone {
+        if !self.gone && self.still_holds() {
             // Nothing can be done about a failure: the name says what the file is, and it is never read.
             let _ = unlinkat(&self.place.directory, &self.name, AtFlags::empty());
         }

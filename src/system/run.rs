@@ -28,7 +28,11 @@ pub(super) fn lock_file(name: &str) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// As open(2); EPERM where the directory is not root's alone.
 pub fn read(name: &str) -> Result<Option<Secret<Vec<u8>>>, Errno> {
-    let file = match openat(directory()?, name, OFlags::RDONLY | NEVER_BLOCKS, Mode::empty()) {
+    let directory = match open_directory() {
+        Err(Errno::NOENT) => return Ok(None),
+        result => result?,
+    };
+    let file = match openat(directory, name, OFlags::RDONLY | NEVER_BLOCKS, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error),
@@ -64,7 +68,11 @@ pub fn write(name: &str, text: &Secret<Vec<u8>>) -> Result<(), Errno> {
 /// # Errors
 /// As open(2); EPERM where the directory is not root's alone.
 pub fn remove(name: &str) -> Result<(), Errno> {
-    match unlinkat(directory()?, name, AtFlags::empty()) {
+    let directory = match open_directory() {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    match unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error),
     }
@@ -78,6 +86,10 @@ fn directory() -> Result<OwnedFd, Errno> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
+    open_directory()
+}
+
+fn open_directory() -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = openat(CWD, DIRECTORY, flags, Mode::empty())?;
     let stat = fstat(&directory)?;

@@ -4,7 +4,7 @@
 //! what a right code changes, then whoever can make that one commit fail (by a limit on file sizes, a disk with room for
 //! one block, a signal at the right moment) could guess for nothing, and see from the failure whether the guess was right.
 
-use super::{Decision, Denial, Judgement, Rules, Try, candidates, digits, grace, judge, successor};
+use super::{Decision, Denial, Earlier, Judgement, Rules, Try, candidates, digits, grace, judge, successor};
 use crate::record::{Device, Hotp, RateLimit, Record};
 
 /// What has to happen before an answer is judged.
@@ -27,8 +27,17 @@ pub struct Charged<'a> {
     record: Record,
     rules: &'a Rules<'a>,
     attempt: &'a Try<'a>,
-    counters_from: u64,
+    counters: Counters,
     now: u64,
+}
+
+/// Where a counter-based device's codes are looked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counters {
+    /// The first counter.
+    pub(super) from: u64,
+    /// The record's own has been moved past it, for the case that the code is wrong.
+    pub(super) moved: bool,
 }
 
 /// Puts a price on an answer at one moment (`now`: seconds since 1970): a try of the record's budget, and for a counter
@@ -47,7 +56,7 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
     let mut is_free = true;
     match &record.rate_limit {
         Err(bad) => return Charge::Refused(Decision::deny(Denial::BadOption(bad.clone()), None)),
-        Ok(Some(limit)) if attempt.charged_from.is_none() => {
+        Ok(Some(limit)) if attempt.earlier == Earlier::Nothing => {
             let (charged, is_spent) = add_try(limit, now, rules.google);
             next.rate_limit = Ok(Some(charged));
             is_free = false;
@@ -59,34 +68,37 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
         }
         Ok(_) => {}
     }
-    let mut counters_from = 0;
+    let mut counters = Counters::default();
     if let Ok(Device::Hotp(hotp)) = &mut next.device
         && next.secret.is_ok()
     {
         let is_of_device = codes.iter().any(|code| code.len() == digits(record));
-        match counters(hotp, rules, attempt, is_of_device) {
-            Some((from, moved)) => {
-                counters_from = from;
-                is_free &= !moved;
-            }
+        match move_counter(hotp, rules, attempt, is_of_device) {
+            Some(moved) => counters = moved,
             None => return Charge::Refused(Decision::deny(Denial::CounterExhausted, (!is_free).then_some(next))),
         }
+        is_free &= !counters.moved;
     }
-    Charge::Due(Due { charged: Charged { record: next, rules, attempt, counters_from, now }, is_free })
+    Charge::Due(Due { charged: Charged { record: next, rules, attempt, counters, now }, is_free })
 }
 
-/// The first counter to be looked at; the record's own is moved past it where a wrong code shall cost one, as in the C
-/// module once a login. `None`: there is no next counter.
-fn counters(hotp: &mut Hotp, rules: &Rules, attempt: &Try, is_of_device: bool) -> Option<(u64, bool)> {
+/// Moves the record's counter on where a wrong code shall cost one, as in the C module once a login. `None`: there is no
+/// next counter.
+fn move_counter(hotp: &mut Hotp, rules: &Rules, attempt: &Try, is_of_device: bool) -> Option<Counters> {
     let from = hotp.counter;
-    if let Some(earlier) = attempt.charged_from.filter(|&earlier| successor(earlier) == Some(from)) {
-        return Some((earlier, false));
+    match attempt.earlier {
+        // Nobody else can have been let in by that counter: this login alone looks behind the record's own, and only
+        // while it is where this login put it.
+        Earlier::Moved { from: earlier } if successor(earlier) == Some(from) => {
+            return Some(Counters { from: earlier, moved: false });
+        }
+        Earlier::Nothing | Earlier::Charged | Earlier::Moved { .. } => {}
     }
-    if !rules.increment_hotp || !is_of_device {
-        return Some((from, false));
+    let moved = rules.increment_hotp && is_of_device;
+    if moved {
+        hotp.counter = successor(from)?;
     }
-    hotp.counter = successor(from)?;
-    Some((from, true))
+    Some(Counters { from, moved })
 }
 
 impl<'a> Due<'a> {
@@ -110,8 +122,8 @@ impl Charged<'_> {
 
     /// Is the code right and new?
     pub fn decide(self) -> Decision {
-        let Self { mut record, rules, attempt, counters_from, now } = self;
-        match judge(&mut record, rules, attempt.answer, counters_from, now) {
+        let Self { mut record, rules, attempt, counters, now } = self;
+        match judge(&mut record, rules, attempt.answer, counters, now) {
             Judgement::Accepted(factor, digits) => {
                 grace::remember(&mut record, rules, now);
                 Decision::accept(factor, digits, record)

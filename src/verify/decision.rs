@@ -113,8 +113,8 @@ pub enum Denial {
     NotACode,
     /// No code of the window.
     WrongCode {
-        /// The first counter that was looked at.
-        counters_from: u64,
+        /// The counter that it took with it.
+        moved_from: Option<u64>,
     },
     /// A right code of a wrong time, noted in the record.
     WrongTime,

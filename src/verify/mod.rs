@@ -12,6 +12,7 @@ pub use grace::{has_grace, is_throttled};
 use crate::otp::{Answer, Code, Generator};
 use crate::record::{BadLine, Device, Hotp, Record, Totp};
 use crate::secret::Secret;
+use charge::Counters;
 use constant_time_eq::constant_time_eq_n;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub const SCRATCH_DIGITS: usize = 8;
 const USUAL_DIGITS: usize = 6;
 
 /// What [`judge`] completes.
-const WRONG: Denial = Denial::WrongCode { counters_from: 0 };
+const WRONG: Denial = Denial::WrongCode { moved_from: None };
 
 /// How codes are judged on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +48,28 @@ impl Default for Rules<'_> {
 pub struct Try<'a> {
     /// What was given. `None`: nothing of use, which the C module charges all the same.
     pub answer: Option<&'a Answer>,
-    /// The C module charges a login once: an earlier answer has been charged, and has tried counters from this one on
-    /// (0 if it tried none).
-    pub charged_from: Option<u64>,
+    /// What became of an earlier answer of the same login.
+    pub earlier: Earlier,
+}
+
+/// What an earlier answer has paid for. The C module charges a login once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// There was none, or it was charged for itself alone.
+    Nothing,
+    /// The try.
+    Charged,
+    /// The try, and a counter: this login moved the record's counter on from this one, which may still be looked at.
+    Moved {
+        /// The counter before.
+        from: u64,
+    },
 }
 
 impl<'a> Try<'a> {
     /// An answer that has to be charged.
     pub const fn new(answer: &'a Answer) -> Self {
-        Self { answer: Some(answer), charged_from: None }
+        Self { answer: Some(answer), earlier: Earlier::Nothing }
     }
 }
 
@@ -92,12 +106,12 @@ fn candidates(record: &Record, answer: Option<&Answer>) -> Vec<Code> {
 /// Judges an answer that has been charged. All candidates are computed and compared, whatever is found on the way, so that
 /// right, wrong and used codes take the same time. Of several codes in one answer the first that is neither right nor
 /// simply wrong ends the search.
-fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters_from: u64, now: u64) -> Judgement {
+fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters: Counters, now: u64) -> Judgement {
     let mut verdict = Denial::NotACode;
     for code in candidates(next, answer) {
-        match judge_candidate(next, rules, &code, counters_from, now) {
+        match judge_candidate(next, rules, &code, counters.from, now) {
             Judgement::Denied { denial: Denial::WrongCode { .. }, .. } => {
-                verdict = Denial::WrongCode { counters_from };
+                verdict = Denial::WrongCode { moved_from: counters.moved.then_some(counters.from) };
             }
             Judgement::Denied { denial: Denial::NoDevice, .. } => verdict = Denial::NoDevice,
             ended => return ended,

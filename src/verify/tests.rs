@@ -232,10 +232,10 @@ fn two_answers_of_one_login_cost_one_try_where_the_c_module_says_so() {
     let (wrong, right) = (answer("000000"), answer(CODES[3]));
     assert_eq!(person.attempt(&rules, &Try::new(&wrong), 90), WRONG);
     assert_eq!(person.counter(), 4);
-    let second = Try { answer: Some(&right), charged_from: Some(3) };
+    let second = Try { answer: Some(&right), earlier: Earlier::Moved { from: 3 } };
     assert!(accepted(&person.attempt(&rules, &second, 90)), "counter 3 is still looked at");
     assert_eq!(person.0.rate_limit.clone().unwrap().unwrap().charged, [90]);
-    let nothing = Try { answer: None, charged_from: None };
+    let nothing = Try { answer: None, earlier: Earlier::Nothing };
     assert_eq!(person.attempt(&rules, &nothing, 91), Verdict::Denied(Denial::NotACode), "and nothing costs a try");
     assert_eq!(person.0.rate_limit.clone().unwrap().unwrap().charged, [90, 91]);
 }
@@ -331,4 +331,29 @@ fn like_the_c_module_where_that_is_asked_for() {
     let mut person = Person::with("\" TOTP_AUTH\n12345678\nodd\n23456789\n");
     assert_eq!(person.tries_by(&rules, &answer("23456789"), 90), WRONG);
     assert!(accepted(&person.tries_by(&rules, &answer("12345678"), 90)));
+}
+
+#[test]
+fn a_login_looks_behind_the_counter_only_where_it_moved_it_itself() {
+    let rules = Rules { google: true, ..Rules::default() };
+    let first = answer(CODES[0]);
+    let mut person = Person::with("\" HOTP_COUNTER 1\n");
+    // An earlier answer that was no code at all has moved nothing.
+    assert_eq!(person.attempt(&rules, &Try { answer: Some(&first), earlier: Earlier::Charged }, 0), WRONG);
+    assert_eq!(person.counter(), 2, "and this one takes a counter with it");
+    // Somebody else has moved it meanwhile.
+    let mut person = Person::with("\" HOTP_COUNTER 7\n");
+    let (attempt, five) =
+        (|answer| Try { answer: Some(answer), earlier: Earlier::Moved { from: 5 } }, answer(CODES[5]));
+    assert_eq!(person.attempt(&rules, &attempt(&five), 0), WRONG);
+    // With no_increment_hotp nothing is moved, and so there is nothing to look behind.
+    let rules = Rules { increment_hotp: false, ..rules };
+    let mut person = Person::with("\" HOTP_COUNTER 5\n");
+    let wrong = answer("000000");
+    let attempt = Try::new(&wrong);
+    let Charge::Due(due) = charge(&person.0, &rules, &attempt, 0) else { panic!("refused") };
+    let verdict = due.commit(|_| Err(())).unwrap().decide().commit(|_| Err(())).unwrap();
+    assert_eq!(verdict, Verdict::Denied(Denial::WrongCode { moved_from: None }));
+    assert!(accepted(&person.attempt(&rules, &Try::new(&five), 0)));
+    assert_eq!(person.attempt(&rules, &Try { answer: Some(&five), earlier: Earlier::Charged }, 0), WRONG);
 }

@@ -89,7 +89,7 @@ impl Enrolment<'_> {
                 None => return Ok(()),
             },
         };
-        let record = with_state_of(self.record(&choices), &used);
+        let record = with_state_of(self.record(&choices), &used, self.google);
         if self.arguments.json {
             // Printed before it is stored: a secret that nobody has seen must not take the place of one that works.
             // Whoever reads this looks at the exit status too.
@@ -155,10 +155,11 @@ impl Enrolment<'_> {
     }
 }
 
-/// What the code that confirmed has used up, in the record that will be stored.
-fn with_state_of(record: Record, used: &Record) -> Record {
+/// What the code that confirmed has used up, in the record that will be stored. google-authenticator, told that codes may be
+/// used again, writes nothing down.
+fn with_state_of(record: Record, used: &Record, google: bool) -> Record {
     let device = match (record.device, &used.device) {
-        (Ok(Device::Totp(totp)), Ok(Device::Totp(confirmed))) if totp.used != Ok(None) => {
+        (Ok(Device::Totp(totp)), Ok(Device::Totp(confirmed))) if !google || totp.used != Ok(None) => {
             Ok(Device::Totp(Totp { used: confirmed.used.clone(), ..totp }))
         }
         (Ok(Device::Hotp(hotp)), Ok(Device::Hotp(confirmed))) => {

@@ -5,6 +5,7 @@ use pam_totp::identity::{Person, Unidentified};
 use pam_totp::otp::{Algorithm, Digits, base32};
 use pam_totp::record::{Device, Hotp, RateLimit, Record, Slot, Totp, Window, google};
 use pam_totp::secret::Secret;
+use pam_totp::store::Store;
 use pam_totp::store::home::HomeStore;
 use pam_totp::system::{clock, passwd};
 use std::io::{self, Read};
@@ -179,6 +180,11 @@ fn store(imported: &Imported, force: bool) -> Result<PathBuf> {
     let store = HomeStore::default();
     let path = store.path(&person).map_err(|fact| anyhow!("{fact}"))?;
     let record = imported.record()?;
+    // What was used here since would work again.
+    let is_there = store
+        .load(&person)
+        .is_ok_and(|record| record.secret.is_ok_and(|secret| secret.expose() == imported.secret.expose()));
+    ensure!(!is_there, "{} holds this secret already", path.display());
     store.enrol(&person, &google::new_text(&record), force).map_err(|error| anyhow!("{}", error.into_fact()))?;
     Ok(path)
 }

@@ -1,13 +1,16 @@
 //! `allow_readonly`: logins go on while the file system of a secret file is mounted read-only.
 //!
 //! Codes work once all the same: what would be written to the file is kept under /run, root's alone, until the file can be
-//! written again or the machine boots. It counts for as long as the file is the one that it was made from.
+//! written again or the machine boots. It counts for as long as the file has the text that it was made from, and for every
+//! service: a file that is read-only for one may be writable for another, in a mount namespace of its own.
 
+use super::lock_name;
+use crate::identity::Person;
 use crate::secret::Secret;
-use crate::system::files::Seen;
 use crate::system::ids::as_user;
 use crate::system::passwd::process_uids;
 use crate::system::{Errno, run};
+use std::path::Path;
 
 /// Where the changes to a file are kept.
 pub(super) struct Changes {
@@ -15,10 +18,9 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Those of this file.
-    pub(super) fn of(seen: &Seen) -> Self {
-        let (device, inode) = seen.identity();
-        Self { name: format!("changes-{device:x}-{inode:x}") }
+    /// Those of this person's file.
+    pub(super) fn of(person: &Person, path: &Path) -> Self {
+        Self { name: format!("changes-{}", lock_name(person, path)) }
     }
 
     /// The text that was kept for a file with this text. A process that is not root's keeps nothing and finds nothing.
