@@ -193,7 +193,7 @@ impl HomeStore<'_> {
         let (seen, _host_lock) = match opened {
             Err(Error::Lock(NoLock::Refused(_), path)) => {
                 // With our own rights: the person must not be able to hold this lock.
-                let host_lock = exclusive_on_host(&format!("home-{}", lock_name(person, place.path())), &mut patience)
+                let host_lock = exclusive_on_host(&format!("home-{}", file_key(person, place.path())), &mut patience)
                     .map_err(|error| Error::Lock(error, path))?;
                 (self.with_rights_of(person, |_| open(&place))?, Some(host_lock))
             }
@@ -247,7 +247,7 @@ struct Opened {
 }
 
 /// A name for what belongs to one person's file at one path.
-fn lock_name(person: &Person, path: &Path) -> String {
+fn file_key(person: &Person, path: &Path) -> String {
     let digest = Sha1::digest(path.as_os_str().as_bytes());
     digest.iter().fold(format!("{}-", person.uid()), |name, byte| name + &format!("{byte:02x}"))
 }

@@ -10,7 +10,7 @@ pub use decision::{Decision, Denial, Factor, Verdict};
 pub use grace::{has_grace, is_throttled};
 
 use crate::otp::{Answer, Code, Generator};
-use crate::record::{BadLine, Device, Hotp, Record, Totp};
+use crate::record::{Device, Hotp, Record, Totp};
 use crate::secret::Secret;
 use charge::Counters;
 use constant_time_eq::constant_time_eq_n;
@@ -160,11 +160,12 @@ fn spend_scratch_code(next: &mut Record, rules: &Rules, code: &Code) -> Option<F
 /// RFC 6238 section 5.2: the window, and the rule that a code works once.
 fn judge_totp(totp: &mut Totp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &Code, now: u64) -> Judgement {
     let Some(clock) = now.checked_div(totp.period) else { return WRONG.into() };
-    let used = match &totp.used {
-        Ok(used) => used.clone().unwrap_or_default(),
-        Err(bad) if rules.google => return judge_totp_with_bad_marks(totp, rules, secret, code, clock, bad.clone()),
-        Err(bad) => return Denial::BadOption(bad.clone()).into(),
-    };
+    // In the C module a list of used steps that cannot be read matters only where a code is right.
+    let bad_marks = totp.used.as_ref().err().cloned();
+    if let Some(bad) = bad_marks.as_ref().filter(|_| !rules.google) {
+        return Denial::BadOption(bad.clone()).into();
+    }
+    let used = totp.used.clone().ok().flatten().unwrap_or_default();
     let generator = Generator::new(secret, totp.algorithm, totp.digits);
     let step = clock.saturating_add_signed(totp.skew);
     let last = step.saturating_add(totp.window.ahead);
@@ -177,35 +178,18 @@ fn judge_totp(totp: &mut Totp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &C
         return Denial::ClockBehindMark { seconds }.into();
     }
     let is_used = |step: u64| if rules.google { used.contains(&step) } else { Some(step) <= totp.mark() };
-    match matched {
-        None if rules.skew_adjustment => drift::adjust(totp, rules, &generator, code, clock),
-        None => WRONG.into(),
-        Some(matched) if is_used(matched) => Denial::UsedCode.into(),
-        Some(matched) => {
+    match (matched, bad_marks) {
+        (None, _) if rules.skew_adjustment => drift::adjust(totp, rules, &generator, code, clock),
+        (None, _) => WRONG.into(),
+        (Some(_), Some(bad)) => Denial::BadOption(bad).into(),
+        (Some(matched), None) if is_used(matched) => Denial::UsedCode.into(),
+        (Some(matched), None) => {
             // The C module remembers only where the file asks it to.
             if !rules.google || totp.used != Ok(None) {
                 totp.used = Ok(Some(with_step(&used, matched, totp.window.size())));
             }
             Judgement::Accepted(Factor::Totp { ahead: matched >= step, steps: matched.abs_diff(step) }, code.len())
         }
-    }
-}
-
-/// In the C module a list of used steps that cannot be read matters only where a code is right.
-fn judge_totp_with_bad_marks(
-    totp: &mut Totp,
-    rules: &Rules,
-    secret: &Secret<Vec<u8>>,
-    code: &Code,
-    clock: u64,
-    bad: BadLine,
-) -> Judgement {
-    let generator = Generator::new(secret, totp.algorithm, totp.digits);
-    let step = clock.saturating_add_signed(totp.skew);
-    match window_match(totp, rules, &generator, code, step) {
-        Some(_) => Denial::BadOption(bad).into(),
-        None if rules.skew_adjustment => drift::adjust(totp, rules, &generator, code, clock),
-        None => WRONG.into(),
     }
 }
 

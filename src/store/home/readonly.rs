@@ -4,7 +4,7 @@
 //! written again or the machine boots. It counts for as long as the file has the text that it was made from, and for every
 //! service: a file that is read-only for one may be writable for another, in a mount namespace of its own.
 
-use super::lock_name;
+use super::file_key;
 use crate::identity::Person;
 use crate::secret::Secret;
 use crate::system::ids::as_user;
@@ -20,7 +20,7 @@ pub(super) struct Changes {
 impl Changes {
     /// Those of this person's file.
     pub(super) fn of(person: &Person, path: &Path) -> Self {
-        Self { name: format!("changes-{}", lock_name(person, path)) }
+        Self { name: format!("changes-{}", file_key(person, path)) }
     }
 
     /// The text that was kept for a file with this text. A process that is not root's keeps nothing and finds nothing.
