@@ -2,7 +2,7 @@
 
 use crate::support::machine::{ALICE, AUTH_ERR, Home, Machine, SUCCESS};
 use crate::support::totp::{SECRET, code_now, hotp, wrong_code};
-use crate::support::{dist, project};
+use crate::support::{self, dist, project};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -26,11 +26,11 @@ fn race(machine: &Machine, lines: &str, code: &str) -> (usize, HashMap<String, u
 
 /// How often each reason was logged.
 fn reasons(log: &[String]) -> HashMap<String, usize> {
-    let mut reasons = HashMap::new();
-    for reason in log.iter().filter_map(|line| line.split_once(" reason=")?.1.split(' ').next()) {
-        *reasons.entry(reason.to_owned()).or_insert(0) += 1;
+    let mut counts = HashMap::new();
+    for reason in support::reasons(log) {
+        *counts.entry(reason).or_insert(0) += 1;
     }
-    reasons
+    counts
 }
 
 fn one_wins_every_round(lines: &str, lost: &str, code: impl Fn() -> String) {

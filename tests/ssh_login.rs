@@ -3,7 +3,7 @@
 use crate::support::machine::{ALICE, BOB, CAROL, Machine};
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{example_file, output_of};
+use crate::support::{example_file, output_of, reasons};
 
 const PROMPT: &str = "Verification code: ";
 
@@ -17,11 +17,6 @@ fn bastion() -> Machine {
 fn questions(session: &Session) -> Vec<&str> {
     // ssh puts "(user@host) " in front.
     session.questions.iter().map(|question| question.split_once(") ").map_or(question.as_str(), |(_, q)| q)).collect()
-}
-
-fn reasons(log: &[String]) -> Vec<String> {
-    let reason = |line: &String| Some(line.split_once(" reason=")?.1.split(' ').next()?.to_owned());
-    log.iter().filter_map(reason).collect()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::support::machine::{ALICE, BOB, Machine, User};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{example_file, need};
+use crate::support::{example_file, need, reasons};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -38,11 +38,6 @@ fn su(machine: &Machine, caller: User, target: &str, lines: &[&str]) -> Output {
     type_to(machine, caller, &["su", target, "-c", "id -un"], lines)
 }
 
-fn reasons(machine: &Machine) -> Vec<String> {
-    let reason = |line: &String| Some(line.split_once(" reason=")?.1.split(' ').next()?.to_owned());
-    machine.log().iter().filter_map(reason).collect()
-}
-
 #[test]
 fn sudo_asks_for_the_callers_code() {
     let machine = host();
@@ -55,10 +50,10 @@ fn sudo_asks_for_the_callers_code() {
     // sudo asks three times; the code is used, then wrong, then missing.
     let output = sudo(&machine, ALICE, &[&code, PASSWORD, &wrong_code(SECRET), PASSWORD, "", PASSWORD]);
     assert!(!output.status.success());
-    assert_eq!(reasons(&machine), ["used-code", "wrong-code", "empty-answer"]);
+    assert_eq!(reasons(&machine.log()), ["used-code", "wrong-code", "empty-answer"]);
     let output = sudo(&machine, BOB, &[&code_at(SECRET, now() + 30), PASSWORD]);
     assert!(!output.status.success(), "alice's code is not bob's");
-    assert_eq!(reasons(&machine)[0], "not-enrolled");
+    assert_eq!(reasons(&machine.log())[0], "not-enrolled");
 }
 
 #[test]
@@ -71,7 +66,7 @@ fn su_asks_for_the_targets_code() {
     assert!(log.iter().any(|line| line.contains("pam_totp(su:auth): accepted user=alice ")), "{log:#?}");
     let output = su(&machine, BOB, "alice", &[&code, PASSWORD]);
     assert!(!output.status.success());
-    assert_eq!(reasons(&machine), ["used-code"]);
+    assert_eq!(reasons(&machine.log()), ["used-code"]);
     let stat = machine.path(&ALICE.secret_file()).metadata().unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (ALICE.uid, ALICE.uid, 0o600), "still alice's own");
@@ -116,7 +111,7 @@ fn time_comes_from_the_clock_and_steps_are_judged_by_it() {
     machine.write("/etc/faketimerc", "+0\n");
     let _ = machine.log();
     assert!(!su(&machine, BOB, "alice", &[&code_now(SECRET), PASSWORD]).status.success());
-    assert_eq!(reasons(&machine), ["clock-behind-mark"]);
+    assert_eq!(reasons(&machine.log()), ["clock-behind-mark"]);
 }
 
 fn faketime_library() -> String {

@@ -52,3 +52,9 @@ pub fn output_of(command: &mut Command) -> String {
 pub fn example_file(name: &str) -> String {
     std::fs::read_to_string(project().join("pam.d-examples").join(name)).unwrap()
 }
+
+/// The reasons of the denials in a log, in their order.
+pub fn reasons(log: &[String]) -> Vec<String> {
+    let reason = |line: &String| Some(line.split_once(" reason=")?.1.split(' ').next()?.to_owned());
+    log.iter().filter_map(reason).collect()
+}
