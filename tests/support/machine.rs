@@ -213,6 +213,15 @@ impl Machine {
 
     /// What was logged since the last call, without time stamps. Waits until nothing more comes.
     pub fn log(&self) -> Vec<String> {
+        self.datagrams().iter().map(|line| without_header(line)).collect()
+    }
+
+    /// The same as a syslog daemon writes it to a file: `Nov 22 15:38:30 host sshd[12]: text`.
+    pub fn log_file_lines(&self) -> Vec<String> {
+        self.datagrams().iter().map(|line| as_in_a_file(line)).collect()
+    }
+
+    fn datagrams(&self) -> Vec<String> {
         let mut seen = usize::MAX;
         loop {
             thread::sleep(Duration::from_millis(30));
@@ -234,7 +243,7 @@ fn collect(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
         let mut buffer = [0; 8192];
         while let Some(lines) = weak.upgrade() {
             match socket.recv(&mut buffer) {
-                Ok(length) => lines.lock().unwrap().push(without_header(&String::from_utf8_lossy(&buffer[..length]))),
+                Ok(length) => lines.lock().unwrap().push(String::from_utf8_lossy(&buffer[..length]).into_owned()),
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
                 }
@@ -259,6 +268,14 @@ fn without_header(line: &str) -> String {
     let line = line.split_once('>').map_or(line, |(_, rest)| rest);
     let text = line.get(16..).unwrap_or(line);
     text.split_once("]: ").map_or(text, |(_, rest)| rest).to_owned()
+}
+
+/// `<86>Nov 22 15:38:30 sshd[12]: text` without priority, and with the name of a host.
+fn as_in_a_file(line: &str) -> String {
+    let line = line.trim_end_matches(['\0', '\n']);
+    let line = line.split_once('>').map_or(line, |(_, rest)| rest);
+    let (time, text) = line.split_at(line.len().min(16));
+    format!("{time}host {text}")
 }
 
 /// A login to be.
