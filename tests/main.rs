@@ -9,6 +9,7 @@ mod support;
 mod artefacts;
 mod drop_in;
 mod enrol;
+mod fail2ban;
 mod faults;
 mod import;
 mod pam_stack;
