@@ -51,6 +51,15 @@ impl Fact {
         self.with("path", path.as_os_str().as_bytes())
     }
 
+    /// Adds another fact, which is the reason for this one.
+    #[must_use]
+    pub fn because(mut self, cause: &Self) -> Self {
+        self = self.with("cause", cause.word);
+        self.fields.extend(cause.fields.iter().cloned());
+        self.way_out = cause.way_out;
+        self
+    }
+
     /// Says what the operator can do about it, in words of ours alone.
     #[must_use]
     pub const fn or(mut self, text: &'static str) -> Self {

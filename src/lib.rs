@@ -5,13 +5,14 @@
 //! 1. [`pam`]: libpam calls `pam_sm_authenticate`; no panic and no C pointer gets past this edge.
 //! 2. [`options`]: the module's arguments; an unknown one denies.
 //! 3. [`policy`]: what root decides.
-//! 4. [`identity`]: whose code is asked for.
+//! 4. [`identity`], [`source`]: whose code is asked for, and where the login comes from.
 //! 5. [`authenticate`]: the story of a login on one page.
-//! 6. [`verify`]: is this code right, unused and within its budget? Pure.
-//! 7. [`record`], [`otp`]: what is known about a person, and the arithmetic of codes. Pure.
-//! 8. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
-//! 9. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
-//! 10. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
+//! 6. [`ledger`]: how many codes failed, a person and a source. A guess is charged before it is judged.
+//! 7. [`verify`]: is this code right, unused and within its budget? Pure.
+//! 8. [`record`], [`otp`]: what is known about a person, and the arithmetic of codes. Pure.
+//! 9. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
+//! 10. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
+//! 11. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
 
 #[allow(unsafe_code)]
 pub mod pam;
@@ -22,7 +23,11 @@ pub mod policy;
 
 pub mod identity;
 
+pub mod source;
+
 pub mod authenticate;
+
+pub mod ledger;
 
 pub mod verify;
 

@@ -2,12 +2,6 @@
 
 use crate::fact::Fact;
 
-/// What a person is asked, unless `authtok_prompt=` says otherwise. Clients and scripts look for it: it stays as it is.
-pub const PROMPT: &str = "Verification code: ";
-/// The same with `forward_pass`.
-pub const COMBINED_PROMPT: &str = "Password & verification code: ";
-/// Where the secret is, unless `secret=` says otherwise.
-pub const SECRET: &str = "~/.google_authenticator";
 /// Who may use a secret file, unless `allowed_perm=` says otherwise: its owner.
 pub const ALLOWED_PERM: u32 = 0o600;
 
@@ -17,7 +11,7 @@ pub struct Options {
     /// `conf=`: the policy file, if not the default one.
     pub conf: Option<Vec<u8>>,
     /// `secret=`: the file, with `~`, `${HOME}` and `${USER}` still in it.
-    pub secret: Vec<u8>,
+    pub secret: Option<Vec<u8>>,
     /// `user=`: with whose rights the file is read, where it is not the person's own.
     pub user: Option<FixedUser>,
     /// Off with `no_strict_owner`: the file may belong to anybody.
@@ -71,7 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             conf: None,
-            secret: SECRET.into(),
+            secret: None,
             user: None,
             strict_owner: true,
             allowed_perm: ALLOWED_PERM,
@@ -102,19 +96,10 @@ impl Options {
         Ok(options)
     }
 
-    /// What a person is asked.
-    pub fn prompt(&self) -> &[u8] {
-        match &self.prompt {
-            Some(prompt) => prompt,
-            None if self.forward_pass => COMBINED_PROMPT.as_bytes(),
-            None => PROMPT.as_bytes(),
-        }
-    }
-
     fn apply(&mut self, argument: &[u8]) -> Result<(), BadArgument> {
         match split_value(argument) {
             (b"conf", Some(path)) => self.conf = Some(path.to_vec()),
-            (b"secret", Some(path)) => self.secret = path.to_vec(),
+            (b"secret", Some(path)) => self.secret = Some(path.to_vec()),
             (b"user", Some(user)) => self.user = Some(FixedUser::parse(user)?),
             (b"no_strict_owner", None) => self.strict_owner = false,
             (b"allowed_perm", Some(mode)) => self.allowed_perm = allowed_perm(mode)?,
@@ -226,7 +211,7 @@ mod tests {
         let options =
             parse(&["secret=/a", "secret=/b=c", "user=0", "user=alice", "nullok", "debug", "echo-verification-code"]);
         let options = options.unwrap();
-        assert_eq!(options.secret, b"/b=c");
+        assert_eq!(options.secret.as_deref(), Some(&b"/b=c"[..]));
         assert_eq!(options.user, Some(FixedUser::Name(b"alice".to_vec())));
         assert!(options.nullok && options.debug && options.echo);
         assert!(parse(&["echo_verification_code"]).unwrap().echo);
@@ -241,14 +226,6 @@ mod tests {
         for (value, seconds) in [("", 0), ("0", 0), ("86400", 86400)] {
             assert_eq!(parse(&[&format!("grace_period={value}")]).unwrap().grace_period, seconds, "{value}");
         }
-    }
-
-    #[test]
-    fn the_prompt_says_what_is_wanted() {
-        assert_eq!(parse(&[]).unwrap().prompt(), b"Verification code: ");
-        assert_eq!(parse(&["forward_pass"]).unwrap().prompt(), b"Password & verification code: ");
-        assert_eq!(parse(&["forward_pass", "authtok_prompt=x"]).unwrap().prompt(), b"x");
-        assert_eq!(parse(&["authtok_prompt="]).unwrap().prompt(), b"");
     }
 
     #[test]

@@ -107,6 +107,7 @@ fn counters_and_limits_are_kept_in_the_file() {
 #[test]
 fn what_is_no_code_is_denied_and_nothing_is_written() {
     let machine = enrolled();
+    machine.without_limits();
     machine.enrol(ALICE, "\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n12345678\n");
     let before = snapshot(&machine.path(&ALICE.home()));
     let (code, long) = (code_now(SECRET), "1".repeat(65536));
@@ -145,6 +146,7 @@ fn what_is_no_code_is_denied_and_nothing_is_written() {
 #[test]
 fn what_is_no_secret_file_is_denied_and_left_as_it_is() {
     let machine = enrolled();
+    machine.without_limits();
     let (home, file) = (machine.path(&ALICE.home()), machine.path(&ALICE.secret_file()));
     let right = format!("{SECRET}\n\" TOTP_AUTH\n");
     let write = |text: &[u8], uid: u32, mode: u32| machine.write_as(&ALICE.secret_file(), text, uid, mode);
@@ -199,6 +201,7 @@ fn what_is_no_secret_file_is_denied_and_left_as_it_is() {
 #[test]
 fn every_option_that_cannot_be_read_is_named_with_its_file_and_line() {
     let machine = enrolled();
+    machine.without_limits();
     for (option, key) in [
         ("WINDOW_SIZE 0", "WINDOW_SIZE"),
         ("WINDOW_SIZE 101", "WINDOW_SIZE"),
@@ -321,6 +324,9 @@ fn a_limit_on_file_sizes_denies_and_kills_nobody() {
     need("prlimit", "util-linux");
     let machine = enrolled();
     let client = machine.client();
+    // The first login of a machine makes the ledger.
+    machine.login("test", "alice").answer("no code").run();
+    let _ = machine.log();
     let mut command = machine.command("prlimit");
     // The module, not the client, is what writes: its output goes to a pipe.
     command.args(["--fsize=0", "--"]).arg(client).args(["test", "alice", "--answer", &code_now(SECRET)]);
@@ -334,6 +340,7 @@ fn a_limit_on_file_sizes_denies_and_kills_nobody() {
 #[test]
 fn names_that_are_no_names_are_denied_like_anybody() {
     let machine = enrolled();
+    machine.without_limits();
     let long = "x".repeat(300);
     let names: [&[u8]; 10] = [
         b"mallory",

@@ -106,6 +106,7 @@ fn the_prompt_is_the_same_for_who_is_not_enrolled_and_for_who_does_not_exist() {
 #[test]
 fn sixteen_sessions_with_one_code_and_one_gets_in() {
     let machine = bastion();
+    machine.without_limits();
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
     let key = sshd.key(ALICE);
     let code = code_now(SECRET);

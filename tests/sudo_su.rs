@@ -76,6 +76,8 @@ fn su_asks_for_the_targets_code() {
 #[test]
 fn the_callers_environment_and_limits_change_nothing() {
     let machine = host();
+    // The first login of a machine makes the ledger.
+    assert!(!su(&machine, BOB, "alice", &["no code", PASSWORD]).status.success());
     let code = code_now(SECRET);
     let hostile = "ulimit -f 0; export RUST_BACKTRACE=1 TMPDIR=/nowhere TZ=/etc/shadow LD_PRELOAD=/nowhere.so \
                    FAKETIME=+1h LC_ALL=xx_XX; umask 0777; exec su alice -c 'id -un'";

@@ -2,20 +2,27 @@
 
 use super::handle::Handle;
 use super::sys;
-use crate::authenticate::{Outcome, authenticate};
+use crate::authenticate::{Counter, Outcome, Visit, authenticate};
 use crate::fact::{Escaped, Fact};
-use crate::identity::identify;
+use crate::identity::{Person, identify};
+use crate::ledger::{self, Notice, Who};
 use crate::options::Options;
-use crate::policy::Policy;
+use crate::policy::{Document, FAIL_DELAY, Policy};
+use crate::source::Source;
 use crate::store::home::HomeStore;
-use crate::system::{clock, passwd};
+use crate::system::clock::{self, Moment};
+use crate::system::passwd;
+use crate::system::table::Table;
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
 
-/// How long the application should wait after a denial before it goes on, in microseconds. libpam takes the longest of
-/// the stack and varies it by up to a half, so that the time of a denial says nothing about its reason.
-const FAIL_DELAY: u32 = 2_000_000;
+/// The service whose PAM environment says which key was accepted.
+const SSHD: &str = "sshd";
+/// Where it says so (sshd_config(5), ExposeAuthInfo).
+const AUTH_INFO: &CStr = c"SSH_AUTH_INFO_0";
+/// Services that open a session for somebody else than for whom they asked.
+const FOR_OTHERS: [&str; 2] = ["sudo", "sudo-i"];
 
 /// pam_sm_authenticate(3): asks for a code.
 ///
@@ -32,7 +39,7 @@ pub unsafe extern "C" fn pam_sm_authenticate(
     let Some(mut handle) = (unsafe { Handle::new(pamh) }) else { return sys::PAM_AUTH_ERR };
     // SAFETY: as promised by the caller.
     let arguments = unsafe { arguments(argc, argv) };
-    guarded(&mut handle, |handle| login(handle, &arguments))
+    guarded(&mut handle, |handle| login(handle, &arguments)).unwrap_or_else(|| denied_by_panic(&mut handle))
 }
 
 /// pam_sm_setcred(3): there are no credentials to set, and whatever the verdict was, this does not change it.
@@ -49,8 +56,54 @@ pub unsafe extern "C" fn pam_sm_setcred(
     sys::PAM_SUCCESS
 }
 
+/// pam_sm_open_session(3): tells somebody who has just got in how many codes failed since the last time. Not earlier: during
+/// authentication it would tell that the code was right to somebody who then fails at the password. Never stops a session.
+///
+/// # Safety
+/// As [`pam_sm_authenticate`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_open_session(
+    pamh: *mut sys::PamHandle,
+    flags: c_int,
+    argc: c_int,
+    argv: *mut *const c_char,
+) -> c_int {
+    // SAFETY: as promised by the caller; the handle is dropped before we return.
+    let Some(mut handle) = (unsafe { Handle::new(pamh) }) else { return sys::PAM_SUCCESS };
+    // SAFETY: as promised by the caller.
+    let arguments = unsafe { arguments(argc, argv) };
+    let told = guarded(&mut handle, |handle| {
+        if flags & sys::PAM_SILENT == 0
+            && let Some(notice) = notice(handle, &arguments)
+        {
+            handle.tell(&notice_text(&notice));
+        }
+        sys::PAM_SUCCESS
+    });
+    if told.is_none() {
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            handle.log(libc::LOG_NOTICE, &line("no notice", &handle, b"", "reason", &internal_error()));
+        }));
+    }
+    sys::PAM_SUCCESS
+}
+
+/// pam_sm_close_session(3): nothing is left to close.
+///
+/// # Safety
+/// To be called by libpam. Nothing is looked at.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_close_session(
+    _pamh: *mut sys::PamHandle,
+    _flags: c_int,
+    _argc: c_int,
+    _argv: *mut *const c_char,
+) -> c_int {
+    sys::PAM_SUCCESS
+}
+
 fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
-    let Attended { user, outcome, delays } = attend(handle, arguments);
+    let Attended { user, outcome, fail_delay } = attend(handle, arguments);
     // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason.
     match outcome {
         Outcome::Accepted(fact) => {
@@ -63,9 +116,7 @@ fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
         }
         Outcome::Denied(fact) => {
             log_denial(handle, &user, &fact);
-            if delays {
-                handle.fail_delay(FAIL_DELAY);
-            }
+            delay(handle, fail_delay);
             sys::PAM_AUTH_ERR
         }
     }
@@ -76,23 +127,19 @@ struct Attended {
     /// For the log.
     user: Vec<u8>,
     outcome: Outcome,
-    /// Whether the application is asked for a delay after a denial; the C module asks for none.
-    delays: bool,
+    /// Seconds that the application is asked to wait after a denial.
+    fail_delay: u64,
 }
 
 impl From<Fact> for Attended {
     fn from(fact: Fact) -> Self {
-        Self { user: Vec::new(), outcome: Outcome::Denied(fact), delays: true }
+        Self { user: Vec::new(), outcome: Outcome::Denied(fact), fail_delay: FAIL_DELAY }
     }
 }
 
-/// Puts the parts together: arguments, policy, person, store, clock.
+/// Puts the parts together: arguments, policy, person, store, ledger, clock.
 fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
-    let options = match Options::parse(arguments.iter().copied()) {
-        Ok(options) => options,
-        Err(bad) => return bad.fact().into(),
-    };
-    let policy = match Policy::load(options.conf.as_deref()) {
+    let policy = match policy(handle, arguments) {
         Ok(policy) => policy,
         Err(fact) => return fact.into(),
     };
@@ -100,21 +147,85 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         Ok(user) => user,
         Err(code) => return Fact::new("no-user").with_number("pam_get_user", code).into(),
     };
-    let person = identify(&user, &options);
+    let person = identify(&user, &policy.options);
     let store = HomeStore {
-        secret: &options.secret,
-        strict_owner: options.strict_owner,
-        allowed_perm: options.allowed_perm,
-        allow_readonly: options.allow_readonly,
+        secret: &policy.secret,
+        strict_owner: policy.options.strict_owner,
+        allowed_perm: policy.options.allowed_perm,
+        allow_readonly: policy.options.allow_readonly,
     };
-    if options.debug {
+    if policy.options.debug {
         let path = person.as_ref().map_err(|error| error.fact()).and_then(|person| store.path(person));
         let fact = path.map_or_else(|fact| fact, |path| Fact::new("secret-file").with_path(&path));
         handle.log(libc::LOG_INFO, &line("debug", handle, &user, "start", &fact));
     }
-    let person = person.as_ref().map_err(|&error| error);
-    let outcome = authenticate(person, &options, policy.compat, handle, &store, clock::now);
-    Attended { user, outcome, delays: !policy.compat.google }
+    let rhost = handle.text_item(sys::PAM_RHOST);
+    let source = Source::new(&rhost, passwd::process_uids().0);
+    let login_key = if policy.service == SSHD { handle.environment(AUTH_INFO) } else { Vec::new() };
+    let visit = Visit {
+        person: person.as_ref().map_err(|&error| error),
+        name: &user,
+        host: std::str::from_utf8(&rhost).unwrap_or_default(),
+        source: &source,
+        login_key: &login_key,
+    };
+    let (counter, remark) = counter(&policy);
+    let outcome = authenticate(&visit, &policy, handle, &store, &counter, clock::now);
+    let outcome = match remark {
+        Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
+        None => outcome,
+    };
+    Attended { user, outcome, fail_delay: policy.fail_delay.value }
+}
+
+fn policy(handle: &Handle, arguments: &[&[u8]]) -> Result<Policy, Fact> {
+    let options = Options::parse(arguments.iter().copied()).map_err(|bad| bad.fact())?;
+    let document = Document::load(options.conf.as_deref())?;
+    let service = handle.text_item(sys::PAM_SERVICE);
+    Ok(Policy::new(&String::from_utf8_lossy(&service), &options, &document))
+}
+
+type Clock = fn() -> Moment;
+
+/// What counts the guesses, and what an operator should know about it.
+fn counter(policy: &Policy) -> (Counter<Table, Clock>, Option<&'static str>) {
+    if policy.throttle.is_none() && !policy.has_dates() {
+        return (Counter::Nothing, None);
+    }
+    if passwd::process_uids().1 != 0 {
+        // Nobody but root can read or write it, so what holds here is the RATE_LIMIT of the person's file.
+        return (Counter::Nothing, Some("not-for-this-process"));
+    }
+    match ledger::open(&policy.state_dir, clock::moment as Clock) {
+        Ok(opened) => (Counter::Ledger(opened.ledger), opened.remark),
+        Err(error) => (Counter::Broken(Fact::new("ledger-error").because(&error.fact())), None),
+    }
+}
+
+/// What to tell the person whose session begins.
+fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
+    let policy = policy(handle, arguments).ok()?;
+    if FOR_OTHERS.contains(&policy.service.as_str()) {
+        return None;
+    }
+    let person = identify(&handle.user().ok()?, &policy.options).ok()?;
+    let (Counter::Ledger(ledger), _) = counter(&policy) else { return None };
+    ledger.take_notice(who(&person))
+}
+
+fn who(person: &Person) -> Who<'_> {
+    Who::Person { name: person.name(), uid: person.uid(), is_virtual: person.home().is_none() }
+}
+
+fn notice_text(notice: &Notice) -> String {
+    let (codes, latest) = if notice.failures == 1 { ("code", "") } else { ("codes", "the latest ") };
+    format!("{} {codes} failed since your last login, {latest}on {}.", notice.failures, clock::utc(notice.latest))
+}
+
+fn delay(handle: &mut Handle, seconds: u64) {
+    if seconds > 0 {
+        handle.fail_delay(u32::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(u32::MAX));
+    }
 }
 
 /// The classic line, which fail2ban and log readers know from pam_unix, and one that says why.
@@ -159,9 +270,10 @@ unsafe fn arguments<'call>(argc: c_int, argv: *mut *const c_char) -> Vec<&'call 
 /// Where the last panic happened. The message is not kept: it could quote what must not be logged.
 static PANIC_PLACE: Mutex<String> = Mutex::new(String::new());
 
-/// Turns a panic into a denial. Without this it would abort the host, and the default hook would print to its stderr and
-/// read RUST_BACKTRACE from its environment. The hook is that of the standard library inside this module, nobody else's.
-fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> c_int {
+/// Runs `work`; `None` if it panicked. Without this a panic would abort the host, and the default hook would print to its
+/// stderr and read RUST_BACKTRACE from its environment. The hook is that of the standard library inside this module, nobody
+/// else's.
+fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> Option<c_int> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|panic| {
@@ -169,16 +281,22 @@ fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> c_in
             *PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
         }));
     });
-    catch_unwind(AssertUnwindSafe(|| work(handle))).unwrap_or_else(|_| {
-        let place = PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let fact = Fact::new("internal-error").with("at", place).or("please report this");
-        // Should that panic too, what remains is the denial.
-        let _ = catch_unwind(AssertUnwindSafe(|| {
-            log_denial(handle, b"", &fact);
-            handle.fail_delay(FAIL_DELAY);
-        }));
-        sys::PAM_AUTH_ERR
-    })
+    catch_unwind(AssertUnwindSafe(|| work(handle))).ok()
+}
+
+/// A panic is a denial.
+fn denied_by_panic(handle: &mut Handle) -> c_int {
+    // Should that panic too, what remains is the denial.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        log_denial(handle, b"", &internal_error());
+        delay(handle, FAIL_DELAY);
+    }));
+    sys::PAM_AUTH_ERR
+}
+
+fn internal_error() -> Fact {
+    let place = PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Fact::new("internal-error").with("at", place).or("please report this")
 }
 
 #[cfg(test)]
@@ -214,7 +332,8 @@ mod tests {
             // SAFETY: just made, and alive until pam_end.
             let mut handle = unsafe { Handle::new(pamh) }.unwrap();
             for _ in 0..3 {
-                assert_eq!(guarded(&mut handle, |_| panic!("the secret")), sys::PAM_AUTH_ERR);
+                assert_eq!(guarded(&mut handle, |_| panic!("the secret")), None);
+                assert_eq!(denied_by_panic(&mut handle), sys::PAM_AUTH_ERR);
             }
             assert!(PANIC_PLACE.lock().unwrap().contains("entry.rs:"));
             // SAFETY: as above.

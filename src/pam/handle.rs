@@ -48,6 +48,17 @@ impl Handle<'_> {
         unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
     }
 
+    /// A variable of the PAM environment, empty if it is not set. Not of the process's environment, which is the caller's.
+    pub(super) fn environment(&self, name: &CStr) -> Vec<u8> {
+        // SAFETY: valid handle and string.
+        let value = unsafe { sys::pam_getenv(self.raw.as_ptr(), name.as_ptr()) };
+        if value.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: a string that libpam keeps until the variable changes; copied at once.
+        unsafe { CStr::from_ptr(value) }.to_bytes().to_vec()
+    }
+
     fn item(&self, item: c_int) -> *const c_void {
         let mut value: *const c_void = null();
         // SAFETY: valid handle and place for the result.
@@ -72,25 +83,38 @@ impl Handle<'_> {
     }
 }
 
-impl Application for Handle<'_> {
-    fn ask(&mut self, prompt: &[u8], echo: bool) -> Result<Secret<Vec<u8>>, NoAnswer> {
-        let Ok(prompt) = CString::new(prompt) else { return Err(NoAnswer::Missing) };
+impl Handle<'_> {
+    /// Shows a line, if the application can.
+    pub(super) fn tell(&mut self, text: &str) {
+        if let Ok(text) = CString::new(text) {
+            let _ = self.converse(sys::PAM_TEXT_INFO, &text);
+        }
+    }
+
+    /// One message, and the answer to it if there is one. `Ok(Some(None))`: it is longer than any answer may be.
+    fn converse(&mut self, style: c_int, text: &CStr) -> Result<Option<Option<Secret<Vec<u8>>>>, NoAnswer> {
         // SAFETY: the item is NULL or a pam_conv that libpam keeps.
         let conversation = unsafe { self.item(sys::PAM_CONV).cast::<sys::PamConv>().as_ref() };
         let Some(&sys::PamConv { conv: Some(conv), appdata_ptr }) = conversation else { return Err(NoAnswer::Missing) };
-        let style = if echo { sys::PAM_PROMPT_ECHO_ON } else { sys::PAM_PROMPT_ECHO_OFF };
-        let message = sys::PamMessage { msg_style: style, msg: prompt.as_ptr() };
+        let message = sys::PamMessage { msg_style: style, msg: text.as_ptr() };
         let mut messages: *const sys::PamMessage = &raw const message;
         let mut response: *mut sys::PamResponse = null_mut();
         // SAFETY: one message, which lives across the call, and a place for the answer.
         let code = unsafe { conv(1, &raw mut messages, &raw mut response, appdata_ptr) };
         // SAFETY: by PAM's contract NULL, or one response that is ours now. Some applications leave one at a failure.
         let answer = unsafe { take_answer(response) };
-        match (code, answer) {
-            (sys::PAM_SUCCESS, Some(Some(answer))) => Ok(answer),
-            (sys::PAM_SUCCESS, Some(None)) => Err(NoAnswer::TooLong),
-            (sys::PAM_SUCCESS, None) => Err(NoAnswer::Missing),
-            (code, _) => Err(NoAnswer::Failed(code)),
+        if code == sys::PAM_SUCCESS { Ok(answer) } else { Err(NoAnswer::Failed(code)) }
+    }
+}
+
+impl Application for Handle<'_> {
+    fn ask(&mut self, prompt: &[u8], echo: bool) -> Result<Secret<Vec<u8>>, NoAnswer> {
+        let Ok(prompt) = CString::new(prompt) else { return Err(NoAnswer::Missing) };
+        let style = if echo { sys::PAM_PROMPT_ECHO_ON } else { sys::PAM_PROMPT_ECHO_OFF };
+        match self.converse(style, &prompt)? {
+            Some(Some(answer)) => Ok(answer),
+            Some(None) => Err(NoAnswer::TooLong),
+            None => Err(NoAnswer::Missing),
         }
     }
 
@@ -109,10 +133,6 @@ impl Application for Handle<'_> {
         let Ok(text) = CStr::from_bytes_with_nul(text.expose()) else { return false };
         // SAFETY: valid handle and string; libpam copies it.
         unsafe { sys::pam_set_item(self.raw.as_ptr(), sys::PAM_AUTHTOK, text.as_ptr().cast()) == sys::PAM_SUCCESS }
-    }
-
-    fn remote_host(&self) -> Vec<u8> {
-        self.text_item(sys::PAM_RHOST)
     }
 }
 

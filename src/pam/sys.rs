@@ -48,6 +48,8 @@ pub const PAM_AUTH_ERR: c_int = 7;
 /// As if this module were not in the stack.
 pub const PAM_IGNORE: c_int = 25;
 
+/// Name of the application's stack, as in /etc/pam.d.
+pub const PAM_SERVICE: c_int = 1;
 /// Terminal that the login comes from.
 pub const PAM_TTY: c_int = 3;
 /// Host that the login comes from.
@@ -63,6 +65,11 @@ pub const PAM_RUSER: c_int = 8;
 pub const PAM_PROMPT_ECHO_OFF: c_int = 1;
 /// Ask, showing what is typed.
 pub const PAM_PROMPT_ECHO_ON: c_int = 2;
+/// Show a text.
+pub const PAM_TEXT_INFO: c_int = 4;
+
+/// A flag of every call: show nothing.
+pub const PAM_SILENT: c_int = 0x8000;
 
 // By file name, as libpam0g-dev and its libpam.so may not be there.
 #[link(name = "libpam.so.0", kind = "dylib", modifiers = "+verbatim")]
@@ -73,6 +80,8 @@ unsafe extern "C" {
     pub fn pam_set_item(pamh: *mut PamHandle, item_type: c_int, item: *const c_void) -> c_int;
     /// pam_get_user(3).
     pub fn pam_get_user(pamh: *mut PamHandle, user: *mut *const c_char, prompt: *const c_char) -> c_int;
+    /// pam_getenv(3): a variable of the PAM environment, not of the process.
+    pub fn pam_getenv(pamh: *mut PamHandle, name: *const c_char) -> *const c_char;
     /// pam_fail_delay(3); microseconds.
     pub fn pam_fail_delay(pamh: *mut PamHandle, usec: c_uint) -> c_int;
     /// pam_syslog(3). Variadic: the format is always `%s`.
@@ -90,6 +99,9 @@ mod abi_check {
             (PAM_SUCCESS, pam_sys::PAM_SUCCESS as c_int),
             (PAM_AUTH_ERR, pam_sys::PAM_AUTH_ERR as c_int),
             (PAM_IGNORE, pam_sys::PAM_IGNORE as c_int),
+            (PAM_SERVICE, pam_sys::PAM_SERVICE as c_int),
+            (PAM_TEXT_INFO, pam_sys::PAM_TEXT_INFO as c_int),
+            (PAM_SILENT, pam_sys::PAM_SILENT as c_int),
             (PAM_TTY, pam_sys::PAM_TTY as c_int),
             (PAM_RHOST, pam_sys::PAM_RHOST as c_int),
             (PAM_CONV, pam_sys::PAM_CONV as c_int),
@@ -130,6 +142,7 @@ mod abi_check {
         same_signature!(pam_get_item: fn(Handle, c_int, *mut *const c_void) -> c_int);
         same_signature!(pam_set_item: fn(Handle, c_int, *const c_void) -> c_int);
         same_signature!(pam_get_user: fn(Handle, *mut *const c_char, *const c_char) -> c_int);
+        same_signature!(pam_getenv: fn(Handle, *const c_char) -> *const c_char);
         same_signature!(pam_fail_delay: fn(Handle, c_uint) -> c_int);
     }
 }

@@ -11,8 +11,8 @@ use crate::secret::Secret;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Steps per window when the file has no `WINDOW_SIZE`: one before, one after (RFC 6238 section 5.2 advises no more).
-const DEFAULT_WINDOW: u64 = 3;
+/// How many counters are tried when the file has no `WINDOW_SIZE`.
+const DEFAULT_LOOK_AHEAD: u64 = 3;
 /// Seconds per step when the file has no `STEP_SIZE` (RFC 6238 section 5.2).
 const DEFAULT_PERIOD: u64 = 30;
 
@@ -153,8 +153,8 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
     }
     match &record.device {
         Ok(Device::Totp(totp)) => {
-            if totp.window != Window::of_size(DEFAULT_WINDOW) {
-                option(format!("{WINDOW_SIZE} {}", totp.window.size()));
+            if let Some(window) = totp.window {
+                option(format!("{WINDOW_SIZE} {}", window.size()));
             }
             if totp.period != DEFAULT_PERIOD {
                 option(format!("{STEP_SIZE} {}", totp.period));
@@ -165,7 +165,7 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
             option("TOTP_AUTH".to_owned());
         }
         Ok(Device::Hotp(hotp)) => {
-            if hotp.look_ahead != DEFAULT_WINDOW {
+            if hotp.look_ahead != DEFAULT_LOOK_AHEAD {
                 option(format!("{WINDOW_SIZE} {}", hotp.look_ahead));
             }
             option(format!("{HOTP_COUNTER} {}", hotp.counter));
@@ -267,12 +267,13 @@ fn device(text: &[u8]) -> Result<Device, BadLine> {
     let algorithm = algorithm(text)?;
     let digits = bounded(text, DIGITS, &(6..=8), 6, "must be 6, 7 or 8")?;
     let digits = u8::try_from(digits).ok().and_then(Digits::new).unwrap_or(Digits::SIX);
-    let window = || bounded(text, WINDOW_SIZE, &WINDOW_SIZES, DEFAULT_WINDOW, "must be a number from 1 to 100");
+    let window = || bounded(text, WINDOW_SIZE, &WINDOW_SIZES, DEFAULT_LOOK_AHEAD, "must be a number from 1 to 100");
     if counter > 0 {
         return Ok(Device::Hotp(Hotp { algorithm, digits, look_ahead: window()?, counter }));
     }
     let period = bounded(text, STEP_SIZE, &STEP_SIZES, DEFAULT_PERIOD, "must be a number of seconds from 1 to 60")?;
-    let window = Window::of_size(window()?);
+    let size = window()?;
+    let window = find(text, WINDOW_SIZE).map(|_| Window::of_size(size));
     let skew = find(text, TIME_SKEW).map_or(0, |(_, value)| leading_number(value));
     Ok(Device::Totp(Totp { algorithm, digits, period, window, skew, drift: drift(text), used: used_steps(text) }))
 }
@@ -504,7 +505,7 @@ mod tests {
             "gezdgnbv gy3tqojq-GEZDGNBVGY3TQOJQ\r\n\" STEP_SIZE 60\r\n\" WINDOW_SIZE\t4 \n\" DISALLOW_REUSE 3 5 4\n\" TOTP_AUTH\n",
         );
         assert_eq!(totp.period, 60);
-        assert_eq!(totp.window, Window { behind: 1, ahead: 2 });
+        assert_eq!(totp.window, Some(Window { behind: 1, ahead: 2 }));
         assert_eq!(totp.mark(), Some(5));
         let document = document(&format!("{SECRET}\n\" RATE_LIMIT 3 30 100 101\n\" HOTP_COUNTER 7\n\" TOTP_AUTH\n"));
         let record = document.record();

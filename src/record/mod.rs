@@ -27,6 +27,20 @@ pub struct Record {
     pub logins: [Slot; SLOTS],
 }
 
+impl Record {
+    /// What a code is made from. It changes when somebody enrols anew. `None`: no code is right.
+    pub fn factors(&self) -> Option<Secret<Vec<u8>>> {
+        let (kind, algorithm, digits, period) = match self.device.as_ref().ok()? {
+            Device::Totp(totp) => ('t', totp.algorithm, totp.digits, totp.period),
+            Device::Hotp(hotp) => ('c', hotp.algorithm, hotp.digits, 0),
+            Device::None => return None,
+        };
+        let secret = self.secret.as_ref().ok()?.expose();
+        let rest = format!("{kind}{}/{}/{period}/", algorithm.name(), digits.get());
+        Some(Secret::new([rest.as_bytes(), secret].concat()))
+    }
+}
+
 /// How many hosts a record remembers (`LAST0` to `LAST9`).
 pub const SLOTS: usize = 10;
 
@@ -67,8 +81,8 @@ pub struct Totp {
     pub digits: Digits,
     /// Seconds a time step lasts, 1 to 60.
     pub period: u64,
-    /// Which steps around the present one are accepted.
-    pub window: Window,
+    /// Which steps around the present one are accepted. `None`: the record does not say.
+    pub window: Option<Window>,
     /// Steps that the device's clock is ahead of ours (behind, if negative): `TIME_SKEW`.
     pub skew: i64,
     /// Codes far off that were given lately: `RESETTING_TIME_SKEW`. At most three.
@@ -121,6 +135,11 @@ impl Window {
     /// The C module's reading of `WINDOW_SIZE n`: n steps in all, the odd one out lies in the future.
     pub const fn of_size(size: u64) -> Self {
         Self { behind: size.saturating_sub(1) / 2, ahead: size / 2 }
+    }
+
+    /// The part of it that lies in another one.
+    pub fn within(self, widest: Self) -> Self {
+        Self { behind: self.behind.min(widest.behind), ahead: self.ahead.min(widest.ahead) }
     }
 
     /// How many steps there are in all.

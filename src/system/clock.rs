@@ -1,9 +1,68 @@
-//! The wall clock.
+//! The clocks. Read through libc, so that a test can bend them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::mem::MaybeUninit;
 
-/// Seconds since 1970; a clock set before that reads 0. Read through libc, so that a test can bend it.
+/// One moment on two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds since 1970; a clock set before that reads 0. Somebody may set it at any time.
+    pub wall: u64,
+    /// Seconds since the machine was started, sleep included (CLOCK_BOOTTIME). Nobody can set it.
+    pub boot: u64,
+}
+
+/// The present moment.
+pub fn moment() -> Moment {
+    Moment { wall: now(), boot: read(libc::CLOCK_BOOTTIME) }
+}
+
+/// The wall clock: seconds since 1970.
 pub fn now() -> u64 {
-    #[allow(clippy::disallowed_methods)] // The one place.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    read(libc::CLOCK_REALTIME)
+}
+
+/// Whole seconds; 0 for what lies before 0, and for a clock that there is not.
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: a place for the time. Where the call fails it stays at zero.
+    let time = unsafe {
+        libc::clock_gettime(clock, time.as_mut_ptr());
+        time.assume_init()
+    };
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}
+
+/// A time in words, such as `2026-11-25 at 20:31 UTC`.
+pub fn utc(seconds: u64) -> String {
+    let (days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
+    // Years that begin in March put the leap day at their end; 719 468 days before 1970 a cycle of 400 years began.
+    let day = days.saturating_add(719_468);
+    let (cycle, of_cycle) = (day / 146_097, day % 146_097);
+    let without_leap_days =
+        of_cycle.saturating_add(of_cycle / 36_524).saturating_sub(of_cycle / 1_460).saturating_sub(of_cycle / 146_096);
+    let year = without_leap_days / 365;
+    let before = year.saturating_mul(365).saturating_add(year / 4).saturating_sub(year / 100);
+    let of_year = of_cycle.saturating_sub(before);
+    let month = of_year.saturating_mul(5).saturating_add(2) / 153;
+    let day = of_year.saturating_sub(month.saturating_mul(153).saturating_add(2) / 5).saturating_add(1);
+    let (month, next) = if month < 10 { (month.saturating_add(3), 0) } else { (month.saturating_sub(9), 1) };
+    let year = cycle.saturating_mul(400).saturating_add(year).saturating_add(next);
+    format!("{year:04}-{month:02}-{day:02} at {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_words_is_what_date_says() {
+        for seconds in
+            [0, 86_399, 951_782_400, 951_868_799, 1_795_651_200, 4_107_542_400, 4_107_628_800, 253_402_300_799]
+        {
+            let date =
+                std::process::Command::new("date").args(["-u", "-d", &format!("@{seconds}"), "+%F at %R UTC"]).output();
+            let date = String::from_utf8(date.unwrap().stdout).unwrap();
+            assert_eq!(utc(seconds), date.trim(), "{seconds}");
+        }
+    }
 }

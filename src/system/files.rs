@@ -169,39 +169,17 @@ pub fn belongs_to(directory: &OwnedFd, path: &Path, uid: u32) -> Result<bool, Fi
 /// # Errors
 /// [`FileError`].
 pub fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    let names: Vec<OsString> = names(path)?.into();
-    let (_, euid) = process_uids();
-    let check = |stat: &Stat, path: &Path| {
-        let mode = stat.st_mode & 0o7777;
-        if stat.st_uid != 0 && stat.st_uid != euid {
-            return Err(error_at(path, Problem::Owner(stat.st_uid, 0)));
-        }
-        if mode & 0o022 != 0 {
-            return Err(error_at(path, Problem::Writable(mode)));
-        }
-        Ok(())
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(error_at(path, if path.is_absolute() { Problem::NotAFile } else { Problem::Path }));
     };
-    let mut directory = openat(CWD, "/", PASSAGE, Mode::empty()).map_err(failed("open", path))?;
-    let mut so_far = PathBuf::from("/");
-    let Some((name, parents)) = names.split_last() else { return Err(error_at(path, Problem::NotAFile)) };
-    for parent in parents {
-        check(&fstat(&directory).map_err(failed("stat", &so_far))?, &so_far)?;
-        so_far.push(parent);
-        directory = match openat(&directory, parent, PASSAGE, Mode::empty()) {
-            Ok(next) => next,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(_) if is_link(&directory, parent) => return Err(error_at(&so_far, Problem::Link)),
-            Err(error) => return Err(error_at(&so_far, Problem::Failed("open", error))),
-        };
-    }
-    check(&fstat(&directory).map_err(failed("stat", &so_far))?, &so_far)?;
-    let place = Place { directory, name: name.clone(), path: path.to_owned() };
+    let Some(directory) = walk_trusted(path, parent, false)? else { return Ok(None) };
+    let place = Place { directory, name: name.to_owned(), path: path.to_owned() };
     let seen = match place.open() {
         Ok(seen) => seen,
         Err(error) if error.is_missing() => return Ok(None),
         Err(error) => return Err(error),
     };
-    check(&seen.stat, path)?;
+    check_trusted(&seen.stat, path, false)?;
     let mut text = Vec::new();
     let size = seen.stat.st_size.cast_unsigned();
     (&seen.file).take(MAX_SIZE).read_to_end(&mut text).map_err(|error| place.io("read", &error))?;
@@ -210,6 +188,69 @@ pub fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         Ok(size) if size == text.len() => Ok(Some(text)),
         _ => Err(error_at(path, Problem::Size(size))),
     }
+}
+
+/// Puts a file of root's, 0644, in the place of whatever has the name: everybody may read it, as programs that are not
+/// root's have to. The directories above it are checked as [`read_trusted`] does.
+///
+/// # Errors
+/// [`FileError`]; with [`Problem::NotSynced`] the new file is in place.
+pub fn install(path: &Path, text: &[u8]) -> Result<(), FileError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(error_at(path, Problem::Path));
+    };
+    let directory =
+        walk_trusted(path, parent, false)?.ok_or_else(|| error_at(parent, Problem::Failed("open", Errno::NOENT)))?;
+    // Once more, to have something that can be synced.
+    let directory = openat(&directory, ".", OFlags::RDONLY | DIRECTORY, Mode::empty()).map_err(failed("open", path))?;
+    let place = Place { directory, name: name.to_owned(), path: path.to_owned() };
+    let text = Secret::new(text.to_vec());
+    let temporary = place.write_temporary(&place.random_suffix()?, &text, 0o644, None)?;
+    renameat(&place.directory, &temporary.name, &place.directory, &place.name).map_err(failed("rename", path))?;
+    temporary.forget();
+    place.sync()
+}
+
+/// Opens a directory above which every directory belongs to root (or to the user of this process) and can be written to by
+/// nobody else, unless it is sticky as /tmp is: there too what is root's stays root's. No link is followed. `Ok(None)`:
+/// there is no such directory.
+///
+/// # Errors
+/// [`FileError`].
+pub fn open_trusted_directory(path: &Path) -> Result<Option<OwnedFd>, FileError> {
+    walk_trusted(path, path, true)
+}
+
+/// Walks down to `directory`; `path` is what the caller wants there, for messages.
+fn walk_trusted(path: &Path, directory: &Path, sticky: bool) -> Result<Option<OwnedFd>, FileError> {
+    // A path that goes back, or is not absolute, is refused for what it is.
+    names(path)?;
+    let mut rest = names(directory)?;
+    let mut open = openat(CWD, "/", PASSAGE, Mode::empty()).map_err(failed("open", path))?;
+    let mut so_far = PathBuf::from("/");
+    while let Some(name) = rest.pop_front() {
+        check_trusted(&fstat(&open).map_err(failed("stat", &so_far))?, &so_far, sticky)?;
+        so_far.push(&name);
+        open = match openat(&open, &name, PASSAGE, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(_) if is_link(&open, &name) => return Err(error_at(&so_far, Problem::Link)),
+            Err(error) => return Err(error_at(&so_far, Problem::Failed("open", error))),
+        };
+    }
+    check_trusted(&fstat(&open).map_err(failed("stat", &so_far))?, &so_far, sticky)?;
+    Ok(Some(open))
+}
+
+fn check_trusted(stat: &Stat, path: &Path, sticky: bool) -> Result<(), FileError> {
+    let mode = stat.st_mode & 0o7777;
+    if stat.st_uid != 0 && stat.st_uid != process_uids().1 {
+        return Err(error_at(path, Problem::Owner(stat.st_uid, 0)));
+    }
+    if mode & 0o022 != 0 && !(sticky && mode & 0o1000 != 0) {
+        return Err(error_at(path, Problem::Writable(mode)));
+    }
+    Ok(())
 }
 
 /// Where the link `name` leads; `None` if it is no link.

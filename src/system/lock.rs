@@ -1,8 +1,11 @@
 //! Waiting for a lock, but not for ever.
 
-use super::{Errno, run};
+use super::Errno;
+use super::files::Problem;
+use super::private::{Directory, RUN};
 use rustix::fs::{FlockOperation, flock};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a wait lasts before the next look: from this …
@@ -96,7 +99,11 @@ impl Patience {
 /// # Errors
 /// [`NoLock::Busy`], or [`NoLock::Failed`] where the lock file cannot be had or is not root's alone.
 pub fn exclusive_on_host(name: &str, patience: &mut Patience) -> Result<HostLock, NoLock> {
-    let file = run::lock_file(name).map_err(NoLock::Failed)?;
+    let directory = Directory::make(Path::new(RUN)).map_err(|error| match error.problem {
+        Problem::Failed(_, errno) => NoLock::Failed(errno),
+        _ => NoLock::Failed(Errno::PERM),
+    })?;
+    let file = directory.lock_file(name).map_err(NoLock::Failed)?;
     exclusive(&file, patience)?;
     Ok(HostLock(file))
 }

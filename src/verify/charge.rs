@@ -4,7 +4,7 @@
 //! what a right code changes, then whoever can make that one commit fail (by a limit on file sizes, a disk with room for
 //! one block, a signal at the right moment) could guess for nothing, and see from the failure whether the guess was right.
 
-use super::{Decision, Denial, Earlier, Judgement, Rules, Try, candidates, digits, grace, judge, successor};
+use super::{Decision, Denial, Earlier, Judgement, Rules, Try, Verdict, candidates, digits, grace, judge, successor};
 use crate::record::{Device, Hotp, RateLimit, Record};
 
 /// What has to happen before an answer is judged.
@@ -40,12 +40,25 @@ pub(super) struct Counters {
     pub(super) moved: bool,
 }
 
+impl Charge<'_> {
+    /// The verdict, where nothing has to be stored for it: a denial that leaves no trace in the record. `None`: it needs the
+    /// store, and the record has to be locked first.
+    pub fn without_storing(self) -> Option<Verdict> {
+        let decision = match self {
+            Self::Refused(decision) => decision,
+            Self::Due(Due { charged, is_free: true }) => charged.decide(),
+            Self::Due(_) => return None,
+        };
+        decision.without_storing()
+    }
+}
+
 /// Puts a price on an answer at one moment (`now`: seconds since 1970): a try of the record's budget, and for a counter
 /// the counter that a wrong code takes with it.
 ///
 /// An answer that cannot be a code of this record costs nothing: it is no guess, and anybody can cause it.
 pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64) -> Charge<'a> {
-    let codes = candidates(record, attempt.answer);
+    let codes = candidates(record, rules, attempt.answer);
     if !rules.google && codes.is_empty() {
         return Charge::Refused(Decision::deny(Denial::NotACode, None));
     }

@@ -42,6 +42,14 @@ impl Decision {
         Self { verdict: Verdict::Denied(denial), next }
     }
 
+    /// Gives out a denial for which nothing has to be stored.
+    pub(super) fn without_storing(self) -> Option<Verdict> {
+        match (self.next, self.verdict) {
+            (None, denied @ Verdict::Denied(_)) => Some(denied),
+            _ => None,
+        }
+    }
+
     /// Stores the next record, if there is one, and gives out the verdict.
     ///
     /// # Errors
@@ -138,6 +146,8 @@ pub enum Denial {
     NoDevice,
     /// There is no secret to compare with.
     BadSecret,
+    /// The secret has fewer bits than `min_secret_bits`.
+    WeakSecret,
     /// An option cannot be read.
     BadOption(BadLine),
 }
@@ -162,6 +172,7 @@ impl Denial {
             Self::NoDevice => Fact::new("no-device")
                 .or("the secret file has neither a TOTP_AUTH nor a HOTP_COUNTER line: only scratch codes work"),
             Self::BadSecret => BadSecret.fact(),
+            Self::WeakSecret => Fact::new("weak-secret").or("min_secret_bits asks for a longer one; enrol again"),
             Self::BadOption(bad) => bad.fact(),
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
     totp.drift.clear();
     totp.skew = average;
     if !rules.google {
-        totp.used = Ok(Some(with_step(&used, absolute, totp.window.size())));
+        totp.used = Ok(Some(with_step(&used, absolute, rules.window(totp).size())));
     }
     Judgement::Accepted(Factor::Totp { ahead: skew >= 0, steps: skew.unsigned_abs() }, code.len())
 }

@@ -10,7 +10,7 @@ pub use decision::{Decision, Denial, Factor, Verdict};
 pub use grace::{has_grace, is_throttled};
 
 use crate::otp::{Answer, Code, Generator};
-use crate::record::{Device, Hotp, Record, Totp};
+use crate::record::{Device, Hotp, Record, Totp, Window};
 use crate::secret::Secret;
 use charge::Counters;
 use constant_time_eq::constant_time_eq_n;
@@ -35,11 +35,47 @@ pub struct Rules<'a> {
     pub increment_hotp: bool,
     /// The host to remember for the grace period.
     pub remember: Option<&'a str>,
+    /// The window of a record that does not say.
+    pub window: Window,
+    /// What lies outside of it is in no record's window.
+    pub widest_window: Option<Window>,
+    /// The farthest that a record's look-ahead can go.
+    pub max_look_ahead: Option<u64>,
+    /// Shorter secrets deny.
+    pub min_secret_bits: u64,
+    /// Off: scratch codes are no codes.
+    pub allow_scratch_codes: bool,
+}
+
+impl Rules<'_> {
+    /// The steps that a device's codes may be of.
+    fn window(&self, totp: &Totp) -> Window {
+        let window = totp.window.unwrap_or(self.window);
+        self.widest_window.map_or(window, |widest| window.within(widest))
+    }
+
+    fn look_ahead(&self, hotp: &Hotp) -> u64 {
+        self.max_look_ahead.map_or(hotp.look_ahead, |max| hotp.look_ahead.min(max))
+    }
+
+    fn is_too_short(&self, secret: &Secret<Vec<u8>>) -> bool {
+        (secret.expose().len() as u64).saturating_mul(8) < self.min_secret_bits
+    }
 }
 
 impl Default for Rules<'_> {
     fn default() -> Self {
-        Self { google: false, skew_adjustment: false, increment_hotp: true, remember: None }
+        Self {
+            google: false,
+            skew_adjustment: false,
+            increment_hotp: true,
+            remember: None,
+            window: Window { behind: 1, ahead: 1 },
+            widest_window: None,
+            max_look_ahead: None,
+            min_secret_bits: 0,
+            allow_scratch_codes: true,
+        }
     }
 }
 
@@ -96,9 +132,9 @@ fn digits(record: &Record) -> usize {
 }
 
 /// What in an answer could be a code of this record: a code of the device, a scratch code, or both.
-fn candidates(record: &Record, answer: Option<&Answer>) -> Vec<Code> {
+fn candidates(record: &Record, rules: &Rules, answer: Option<&Answer>) -> Vec<Code> {
     let of_device = digits(record);
-    let scratch = (of_device != SCRATCH_DIGITS).then_some(SCRATCH_DIGITS);
+    let scratch = (rules.allow_scratch_codes && of_device != SCRATCH_DIGITS).then_some(SCRATCH_DIGITS);
     let lengths = [Some(of_device), scratch].into_iter().flatten();
     lengths.filter_map(|digits| answer?.code(digits)).collect()
 }
@@ -108,7 +144,7 @@ fn candidates(record: &Record, answer: Option<&Answer>) -> Vec<Code> {
 /// simply wrong ends the search.
 fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters: Counters, now: u64) -> Judgement {
     let mut verdict = Denial::NotACode;
-    for code in candidates(next, answer) {
+    for code in candidates(next, rules, answer) {
         match judge_candidate(next, rules, &code, counters.from, now) {
             Judgement::Denied { denial: Denial::WrongCode { .. }, .. } => {
                 verdict = Denial::WrongCode { moved_from: counters.moved.then_some(counters.from) };
@@ -122,12 +158,15 @@ fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters: Co
 
 fn judge_candidate(next: &mut Record, rules: &Rules, code: &Code, counters_from: u64, now: u64) -> Judgement {
     let Ok(secret) = next.secret.clone() else { return Denial::BadSecret.into() };
+    if rules.is_too_short(&secret) {
+        return Denial::WeakSecret.into();
+    }
     if let Some(factor) = spend_scratch_code(next, rules, code) {
         return Judgement::Accepted(factor, code.len());
     }
     match &mut next.device {
         Ok(Device::Totp(totp)) => judge_totp(totp, rules, &secret, code, now),
-        Ok(Device::Hotp(hotp)) => judge_hotp(hotp, &secret, code, counters_from),
+        Ok(Device::Hotp(hotp)) => judge_hotp(hotp, rules, &secret, code, counters_from),
         Ok(Device::None) => Denial::NoDevice.into(),
         Err(bad) => Denial::BadOption(bad.clone()).into(),
     }
@@ -135,7 +174,7 @@ fn judge_candidate(next: &mut Record, rules: &Rules, code: &Code, counters_from:
 
 /// Takes the code out of the record if it is one of its scratch codes. All of them are compared.
 fn spend_scratch_code(next: &mut Record, rules: &Rules, code: &Code) -> Option<Factor> {
-    if code.len() != SCRATCH_DIGITS {
+    if code.len() != SCRATCH_DIGITS || !rules.allow_scratch_codes {
         return None;
     }
     let typed: u32 = code.expose().parse().ok()?;
@@ -168,8 +207,9 @@ fn judge_totp(totp: &mut Totp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &C
     let used = totp.used.clone().ok().flatten().unwrap_or_default();
     let generator = Generator::new(secret, totp.algorithm, totp.digits);
     let step = clock.saturating_add_signed(totp.skew);
-    let last = step.saturating_add(totp.window.ahead);
-    let matched = window_match(totp, rules, &generator, code, step);
+    let window = rules.window(totp);
+    let last = step.saturating_add(window.ahead);
+    let matched = window_match(window, rules, &generator, code, step);
     if !rules.google
         && let Some(mark) = totp.mark().filter(|&mark| mark > last)
     {
@@ -186,7 +226,7 @@ fn judge_totp(totp: &mut Totp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &C
         (Some(matched), None) => {
             // The C module remembers only where the file asks it to.
             if !rules.google || totp.used != Ok(None) {
-                totp.used = Ok(Some(with_step(&used, matched, totp.window.size())));
+                totp.used = Ok(Some(with_step(&used, matched, window.size())));
             }
             Judgement::Accepted(Factor::Totp { ahead: matched >= step, steps: matched.abs_diff(step) }, code.len())
         }
@@ -204,19 +244,19 @@ fn with_step(used: &[u64], step: u64, window: u64) -> Vec<u64> {
 ///
 /// Of several the highest counts: a lower one would leave the same digits valid a second time. (The C module takes the
 /// lowest.)
-fn window_match(totp: &Totp, rules: &Rules, generator: &Generator, code: &Code, step: u64) -> Option<u64> {
-    let steps = step.saturating_sub(totp.window.behind)..=step.saturating_add(totp.window.ahead);
+fn window_match(window: Window, rules: &Rules, generator: &Generator, code: &Code, step: u64) -> Option<u64> {
+    let steps = step.saturating_sub(window.behind)..=step.saturating_add(window.ahead);
     let (lowest, highest) = matches(generator, code, steps)?;
     Some(if rules.google { lowest } else { highest })
 }
 
 /// RFC 4226 section 7.2 and 7.4: the look-ahead, and a counter that only ever moves forward. The record's own counter has
 /// been moved already, for the case that the code is wrong.
-fn judge_hotp(hotp: &mut Hotp, secret: &Secret<Vec<u8>>, code: &Code, counters_from: u64) -> Judgement {
+fn judge_hotp(hotp: &mut Hotp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &Code, counters_from: u64) -> Judgement {
     if code.len() != usize::from(hotp.digits.get()) {
         return WRONG.into();
     }
-    let last = counters_from.saturating_add(hotp.look_ahead.saturating_sub(1));
+    let last = counters_from.saturating_add(rules.look_ahead(hotp).saturating_sub(1));
     let generator = Generator::new(secret, hotp.algorithm, hotp.digits);
     let Some((_, matched)) = matches(&generator, code, counters_from..=last) else { return WRONG.into() };
     let Some(next) = successor(matched) else { return Denial::CounterExhausted.into() };

@@ -23,7 +23,14 @@ memory) mount -t tmpfs -o mode=0755 tmpfs /home ;;
     ;;
 esac
 
-for directory in /run /var/log /var/mail /var/lib/sudo /var/lib/pam_totp; do
+# The same /var/lib, but for ours, which is not there yet.
+mkdir "$root/lib" "$root/host-lib"
+mount --bind /var/lib "$root/host-lib"
+ln -s "$root"/host-lib/* "$root/lib"
+rm -f "$root/lib/pam_totp"
+mount --bind "$root/lib" /var/lib
+
+for directory in /run /var/log /var/mail /var/lib/sudo; do
     [ -d "$directory" ] && mount -t tmpfs -o mode=0755 tmpfs "$directory"
 done
 mkdir -p /run/sshd /run/lock

@@ -1,12 +1,12 @@
 //! `pam-totp enrol`.
 
-use crate::choices::{Arguments, Choices};
+use crate::choices::{Arguments, Choices, WINDOW};
 use crate::qr;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::identity::{Person, Unidentified};
-use pam_totp::options;
 use pam_totp::otp::{Algorithm, Answer, Digits, Form, Moving, OtpauthUri, base32};
+use pam_totp::policy;
 use pam_totp::record::{Device, Hotp, RateLimit, Record, Slot, Totp, Window, google};
 use pam_totp::secret::Secret;
 use pam_totp::store::home::HomeStore;
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
     let person = person(arguments.user.as_deref())?;
     let file = arguments.secret.as_ref().map(std::path::absolute).transpose()?;
     let store = HomeStore {
-        secret: file.as_ref().map_or(options::SECRET.as_bytes(), |file| file.as_os_str().as_bytes()),
+        secret: file.as_ref().map_or(policy::SECRET.as_bytes(), |file| file.as_os_str().as_bytes()),
         ..HomeStore::default()
     };
     let path = store.path(&person).map_err(by_fact)?;
@@ -112,7 +112,7 @@ impl Enrolment<'_> {
                 algorithm,
                 digits,
                 period: self.period(),
-                window: Window::of_size(choices.window),
+                window: (choices.window != WINDOW).then(|| Window::of_size(choices.window)),
                 skew: 0,
                 drift: Vec::new(),
                 used: Ok(choices.disallow_reuse.then(Vec::new)),

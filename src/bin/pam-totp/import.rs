@@ -199,7 +199,7 @@ impl Imported {
                 let window = Window::of_size(WINDOW);
                 let step = clock::now().checked_div(period).context("a time step of no time")?;
                 let used = Ok(Some(vec![step.saturating_add(window.ahead)]));
-                Device::Totp(Totp { algorithm, digits, period, window, skew: 0, drift: Vec::new(), used })
+                Device::Totp(Totp { algorithm, digits, period, window: None, skew: 0, drift: Vec::new(), used })
             }
             // The file's counters begin at 1.
             Moving::Counter { next } => {

@@ -1,24 +1,27 @@
-//! `pam-totp`: enrols people, or takes their secrets over, for the module `pam_totp.so`.
+//! `pam-totp`: enrols people and takes their secrets over for the module `pam_totp.so`, checks its policy, shows its ledger.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 #![allow(clippy::disallowed_methods)] // A program that a person starts may look at its environment.
 
+mod check;
 mod choices;
 mod enrol;
 mod import;
 mod qr;
+mod stacks;
+mod throttle;
 
 use anyhow::{Result, anyhow};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use pam_totp::policy::Policy;
+use pam_totp::policy::Document;
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// One-time codes for sshd, sudo, su and login: enrolment.
+/// One-time codes for sshd, sudo, su and login: enrolment, policy, throttling.
 #[derive(Parser)]
 #[command(name = "pam-totp", version, about, max_term_width = 100)]
 struct Arguments {
@@ -33,6 +36,10 @@ enum Command {
     Enrol(choices::Arguments),
     /// Take secrets over from pam_oath's users file, or from otpauth URIs
     Import(import::Arguments),
+    /// Say what is wrong with a policy file, or what it means at each service
+    Check(check::Arguments),
+    /// Show, or forget, whose codes failed
+    Throttle(throttle::Arguments),
 }
 
 /// Make a secret, show it as a QR code, ask a few questions, and store it in ~/.google_authenticator.
@@ -58,6 +65,8 @@ fn main() -> ExitCode {
         match Arguments::parse().command {
             Command::Enrol(arguments) => with_policy(&arguments.conf, || enrol::run(&arguments, false)),
             Command::Import(arguments) => with_policy(&arguments.conf, || import::run(&arguments)),
+            Command::Check(arguments) => check::run(&arguments),
+            Command::Throttle(arguments) => throttle::run(&arguments),
         }
     };
     match result {
@@ -71,7 +80,7 @@ fn main() -> ExitCode {
 
 /// Nobody can log in while there is something wrong with the policy file: better said now than then.
 fn with_policy(conf: &Option<PathBuf>, run: impl FnOnce() -> Result<()>) -> Result<()> {
-    Policy::load(conf.as_ref().map(|path| path.as_os_str().as_bytes())).map_err(|fact| anyhow!("{fact}"))?;
+    Document::load(conf.as_ref().map(|path| path.as_os_str().as_bytes())).map_err(|fact| anyhow!("{fact}"))?;
     run()
 }
 

@@ -7,9 +7,11 @@
 use super::file_key;
 use crate::identity::Person;
 use crate::secret::Secret;
+use crate::system::Errno;
+use crate::system::files::{FileError, Problem};
 use crate::system::ids::as_user;
 use crate::system::passwd::process_uids;
-use crate::system::{Errno, run};
+use crate::system::private::{Directory, RUN};
 use std::path::Path;
 
 /// Where the changes to a file are kept.
@@ -28,7 +30,11 @@ impl Changes {
         if process_uids().1 != 0 {
             return Ok(None);
         }
-        let Some(kept) = as_root(|| run::read(&self.name))? else { return Ok(None) };
+        let kept = as_root(|| match Directory::open(Path::new(RUN)).map_err(errno)? {
+            Some(directory) => directory.read(&self.name),
+            None => Ok(None),
+        })?;
+        let Some(kept) = kept else { return Ok(None) };
         let header = header(base);
         let text =
             kept.expose().strip_prefix(header.as_slice()).and_then(|rest| rest.strip_prefix(base.expose().as_slice()));
@@ -39,7 +45,9 @@ impl Changes {
     pub(super) fn keep(&self, base: &Secret<Vec<u8>>, text: &Secret<Vec<u8>>) -> Result<(), Errno> {
         let parts = [header(base).as_slice(), base.expose(), text.expose()].concat();
         let parts = Secret::new(parts);
-        as_root(|| run::write(&self.name, &parts))
+        // The caller holds the file's lock.
+        let temporary = format!("{}.new", self.name);
+        as_root(|| Directory::make(Path::new(RUN)).map_err(errno)?.write(&self.name, &temporary, parts.expose()))
     }
 
     /// The file itself has been written.
@@ -47,7 +55,9 @@ impl Changes {
         if process_uids().1 != 0 {
             return Ok(());
         }
-        as_root(|| run::remove(&self.name))
+        as_root(|| {
+            Directory::open(Path::new(RUN)).map_err(errno)?.map_or(Ok(()), |directory| directory.remove(&self.name))
+        })
     }
 }
 
@@ -59,4 +69,12 @@ fn header(base: &Secret<Vec<u8>>) -> Vec<u8> {
 /// Nobody but a process of root's can keep anything under /run.
 fn as_root<T>(work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     as_user(0, 0, work)?
+}
+
+/// What the kernel said; EPERM where the directory is not root's alone.
+fn errno(error: FileError) -> Errno {
+    match error.problem {
+        Problem::Failed(_, errno) => errno,
+        _ => Errno::PERM,
+    }
 }

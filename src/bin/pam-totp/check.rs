@@ -1,0 +1,176 @@
+//! `pam-totp check`.
+
+use crate::stacks::{self, Stack};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use pam_totp::options::Options;
+use pam_totp::policy::odds::{Odds, odds};
+use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, explain};
+use pam_totp::system::groups;
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The policy file (default: the one that is in force)
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The policy file that is in force (default: /etc/security/pam_totp.toml)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conf: Option<PathBuf>,
+    /// Show what holds at this service alone (default: at all services that load the module, and all with a table)
+    #[arg(long, value_name = "NAME")]
+    service: Vec<String>,
+    /// Put FILE in force if it is right: by rename, so that no login ever sees half of it
+    #[arg(long, requires = "file")]
+    install: bool,
+}
+
+/// Says what is wrong with a policy, or what it means.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let in_force = arguments.conf.clone().unwrap_or_else(|| policy::PATH.into());
+    let document = match &arguments.file {
+        Some(file) => {
+            let text = fs::read(file).with_context(|| file.display().to_string())?;
+            let document = Document::parse(text.clone()).map_err(|bad| anyhow!("{}:{bad}", file.display()))?;
+            if arguments.install {
+                Document::install(&text, &in_force).map_err(|fact| anyhow!("{fact}"))?;
+            }
+            document
+        }
+        None => {
+            let conf = arguments.conf.as_ref().map(|path| path.as_os_str().as_bytes());
+            // In the words of the file's reader first, with its place in the way that editors understand.
+            if let Ok(text) = fs::read(&in_force) {
+                Document::parse(text).map_err(|bad| anyhow!("{}:{bad}", in_force.display()))?;
+            }
+            Document::load(conf).map_err(|fact| anyhow!("{fact}"))?
+        }
+    };
+    let path = arguments.file.as_ref().filter(|_| !arguments.install).unwrap_or(&in_force);
+    print!("{}", report(&document, path, &arguments.service)?);
+    Ok(())
+}
+
+fn report(document: &Document, path: &Path, wanted: &[String]) -> Result<String> {
+    let stacks = stacks::loading_us(Path::new("/etc/pam.d"));
+    let mut services: Vec<&str> = match wanted {
+        [] => stacks.iter().map(|stack| stack.service.as_str()).chain(document.services()).collect(),
+        wanted => wanted.iter().map(String::as_str).collect(),
+    };
+    services.sort_unstable();
+    services.dedup();
+    if services.is_empty() {
+        // Nothing loads us yet: what holds anywhere.
+        services.push("other");
+    }
+    let mut out = String::new();
+    let there = if path.exists() { "no error" } else { "not there: defaults" };
+    writeln!(out, "{}: {there}", path.display())?;
+    for service in services {
+        let stack = stacks.iter().find(|stack| stack.service == service);
+        writeln!(out, "\n{}", describe(document, path, service, stack)?)?;
+    }
+    let fallen: Vec<_> = stacks.iter().filter(|stack| !document.has_table(&stack.service)).collect();
+    if !fallen.is_empty() {
+        let names: Vec<_> = fallen.iter().map(|stack| format!("{} ({})", stack.service, stack.place())).collect();
+        writeln!(out, "\nWithout a table of their own, so that [defaults] holds: {}", names.join(", "))?;
+    }
+    Ok(out)
+}
+
+/// What holds at one service, where each value comes from, and what that leaves to a guesser.
+fn describe(document: &Document, path: &Path, service: &str, stack: Option<&Stack>) -> Result<String> {
+    let arguments: Vec<&[u8]> =
+        stack.into_iter().flat_map(|stack| &stack.arguments).map(|word| word.as_bytes()).collect();
+    let place = stack.map_or_else(|| "no file in /etc/pam.d loads the module".to_owned(), Stack::place);
+    let options = Options::parse(arguments).map_err(|bad| anyhow!("{place}: {}", bad.fact()))?;
+    if let Some(conf) = options.conf.as_ref().filter(|conf| conf.as_slice() != path.as_os_str().as_bytes()) {
+        return Ok(format!("{service} ({place}): has a policy file of its own, {}", String::from_utf8_lossy(conf)));
+    }
+    let policy = Policy::new(service, &options, document);
+    let lines = explain(&policy);
+    let mut out = format!("{service} ({place})\n");
+    let width = |part: fn(&Line) -> usize| lines.iter().map(part).max().unwrap_or(0);
+    let (keys, values) = (width(|line| line.key.len()), width(|line| line.value.chars().count()).min(44));
+    for Line { key, value, origin } in &lines {
+        let origin = match origin {
+            Origin::Default => "default".to_owned(),
+            Origin::Line(line) => format!("line {line}"),
+            Origin::Argument => "argument".to_owned(),
+        };
+        writeln!(out, "  {key:keys$}  {value:values$}  {origin}")?;
+    }
+    for note in notes(&policy) {
+        writeln!(out, "  note: {note}")?;
+    }
+    write!(out, "{}", guessing(&policy))?;
+    Ok(out)
+}
+
+/// What is allowed, and worth a second thought.
+fn notes(policy: &Policy) -> Vec<String> {
+    let now = pam_totp::system::clock::now();
+    let mut notes = Vec::new();
+    if policy.enrolment.value == Enrolment::Optional {
+        notes.push("whoever has no device gets in without a code, for ever: `enrol_by` sets an end".to_owned());
+    }
+    if let Enrolment::OptionalUntil(end) = policy.enrolment.value
+        && now >= end.over
+    {
+        notes.push(format!("enrol_by {end} is over: enrolment is required"));
+    }
+    for exemption in policy.exemptions.iter().filter(|exemption| now >= exemption.until.over) {
+        notes.push(format!("the exemption until {} is over, and void", exemption.until));
+    }
+    for group in policy.require.iter().flat_map(|require| require.groups()) {
+        if groups::is_member(b"", u32::MAX, group) == Ok(None) {
+            notes.push(format!("there is no group `{group}`: until there is, everybody needs a code"));
+        }
+    }
+    if policy.google.value {
+        notes.push("compat.google: works like google-authenticator-libpam where that is weaker".to_owned());
+    }
+    notes
+}
+
+/// The arithmetic, in words.
+fn guessing(policy: &Policy) -> String {
+    let [usual, widest] = odds(policy);
+    let mut text = format!("  guessing: {}\n", sentence(&usual));
+    if widest.live > usual.live {
+        let bound = if policy.widest_window().is_some() { "" } else { "; max_window bounds that" };
+        text += &format!("  with the widest WINDOW_SIZE of a person's own file: {}{bound}\n", sentence(&widest));
+    }
+    text
+}
+
+fn sentence(odds: &Odds) -> String {
+    let Odds { live, guesses_a_day, a_day, a_year } = odds;
+    match guesses_a_day {
+        Some(guesses) => format!(
+            "{live} live codes of 1000000 a device, {guesses} guesses a day: right once in a day with {:.4} %, in a year with \
+             {:.2} %, times the devices",
+            a_day * 100.0,
+            a_year * 100.0
+        ),
+        None => format!("{live} live codes of 1000000 a device, and no limit: right sooner or later"),
+    }
+}
+
+/// Whether somebody may put a policy in force.
+pub(crate) fn ensure_root(what: &str) -> Result<()> {
+    let (_, euid) = pam_totp::system::passwd::process_uids();
+    ensure!(euid == 0, "only root can {what}");
+    Ok(())
+}
+
+/// The policy of this host, for a program that is not asked at a service.
+pub(crate) fn host_policy(conf: Option<&PathBuf>) -> Result<Policy> {
+    let conf = conf.map(|path| path.as_os_str().as_bytes());
+    match Document::load(conf) {
+        Ok(document) => Ok(Policy::new("", &Options::default(), &document)),
+        Err(fact) => bail!("{fact}"),
+    }
+}

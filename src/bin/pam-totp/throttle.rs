@@ -1,0 +1,145 @@
+//! `pam-totp throttle`.
+
+use crate::check::{ensure_root, host_policy};
+use anyhow::{Result, anyhow, ensure};
+use pam_totp::fact::Escaped;
+use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE};
+use pam_totp::policy::Policy;
+use pam_totp::policy::throttle::Trigger;
+use pam_totp::policy::values::Span;
+use pam_totp::source::Source;
+use pam_totp::system::clock;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Show whose codes failed, how often, and who is blocked
+    List {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+        /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+        #[arg(long, value_name = "FILE")]
+        conf: Option<PathBuf>,
+    },
+    /// Forget failures
+    Unlock(Unlock),
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = true, id = "what")]
+struct Unlock {
+    /// All failures of this person, those that disabled the device included
+    #[arg(long, value_name = "USER", group = "what")]
+    user: Option<String>,
+    /// All failures from this source, named as `list` names it: an address, a host or uid:N
+    #[arg(long, value_name = "HOST", group = "what")]
+    host: Option<String>,
+    /// The latest time that the clock ever showed: after the clock was ahead, what ends at a date is over without this
+    #[arg(long, group = "what")]
+    clock: bool,
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE", group = "where")]
+    conf: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.command {
+        Command::List { json, conf } => list(&host_policy(conf.as_ref())?, *json),
+        Command::Unlock(unlock) => self::unlock(&host_policy(unlock.conf.as_ref())?, unlock),
+    }
+}
+
+fn list(policy: &Policy, json: bool) -> Result<()> {
+    ensure_root("read the ledger")?;
+    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
+    let rows = opened.ledger.list(policy.throttle.as_ref());
+    if json {
+        let rows: Vec<_> = rows.iter().map(|row| object(policy, row)).collect();
+        println!("{}", serde_json::Value::from(rows));
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("No failures.");
+        return Ok(());
+    }
+    println!("{:32}  {:9}  {:>8}  {:>10}  state", "name", "counted", "failures", "latest");
+    for row in &rows {
+        let latest = row.ages.first().map(|age| format!("{} ago", Span(*age))).unwrap_or_default();
+        let state = match blocked(policy, row) {
+            None => String::new(),
+            Some(None) => "disabled".to_owned(),
+            Some(Some(seconds)) => format!("blocked for {}", Span(seconds)),
+        };
+        println!("{:32}  {:9}  {:>8}  {latest:>10}  {state}", name(row), row.kind.name(), row.failures);
+    }
+    Ok(())
+}
+
+/// The name, with nothing in it that a terminal would act on.
+fn name(row: &Listed) -> String {
+    match row.kind {
+        Kind::Shared | Kind::Source => String::from_utf8_lossy(&row.name).into_owned(),
+        Kind::Known | Kind::Strangers | Kind::InARow => Escaped(&row.name).to_string(),
+    }
+}
+
+fn object(policy: &Policy, row: &Listed) -> serde_json::Value {
+    serde_json::json!({
+        "name": name(row),
+        "counted": row.kind.name(),
+        "failures": row.failures,
+        "latest_seconds_ago": row.ages.first(),
+        "blocked": blocked(policy, row).is_some(),
+        "blocked_seconds": blocked(policy, row).flatten(),
+    })
+}
+
+/// For how many seconds a row blocks whom it is about, by the rules for all services; `Some(None)`: until it is unlocked.
+fn blocked(policy: &Policy, row: &Listed) -> Option<Option<u64>> {
+    let throttle = policy.throttle.as_ref()?;
+    let rule = match row.kind {
+        Kind::InARow => return (row.failures >= MAX_CONSECUTIVE).then_some(None),
+        Kind::Source => &throttle.host,
+        Kind::Known | Kind::Strangers | Kind::Shared => &throttle.user,
+    };
+    let left = |trigger: &Trigger| {
+        // Until the oldest of so many failures is old enough.
+        let nth = usize::try_from(trigger.failures).ok()?.checked_sub(1)?;
+        row.ages.get(nth).and_then(|age| trigger.period.checked_sub(*age)).filter(|left| *left > 0)
+    };
+    let who: &[u8] = if row.kind == Kind::Source { b"" } else { &row.name };
+    rule.triggers(who, b"").iter().filter_map(left).max().map(Some)
+}
+
+fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
+    ensure_root("change the ledger")?;
+    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
+    let (ledger, throttle) = (opened.ledger, policy.throttle.as_ref());
+    if unlock.clock {
+        ledger.forget_latest_wall();
+        println!("The latest time of the clock is forgotten.");
+    }
+    let mut not_there = Vec::new();
+    if let Some(user) = &unlock.user {
+        match ledger.unlock_person(user.as_bytes(), throttle) {
+            true => println!("{user}: unlocked"),
+            false => not_there.push(user.clone()),
+        }
+    }
+    if let Some(host) = &unlock.host {
+        let source = Source::named(host).to_string();
+        match ledger.unlock_source(source.as_bytes(), throttle) {
+            true => println!("{source}: unlocked"),
+            false => not_there.push(source),
+        }
+    }
+    ensure!(not_there.is_empty(), "no failures of {}", not_there.join(" or "));
+    Ok(())
+}

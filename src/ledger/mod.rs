@@ -1,0 +1,488 @@
+//! Failures, a person and a source: charged before a code is judged, given back if it was right.
+//!
+//! | part of the table | a row for | what it is for |
+//! |---|---|---|
+//! | known | each person | failures from sources where the person got in within the last 30 days |
+//! | strangers | each person | all other failures; these never block a known source |
+//! | shared | a group of names | names that do not exist, and people for whom there is no row left |
+//! | sources | each source | failures from there, whoever was tried; these never block a person's known source |
+//! | people | each person | failures since the last login, and all that there ever were |
+//! | marks | a person and a source | when the person last got in from there; with a service, what `grace` needs |
+//!
+//! Counts survive the process, and where the disk does, the boot. They need not survive a power cut, so nothing waits for
+//! the disk. A table that is missing or broken is made anew: that loses counts and gives no permission.
+
+mod people;
+mod table;
+
+use crate::policy::throttle::{Throttle, Trigger};
+use crate::policy::values::DAY;
+use crate::source::Source;
+use crate::system::Errno;
+use crate::system::clock::Moment;
+use crate::system::files::{FileError, Problem};
+use crate::system::private::{Directory, RUN};
+use crate::system::random;
+use crate::system::table::Table;
+use hmac::{Hmac, KeyInit, Mac};
+use people::{Mark, MarkKey, Tally};
+use sha1::Sha1;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use table::{Admission, Entry, LABEL, ROW, Region, Rows, Subject, Time};
+
+pub use people::{MAX_CONSECUTIVE, Notice};
+pub use table::{Memory, Unwritable};
+
+/// The file in `state_dir`. Another layout gets another name: while a host is updated, processes with both are at work.
+pub const FILE: &str = "ledger-1";
+
+// The layout, in words.
+const MAGIC: u64 = u64::from_be_bytes(*b"pam_totp");
+const SHAPE: u64 = 1;
+const HEADER: usize = 512;
+const KEY: Range<usize> = 2..4;
+const BASE: usize = 4;
+const LATEST: usize = 5;
+const HIGHEST: usize = 6;
+const KNOWN: Region = Region { start: HEADER, buckets: 256, rows: 8, width: ROW };
+const STRANGERS: Region = Region { start: KNOWN.end(), buckets: 256, rows: 8, width: ROW };
+const SHARED: Region = Region { start: STRANGERS.end(), buckets: 256, rows: 1, width: ROW };
+const SOURCES: Region = Region { start: SHARED.end(), buckets: 512, rows: 8, width: ROW };
+const PEOPLE: Region = Region { start: SOURCES.end(), buckets: 512, rows: 16, width: people::PERSON };
+const MARKS: Region = Region { start: PEOPLE.end(), buckets: 1024, rows: 16, width: people::MARK };
+/// Words of the whole: 9.8 MB.
+pub const LENGTH: usize = MARKS.end();
+
+/// How long a source stays known after a login from there.
+pub const KNOWN_FOR: u64 = 30 * DAY;
+/// Failures are remembered for at least so long, for whoever lists them.
+const KEEP: u64 = DAY;
+/// A machine that has been running for longer than this (34 years) is a table of garbage.
+const LONGEST_UPTIME: u64 = 1 << 30;
+/// A grace period ends with so many failures of the person, wherever they came from.
+const GRACE_FAILURES: u64 = 3;
+
+/// Who is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who<'a> {
+    /// Somebody who exists.
+    Person {
+        /// The canonical name.
+        name: &'a [u8],
+        /// The uid; of whoever owns the files, with `user=`.
+        uid: u32,
+        /// A name that is in no user database (`user=`).
+        is_virtual: bool,
+    },
+    /// A name that nobody has.
+    Nobody(&'a [u8]),
+}
+
+impl<'a> Who<'a> {
+    const fn name(self) -> &'a [u8] {
+        match self {
+            Self::Person { name, .. } | Self::Nobody(name) => name,
+        }
+    }
+}
+
+/// One login, as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// Who is tried.
+    pub who: Who<'a>,
+    /// From where.
+    pub source: &'a Source,
+    /// PAM_SERVICE.
+    pub service: &'a str,
+    /// By which rules. `None`: by none.
+    pub throttle: Option<&'a Throttle>,
+}
+
+impl Login<'_> {
+    fn user_triggers(&self) -> Vec<Trigger> {
+        let triggers = |throttle: &Throttle| throttle.user.triggers(self.who.name(), self.service.as_bytes());
+        self.throttle.map_or_else(Vec::new, triggers)
+    }
+
+    fn host_triggers(&self) -> Vec<Trigger> {
+        let triggers = |throttle: &Throttle| throttle.host.triggers(self.who.name(), self.service.as_bytes());
+        self.throttle.map_or_else(Vec::new, triggers)
+    }
+
+    fn is_user_spared(&self) -> bool {
+        self.throttle.is_none_or(|throttle| throttle.spares_user(self.who.name(), self.service.as_bytes()))
+    }
+
+    fn is_source_spared(&self) -> bool {
+        self.throttle.is_none_or(|throttle| throttle.spares_source(self.source))
+    }
+}
+
+/// What a try has cost.
+#[derive(Debug)]
+#[must_use = "a charge stands until it is given back"]
+pub struct Charge<'a> {
+    entries: Vec<Entry<'a>>,
+    counter: Option<&'a AtomicU64>,
+}
+
+/// Why a try is not judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The person's rule.
+    Person(Trigger),
+    /// The source's rule.
+    Source(Trigger),
+    /// A hundred failures in a row: the device is disabled until root says otherwise.
+    Disabled,
+    /// The ledger cannot be written.
+    Unwritable,
+}
+
+impl From<Unwritable> for Refusal {
+    fn from(_: Unwritable) -> Self {
+        Self::Unwritable
+    }
+}
+
+/// What grace depends on besides person and source.
+#[derive(Debug, Clone, Copy)]
+pub struct Grace<'a> {
+    /// Seconds.
+    pub period: u64,
+    /// What sshd says about the login key, empty elsewhere.
+    pub login_key: &'a [u8],
+    /// What the person's secret is a part of: with another secret there is no grace.
+    pub factors: &'a [u8],
+}
+
+/// The ledger of this host.
+pub struct Ledger<M, C> {
+    memory: M,
+    clock: C,
+}
+
+impl Memory for Table {
+    fn words(&self) -> &[AtomicU64] {
+        self
+    }
+
+    fn prepare(&self, words: Range<usize>) -> bool {
+        Table::prepare(self, words).is_ok()
+    }
+}
+
+/// A ledger that was opened.
+pub struct Opened<C> {
+    /// It.
+    pub ledger: Ledger<Table, C>,
+    /// What an operator should know about it.
+    pub remark: Option<&'static str>,
+}
+
+/// Opens the ledger of a `state_dir`, makes what is missing, and where there is no writing at all (a read-only or full file
+/// system) keeps to one in /run until the next boot.
+///
+/// # Errors
+/// [`FileError`].
+pub fn open<C: Fn() -> Moment>(state_dir: &Path, clock: C) -> Result<Opened<C>, FileError> {
+    let (memory, remark) = match table(state_dir) {
+        Ok((table, false)) => (table, None),
+        Ok((table, true)) => (table, Some("ledger-made-anew")),
+        Err(error) if is_full_or_read_only(&error) => match table(Path::new(RUN)) {
+            Ok((table, _)) => (table, Some("ledger-until-next-boot")),
+            Err(_) => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
+    Ok(Opened { ledger: Ledger { memory, clock }, remark })
+}
+
+fn table(directory: &Path) -> Result<(Table, bool), FileError> {
+    let directory = Directory::make(directory)?;
+    let (table, is_anew) = Table::open(&directory, FILE, LENGTH, new_header, is_good)?;
+    let unwritable = |error| FileError { path: directory.path(FILE), problem: Problem::Failed("madvise", error) };
+    table.prepare(0..HEADER).map_err(unwritable)?;
+    Ok((table, is_anew))
+}
+
+fn is_full_or_read_only(error: &FileError) -> bool {
+    matches!(error.problem, Problem::Failed(_, Errno::ROFS | Errno::NOSPC | Errno::DQUOT))
+}
+
+fn new_header() -> Result<Vec<u64>, Errno> {
+    let [one, two] = [random::bytes()?, random::bytes()?].map(u64::from_ne_bytes);
+    Ok(vec![MAGIC, SHAPE, one, two, 0, 0, 0])
+}
+
+fn is_good(words: &[AtomicU64]) -> bool {
+    let word = |at: usize| words.get(at).map_or(0, |word| word.load(SeqCst));
+    let is_plausible = word(LATEST) < LONGEST_UPTIME && word(BASE) < LONGEST_UPTIME;
+    word(0) == MAGIC && word(1) == SHAPE && KEY.clone().any(|at| word(at) != 0) && is_plausible
+}
+
+impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
+    /// Charges a guess, before it is judged.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it must not be judged, and has cost nothing.
+    pub fn charge(&self, login: &Login) -> Result<Charge<'_>, Refusal> {
+        let now = self.now();
+        let is_known = self.is_known(login, now);
+        let rows = self.rows(now, login.throttle);
+        let mut charge = Charge { entries: Vec::new(), counter: None };
+        let result = self
+            .charge_source_in(&rows, login, is_known, &mut charge)
+            .and_then(|()| self.charge_person(&rows, login, is_known, &mut charge));
+        match result {
+            Ok(()) => Ok(charge),
+            Err(refusal) => {
+                charge.take_back();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Charges the source alone: for what cannot be a code, and so is no guess at a person's.
+    pub fn charge_source(&self, login: &Login) {
+        let now = self.now();
+        let mut charge = Charge { entries: Vec::new(), counter: None };
+        // Whoever is over the limit has nothing left to be charged for.
+        let _ = self.charge_source_in(&self.rows(now, login.throttle), login, false, &mut charge);
+    }
+
+    fn charge_source_in<'a>(
+        &'a self,
+        rows: &Rows<'a, M>,
+        login: &Login,
+        is_known: bool,
+        charge: &mut Charge<'a>,
+    ) -> Result<(), Refusal> {
+        if login.is_source_spared() {
+            return Ok(());
+        }
+        let triggers = login.host_triggers();
+        let subject = self.subject("source", &[&login.source.key()], login.source.to_string().as_bytes());
+        match rows.admit(SOURCES, &subject, if is_known { &[] } else { &triggers })? {
+            Admission::Counted(entry) => charge.entries.push(entry),
+            Admission::Reached(trigger) => return Err(Refusal::Source(trigger)),
+            // Sources over the bound go uncounted: what binds is the person's row.
+            Admission::NoRoom => {}
+        }
+        Ok(())
+    }
+
+    fn charge_person<'a>(
+        &'a self,
+        rows: &Rows<'a, M>,
+        login: &Login,
+        is_known: bool,
+        charge: &mut Charge<'a>,
+    ) -> Result<(), Refusal> {
+        let name = login.who.name();
+        if !login.is_user_spared() {
+            let triggers = login.user_triggers();
+            let region = if is_known { KNOWN } else { STRANGERS };
+            let own = match login.who {
+                Who::Person { .. } => rows.admit(region, &self.person(login.who), &triggers)?,
+                Who::Nobody(_) => Admission::NoRoom,
+            };
+            let admission = match own {
+                Admission::NoRoom => rows.admit(SHARED, &self.shared(name), &triggers)?,
+                own => own,
+            };
+            match admission {
+                Admission::Counted(entry) => charge.entries.push(entry),
+                Admission::Reached(trigger) => return Err(Refusal::Person(trigger)),
+                // With a limit a full row has reached it; without one there is nothing to bind.
+                Admission::NoRoom => {}
+            }
+        }
+        if let Who::Person { .. } = login.who {
+            charge.counter = Some(self.tally(login.who)?.charge()?);
+        }
+        Ok(())
+    }
+
+    /// A charge that stands: the code was wrong, or could not be judged.
+    pub fn keep(&self, login: &Login, charge: Charge) {
+        if charge.counter.is_some()
+            && let Ok(tally) = self.tally(login.who)
+        {
+            tally.failed(self.now());
+        }
+    }
+
+    /// A right code takes back what this login was charged, and nothing else. From here on the source is known, and with
+    /// `grace` it is not asked for a while.
+    ///
+    /// # Errors
+    /// [`Unwritable`]: the source is not known, and has no grace.
+    pub fn give_back(&self, login: &Login, charges: Vec<Charge>, grace: Option<&Grace>) -> Result<(), Unwritable> {
+        charges.into_iter().for_each(Charge::take_back);
+        let now = self.now();
+        let tally = self.tally(login.who)?;
+        tally.logged_in();
+        let key = self.mark_key(&self.known_parts(login));
+        Mark::set(MARKS.bucket(&self.memory, key.hash)?, &key, now, 0, 0);
+        if let Some(grace) = grace {
+            let key = self.mark_key(&self.grace_parts(login, grace));
+            let factors = self.hash("factors", &[grace.factors]).0;
+            Mark::set(MARKS.bucket(&self.memory, key.hash)?, &key, now, factors, tally.total());
+        }
+        Ok(())
+    }
+
+    /// Whether the person got in here lately enough not to be asked: with the same factors, while nothing blocks them, and
+    /// with less than three failures since.
+    pub fn has_grace(&self, login: &Login, grace: &Grace) -> bool {
+        let now = self.now();
+        let key = self.mark_key(&self.grace_parts(login, grace));
+        let Ok(bucket) = MARKS.bucket(&self.memory, key.hash) else { return false };
+        let Some(mark) = Mark::find(bucket, &key) else { return false };
+        let factors = self.hash("factors", &[grace.factors]).0;
+        let Ok(tally) = self.tally(login.who) else { return false };
+        let failures = tally.total().wrapping_sub(mark.total);
+        now.longest_since(mark.when, self.latest_wall()).is_some_and(|age| age < grace.period)
+            && mark.factors == factors
+            && failures < GRACE_FAILURES
+            && !tally.is_disabled()
+            && !self.is_blocked(login, now)
+    }
+
+    fn is_blocked(&self, login: &Login, now: Time) -> bool {
+        let rows = self.rows(now, login.throttle);
+        let known = rows.is_reached(KNOWN, &self.person(login.who), &login.user_triggers());
+        known != Ok(None)
+    }
+
+    /// Takes the notice for a person who has just got in: what failed since the last time.
+    pub fn take_notice(&self, who: Who) -> Option<Notice> {
+        self.tally(who).ok()?.take_notice()
+    }
+
+    /// The wall clock, or the latest time that it ever showed: what opens something until a date must not open it again
+    /// when the clock is set back.
+    pub fn latest_wall(&self) -> u64 {
+        let now = self.now();
+        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall.into()))
+    }
+
+    /// Whether the person got in from this source lately.
+    fn is_known(&self, login: &Login, now: Time) -> bool {
+        let Who::Person { .. } = login.who else { return false };
+        let key = self.mark_key(&self.known_parts(login));
+        let mark = MARKS.bucket(&self.memory, key.hash).ok().and_then(|bucket| Mark::find(bucket, &key));
+        mark.and_then(|mark| now.since(mark.when)).is_some_and(|age| age < KNOWN_FOR)
+    }
+
+    // ---- Time ----
+
+    /// The present, in the ledger's time. A boot goes on where the last one ended.
+    fn now(&self) -> Time {
+        let at = |index: usize| self.word(index);
+        let (Some(base), Some(latest), Some(highest)) = (at(BASE), at(LATEST), at(HIGHEST)) else {
+            return Time { uptime: 0, wall: 0 };
+        };
+        // Before the clock is read, or somebody who is stopped in between would take the present for another boot.
+        let (started, before) = (base.load(SeqCst), latest.load(SeqCst));
+        let moment = (self.clock)();
+        let mut uptime = started.saturating_add(moment.boot);
+        if uptime < before {
+            // Another boot. Where somebody else has noticed already, theirs counts.
+            let _ = base.compare_exchange(started, before.saturating_sub(moment.boot), SeqCst, SeqCst);
+            uptime = before;
+        }
+        latest.fetch_max(uptime, SeqCst);
+        let wall = u32::try_from(moment.wall).unwrap_or(u32::MAX);
+        highest.fetch_max(wall.into(), SeqCst);
+        // One less than there are, as a word is never 0.
+        Time { uptime: u32::try_from(uptime).unwrap_or(u32::MAX).min(u32::MAX.saturating_sub(1)), wall }
+    }
+
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.memory.words().get(index)
+    }
+
+    fn rows<'a>(&'a self, now: Time, throttle: Option<&Throttle>) -> Rows<'a, M> {
+        let longest = throttle.map_or(0, |rules| rules.user.longest_period().max(rules.host.longest_period()));
+        Rows { memory: &self.memory, now, keep: longest.max(KEEP), latest: self.word(LATEST) }
+    }
+
+    // ---- Subjects ----
+
+    fn tally(&self, who: Who) -> Result<Tally<'_>, Unwritable> {
+        let subject = self.person(who);
+        Tally::find(PEOPLE.bucket(&self.memory, subject.hash)?, &subject)
+    }
+
+    fn person(&self, who: Who) -> Subject {
+        match who {
+            Who::Person { name, uid, is_virtual } => {
+                self.subject("person", &[&uid.to_be_bytes(), &[u8::from(is_virtual)], name], name)
+            }
+            Who::Nobody(name) => self.shared(name),
+        }
+    }
+
+    /// The row is chosen by the name, and is that of all names that choose it.
+    fn shared(&self, name: &[u8]) -> Subject {
+        let (_, hash) = self.hash("shared", &[name]);
+        Subject { tag: u64::MAX, hash, label: b"(several)".to_vec() }
+    }
+
+    fn known_parts(&self, login: &Login) -> [Vec<u8>; 2] {
+        [self.person(login.who).tag.to_be_bytes().to_vec(), login.source.key()]
+    }
+
+    fn grace_parts(&self, login: &Login, grace: &Grace) -> [Vec<u8>; 4] {
+        let [person, source] = self.known_parts(login);
+        [person, source, login.service.as_bytes().to_vec(), grace.login_key.to_vec()]
+    }
+
+    fn mark_key(&self, parts: &[Vec<u8>]) -> MarkKey {
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let (tag, hash) = self.hash("mark", &parts);
+        MarkKey { tag, hash }
+    }
+
+    fn subject(&self, kind: &str, parts: &[&[u8]], label: &[u8]) -> Subject {
+        let (tag, hash) = self.hash(kind, parts);
+        Subject { tag, hash, label: label.iter().copied().take(LABEL).collect() }
+    }
+
+    /// Two numbers that nobody can foresee who does not have the table.
+    fn hash(&self, kind: &str, parts: &[&[u8]]) -> (u64, u64) {
+        let key: Vec<u8> =
+            KEY.filter_map(|at| self.word(at)).flat_map(|word| word.load(SeqCst).to_ne_bytes()).collect();
+        let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(&key) else { return (2, 0) };
+        for part in [&[kind.as_bytes()], parts].concat() {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        let digest = mac.finalize().into_bytes();
+        let number =
+            |from: usize| digest.iter().skip(from).take(8).fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
+        (number(0).max(2), number(8))
+    }
+}
+
+impl Charge<'_> {
+    /// Takes it back, and nothing else: it was no guess.
+    pub fn take_back(self) {
+        self.entries.into_iter().for_each(Entry::take_back);
+        if let Some(counter) = self.counter {
+            people::take_back(counter);
+        }
+    }
+}
+
+mod listing;
+pub use listing::{Kind, Listed};
+
+#[cfg(test)]
+pub(crate) mod tests;

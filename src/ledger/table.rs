@@ -1,0 +1,325 @@
+//! The table behind the ledger: words that processes share, changed by atomic operations alone.
+//!
+//! A region is a number of buckets, a bucket a few rows, a row the failures of one subject. What a try costs is a slot of a
+//! row with the time in it. [`Rows::admit`] takes a slot only while fewer than the limit are taken, to the failure, however
+//! many processes try at once:
+//!
+//! - a process counts, takes a slot, then moves the bucket's version on from where it was before it counted. If somebody
+//!   else moved it meanwhile, it gives the slot back and counts again. So of those who count the same, one is admitted.
+//! - a row is taken over for another subject only if all its slots are dead, by an exchange that fails if somebody has put
+//!   something into it since.
+//!
+//! A process that is stopped in between keeps at most a slot, and nobody waits for it.
+
+use crate::policy::throttle::Trigger;
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// Where the words are.
+pub trait Memory {
+    /// All of them.
+    fn words(&self) -> &[AtomicU64];
+
+    /// Makes some of them writable: where that cannot be, a first write could kill the process. `false`: it cannot be.
+    fn prepare(&self, words: Range<usize>) -> bool;
+}
+
+/// The words cannot be written, or there are too few of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritable;
+
+/// A moment as the ledger counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Time {
+    /// Seconds that machines with this ledger have been running, all boots together.
+    pub(super) uptime: u32,
+    /// Seconds since 1970 by the wall clock.
+    pub(super) wall: u32,
+}
+
+impl Time {
+    /// As a word, which is never 0.
+    pub(super) fn word(self) -> u64 {
+        u64::from(self.uptime).saturating_add(1) << 32 | u64::from(self.wall)
+    }
+
+    /// How long ago `word` was at most: for what must not last longer than it should. `latest_wall` is the latest time that
+    /// the wall clock ever showed.
+    pub(super) fn longest_since(self, word: u64, latest_wall: u64) -> Option<u64> {
+        let then = Self::of_word(word)?;
+        let by_uptime = u64::from(self.uptime.saturating_sub(then.uptime));
+        Some(by_uptime.max(latest_wall.saturating_sub(then.wall.into())))
+    }
+
+    fn of_word(word: u64) -> Option<Self> {
+        let uptime = u32::try_from(word >> 32).ok()?.checked_sub(1)?;
+        Some(Self { uptime, wall: u32::try_from(word & u64::from(u32::MAX)).ok()? })
+    }
+
+    /// How long ago `word` was: the shorter of what two clocks say, so that neither a jump ahead of the wall clock nor a
+    /// machine whose uptime counts otherwise (a time namespace) makes anything old. Where the wall clock was set back, the
+    /// uptime alone says.
+    pub(super) fn since(self, word: u64) -> Option<u64> {
+        let then = Self::of_word(word)?;
+        let by_uptime = self.uptime.saturating_sub(then.uptime);
+        let by_wall = self.wall.checked_sub(then.wall).unwrap_or(u32::MAX);
+        Some(by_uptime.min(by_wall).into())
+    }
+}
+
+/// A part of the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Region {
+    /// Its first word.
+    pub(super) start: usize,
+    /// How many buckets it has.
+    pub(super) buckets: usize,
+    /// How many rows a bucket has.
+    pub(super) rows: usize,
+    /// How many words a row has.
+    pub(super) width: usize,
+}
+
+impl Region {
+    /// The word behind it.
+    pub(super) const fn end(self) -> usize {
+        self.start.saturating_add(self.buckets.saturating_mul(self.bucket_width()))
+    }
+
+    const fn bucket_width(self) -> usize {
+        self.rows.saturating_mul(self.width)
+    }
+
+    /// The words of the bucket that belongs to `hash`.
+    pub(super) fn bucket<M: Memory>(self, memory: &M, hash: u64) -> Result<&[AtomicU64], Unwritable> {
+        let number = hash.checked_rem(self.buckets as u64).and_then(|number| usize::try_from(number).ok());
+        let start = self.start.saturating_add(number.unwrap_or(0).saturating_mul(self.bucket_width()));
+        let range = start..start.saturating_add(self.bucket_width());
+        let words = memory.words().get(range.clone()).ok_or(Unwritable)?;
+        if memory.prepare(range) { Ok(words) } else { Err(Unwritable) }
+    }
+
+    /// All rows, for somebody who lists them.
+    pub(super) fn all<M: Memory>(self, memory: &M) -> impl Iterator<Item = &[AtomicU64]> {
+        memory.words().get(self.start..self.end()).unwrap_or_default().chunks_exact(self.width)
+    }
+}
+
+/// Whom something is counted for: a keyed hash in three parts, and a name to show.
+pub(super) struct Subject {
+    /// 64 bits that are not 0 or 1.
+    pub(super) tag: u64,
+    /// Which bucket.
+    pub(super) hash: u64,
+    /// Up to [`LABEL`] bytes of the name.
+    pub(super) label: Vec<u8>,
+}
+
+/// Words of a name in a row.
+const LABEL_WORDS: usize = 8;
+/// Bytes of a name in a row.
+pub(super) const LABEL: usize = LABEL_WORDS * 8;
+
+/// Writes a name into a row.
+pub(super) fn write_label(words: &[AtomicU64], label: &[u8]) {
+    for (place, word) in words.iter().enumerate().take(LABEL_WORDS) {
+        let part = label.iter().skip(place.saturating_mul(8)).take(8);
+        let bytes = part.fold((0_u64, 0_u32), |(sum, shift), &byte| {
+            (sum | u64::from(byte).checked_shl(shift).unwrap_or(0), shift.saturating_add(8))
+        });
+        word.store(bytes.0, SeqCst);
+    }
+}
+
+/// Reads a name from a row.
+pub(super) fn read_label(words: &[AtomicU64]) -> Vec<u8> {
+    let bytes = words.iter().take(LABEL_WORDS).flat_map(|word| word.load(SeqCst).to_le_bytes());
+    bytes.take_while(|&byte| byte != 0).collect()
+}
+
+// A row of failures: its state, the version of its bucket (in the first row), the name, the slots.
+const STATE: usize = 0;
+const VERSION: usize = 1;
+const NAME: usize = 2;
+const SLOTS: usize = NAME + LABEL_WORDS;
+/// Words of a row of failures. There are more slots than any limit, so that some are left for those who are about to see
+/// that it is reached.
+pub(super) const ROW: usize = 128;
+/// Bits of a state that count what was put into the row; the others are the tag.
+const COUNT_BITS: u32 = 24;
+/// How often a process counts anew. Each time somebody else was admitted, which no limit allows that often.
+const ROUNDS: usize = 10_000;
+
+/// A failure that was written down, and can be taken back.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    slot: &'a AtomicU64,
+    word: u64,
+}
+
+impl Entry<'_> {
+    /// Takes this failure back, and no other one.
+    pub(super) fn take_back(self) {
+        // Where it is dead and another took its place, there is nothing to take back.
+        let _ = self.slot.compare_exchange(self.word, 0, SeqCst, SeqCst);
+    }
+}
+
+/// What became of a try.
+#[derive(Debug)]
+pub(super) enum Admission<'a> {
+    /// It is written down.
+    Counted(Entry<'a>),
+    /// So many have failed already; nothing is written down.
+    Reached(Trigger),
+    /// There is no room: all rows of the bucket are live and somebody else's, or the subject's own is full.
+    NoRoom,
+}
+
+/// Rows of failures, at one moment.
+pub(super) struct Rows<'a, M> {
+    /// The table.
+    pub(super) memory: &'a M,
+    /// The moment.
+    pub(super) now: Time,
+    /// Seconds after which a failure is dead.
+    pub(super) keep: u64,
+    /// The latest time that anything can have been written down: what is later is garbage.
+    pub(super) latest: Option<&'a AtomicU64>,
+}
+
+impl<'a, M: Memory> Rows<'a, M> {
+    /// Writes a failure down unless one of the triggers is reached.
+    ///
+    /// # Errors
+    /// [`Unwritable`].
+    pub(super) fn admit(
+        &self,
+        region: Region,
+        subject: &Subject,
+        triggers: &[Trigger],
+    ) -> Result<Admission<'a>, Unwritable> {
+        let bucket = region.bucket(self.memory, subject.hash)?;
+        let version = bucket.get(VERSION).ok_or(Unwritable)?;
+        for _ in 0..ROUNDS {
+            let before = version.load(SeqCst);
+            let Found { ages, free } = self.look(bucket, subject);
+            if let Some(reached) = reached(triggers, &ages) {
+                return Ok(Admission::Reached(reached));
+            }
+            let place = match free {
+                None if ages.is_empty() => self.take_over(bucket, subject),
+                place => place,
+            };
+            let Some((row, slot)) = place else { return Ok(Admission::NoRoom) };
+            let (Some(slot), Some(state)) = (row.get(slot), row.get(STATE)) else { return Err(Unwritable) };
+            let (dead, word) = (slot.load(SeqCst), self.now.word());
+            if self.age(dead).is_some() || slot.compare_exchange(dead, word, SeqCst, SeqCst).is_err() {
+                continue;
+            }
+            let entry = Entry { slot, word };
+            let is_ours = tag_of(state.fetch_add(1, SeqCst)) == short(subject.tag);
+            let moved = || version.compare_exchange(before, before.wrapping_add(1), SeqCst, SeqCst).is_ok();
+            if is_ours && moved() {
+                return Ok(Admission::Counted(entry));
+            }
+            entry.take_back();
+        }
+        // Never seen. No limit lets so many pass, so it is reached.
+        Ok(triggers.first().map_or(Admission::NoRoom, |trigger| Admission::Reached(*trigger)))
+    }
+
+    /// Which of the triggers is reached, if one is. Writes nothing down.
+    ///
+    /// # Errors
+    /// [`Unwritable`].
+    pub(super) fn is_reached(
+        &self,
+        region: Region,
+        subject: &Subject,
+        triggers: &[Trigger],
+    ) -> Result<Option<Trigger>, Unwritable> {
+        let bucket = region.bucket(self.memory, subject.hash)?;
+        Ok(reached(triggers, &self.look(bucket, subject).ages))
+    }
+
+    /// The ages of the failures in a row of [`ROW`] words, the latest first.
+    pub(super) fn ages(&self, row: &[AtomicU64]) -> Vec<u64> {
+        let mut ages: Vec<u64> = slots(row).filter_map(|slot| self.age(slot.load(SeqCst))).collect();
+        ages.sort_unstable();
+        ages
+    }
+
+    /// Whose row it is, and how long ago which failures were. `None`: a row of nobody.
+    pub(super) fn read(&self, row: &[AtomicU64]) -> Option<(Vec<u8>, Vec<u64>)> {
+        let ages = self.ages(row);
+        (!ages.is_empty()).then(|| (read_label(row.get(NAME..).unwrap_or_default()), ages))
+    }
+
+    /// Forgets the failures of a row.
+    pub(super) fn clear(row: &[AtomicU64]) {
+        slots(row).for_each(|slot| slot.store(0, SeqCst));
+    }
+
+    fn look<'b>(&self, bucket: &'b [AtomicU64], subject: &Subject) -> Found<'b> {
+        let mut found = Found { ages: Vec::new(), free: None };
+        for row in bucket.chunks_exact(ROW).filter(|row| is_of(row, subject)) {
+            for (place, slot) in row.iter().enumerate().skip(SLOTS) {
+                match self.age(slot.load(SeqCst)) {
+                    Some(age) => found.ages.push(age),
+                    None => found.free = found.free.or(Some((row, place))),
+                }
+            }
+        }
+        found
+    }
+
+    /// Makes a row of nobody, or one whose failures are all dead, this subject's.
+    fn take_over<'b>(&self, bucket: &'b [AtomicU64], subject: &Subject) -> Option<(&'b [AtomicU64], usize)> {
+        bucket.chunks_exact(ROW).find_map(|row| {
+            let state = row.first()?;
+            let before = state.load(SeqCst);
+            let is_dead = slots(row).all(|slot| self.age(slot.load(SeqCst)).is_none());
+            let after = short(subject.tag) << COUNT_BITS;
+            (is_dead && state.compare_exchange(before, after, SeqCst, SeqCst).is_ok()).then(|| {
+                write_label(row.get(NAME..).unwrap_or_default(), &subject.label);
+                (row, SLOTS)
+            })
+        })
+    }
+
+    /// The age of a failure that counts.
+    fn age(&self, word: u64) -> Option<u64> {
+        let then = Time::of_word(word)?;
+        let is_garbage = self.latest.is_none_or(|latest| u64::from(then.uptime) > latest.load(SeqCst));
+        self.now.since(word).filter(|&age| age < self.keep && !is_garbage)
+    }
+}
+
+struct Found<'a> {
+    ages: Vec<u64>,
+    free: Option<(&'a [AtomicU64], usize)>,
+}
+
+fn reached(triggers: &[Trigger], ages: &[u64]) -> Option<Trigger> {
+    let count = |trigger: &Trigger| ages.iter().filter(|&&age| age < trigger.period).count() as u64;
+    triggers.iter().copied().find(|trigger| count(trigger) >= trigger.failures)
+}
+
+fn slots(row: &[AtomicU64]) -> impl Iterator<Item = &AtomicU64> {
+    row.iter().skip(SLOTS)
+}
+
+fn is_of(row: &[AtomicU64], subject: &Subject) -> bool {
+    row.first().is_some_and(|state| tag_of(state.load(SeqCst)) == short(subject.tag))
+}
+
+const fn tag_of(state: u64) -> u64 {
+    state >> COUNT_BITS
+}
+
+/// The part of a tag that has room in a state; never 0, which is nobody's.
+const fn short(tag: u64) -> u64 {
+    (tag >> COUNT_BITS) | 1
+}

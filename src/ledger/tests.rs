@@ -1,0 +1,398 @@
+use super::*;
+use crate::policy::throttle::Rule;
+use std::sync::Barrier;
+use std::sync::atomic::AtomicU64 as Clock;
+
+/// A table in the memory of one process.
+pub(crate) struct Table(Vec<AtomicU64>);
+
+impl Memory for Table {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+
+    fn prepare(&self, _: Range<usize>) -> bool {
+        true
+    }
+}
+
+fn table() -> Table {
+    let words: Vec<AtomicU64> = (0..LENGTH).map(|_| AtomicU64::new(0)).collect();
+    for (word, value) in words.iter().zip(new_header().unwrap()) {
+        word.store(value, SeqCst);
+    }
+    Table(words)
+}
+
+pub(crate) fn ledger<C: Fn() -> Moment>(clock: C) -> Ledger<Table, C> {
+    Ledger { memory: table(), clock }
+}
+
+fn rules(user: &str, host: &str) -> Throttle {
+    let rule = |text: &str| Rule::try_from(text.to_owned()).unwrap();
+    Throttle { user: rule(user), host: rule(host), ..Throttle::default() }
+}
+
+const ALICE: Who = Who::Person { name: b"alice", uid: 1000, is_virtual: false };
+const HOUR: u64 = 3600;
+
+/// A machine whose clocks are set by hand.
+struct Machine {
+    wall: Clock,
+    boot: Clock,
+}
+
+impl Machine {
+    fn at(wall: u64, boot: u64) -> Self {
+        Self { wall: Clock::new(wall), boot: Clock::new(boot) }
+    }
+
+    fn set(&self, wall: u64, boot: u64) {
+        self.wall.store(wall, SeqCst);
+        self.boot.store(boot, SeqCst);
+    }
+
+    fn ledger(&self) -> Ledger<Table, impl Fn() -> Moment + '_> {
+        ledger(|| Moment { wall: self.wall.load(SeqCst), boot: self.boot.load(SeqCst) })
+    }
+}
+
+/// Guesses until it is refused, at most `most` times; how many were judged.
+fn guess<C: Fn() -> Moment>(ledger: &Ledger<Table, C>, login: &Login, most: usize) -> usize {
+    (0..most).take_while(|_| ledger.charge(login).map(|charge| ledger.keep(login, charge)).is_ok()).count()
+}
+
+fn login<'a>(who: Who<'a>, source: &'a Source, throttle: &'a Throttle) -> Login<'a> {
+    Login { who, source, service: "sshd", throttle: Some(throttle) }
+}
+
+fn source(text: &str) -> Source {
+    Source::named(text)
+}
+
+#[test]
+fn of_a_thousand_guesses_at_once_ten_are_judged() {
+    let throttle = rules("*:10/1h,30/1d", "");
+    let ledger = ledger(|| Moment { wall: 1_000_000, boot: 100 });
+    for round in 0..20 {
+        let name = format!("user{round}");
+        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        let here = source("192.0.2.1");
+        let start = Barrier::new(50);
+        let judged: usize = std::thread::scope(|scope| {
+            let runners: Vec<_> = (0..50)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        let login = login(who, &here, &throttle);
+                        (0..20)
+                            .filter(|_| ledger.charge(&login).map(|charge| ledger.keep(&login, charge)).is_ok())
+                            .count()
+                    })
+                })
+                .collect();
+            runners.into_iter().map(|runner| runner.join().unwrap()).sum()
+        });
+        assert_eq!(judged, 10, "round {round}");
+    }
+}
+
+#[test]
+fn the_budget_comes_back_when_failures_are_old_enough() {
+    let throttle = rules("*:10/1h,30/1d", "");
+    let machine = Machine::at(1_000_000, 100);
+    let ledger = machine.ledger();
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    let mut judged = Vec::new();
+    for hours in 0..25 {
+        machine.set(1_000_000 + hours * HOUR, 100 + hours * HOUR);
+        judged.push(guess(&ledger, &login, 100));
+    }
+    let expected: Vec<_> = [10, 10, 10].into_iter().chain([0; 21]).chain([10]).collect();
+    assert_eq!(judged, expected);
+    // A second before an hour is over nothing comes back, and what was blocked has not prolonged it.
+    let machine = Machine::at(1_000_000, 100);
+    let ledger = machine.ledger();
+    assert_eq!(guess(&ledger, &login, 100), 10);
+    machine.set(1_000_000 + HOUR - 1, 100 + HOUR - 1);
+    assert_eq!(guess(&ledger, &login, 100), 0);
+    machine.set(1_000_000 + HOUR, 100 + HOUR);
+    assert_eq!(guess(&ledger, &login, 100), 10);
+}
+
+#[test]
+fn no_clock_opens_the_budget() {
+    let throttle = rules("*:10/1h", "");
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    const NOW: u64 = 1_700_000_000;
+    for (what, wall, boot, judged) in [
+        ("ten years on", NOW + 315_360_000, 101, 0),
+        ("an hour on", NOW + HOUR, 101, 0),
+        ("an hour back", NOW - HOUR, 101, 0),
+        ("1970", 0, 101, 0),
+        ("far beyond 2106", 1 << 40, 101, 0),
+        ("an hour of uptime that the wall clock does not confirm", NOW, 100 + HOUR, 0),
+        ("an hour back, and an hour later", NOW, 100 + 2 * HOUR, 0),
+        ("set back for good, and an hour later", NOW - 100_000, 100 + HOUR, 10),
+        ("another boot", NOW + 60, 5, 0),
+        ("another boot at 1970", 0, 5, 0),
+        ("another boot ten years on", NOW + 315_360_000, 5, 0),
+        ("another boot, for an hour", NOW + 2 * HOUR, HOUR, 10),
+        ("another boot at 1970, for an hour", 3 * HOUR, HOUR, 10),
+    ] {
+        let machine = Machine::at(NOW, 100);
+        let ledger = machine.ledger();
+        assert_eq!(guess(&ledger, &login, 100), 10);
+        // Seen once at its beginning, as any other boot is.
+        if boot < 100 || what.contains("boot") {
+            machine.set(wall, 0);
+            let _ = ledger.now();
+        }
+        machine.set(wall, boot);
+        assert_eq!(guess(&ledger, &login, 100), judged, "{what}");
+    }
+}
+
+#[test]
+fn nobody_can_keep_the_owner_out() {
+    let throttle = rules("*:10/1h,30/1d", "*:10/1h,30/1d");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let (home, nat, other) = (source("192.0.2.1"), source("192.0.2.2"), source("198.51.100.9"));
+    let alice_at = |source| login(ALICE, source, &throttle);
+    for from in [&home, &nat] {
+        let charge = ledger.charge(&alice_at(from)).unwrap();
+        ledger.give_back(&alice_at(from), vec![charge], None).unwrap();
+    }
+    // A thousand passwords typed at the prompt, from the owner's own address too.
+    for from in [&other, &nat] {
+        (0..1000).for_each(|_| ledger.charge_source(&alice_at(from)));
+    }
+    // A hundred tries of a stranger's su.
+    let stranger = source("uid:1001");
+    assert_eq!(guess(&ledger, &alice_at(&stranger), 100), 10);
+    // Fifty wrong codes of a colleague behind the same address.
+    let bob = Who::Person { name: b"bob", uid: 1002, is_virtual: false };
+    guess(&ledger, &login(bob, &nat, &throttle), 50);
+    for from in [&home, &nat] {
+        let charge = ledger.charge(&alice_at(from)).unwrap();
+        ledger.give_back(&alice_at(from), vec![charge], None).unwrap();
+    }
+    // Where she has never been, she is a stranger like any other.
+    let new = source("203.0.113.1");
+    assert_eq!(ledger.charge(&alice_at(&new)).unwrap_err(), Refusal::Person(Trigger { failures: 10, period: HOUR }));
+    // From a known source there is a budget too.
+    assert_eq!(guess(&ledger, &alice_at(&home), 100), 10);
+}
+
+#[test]
+fn a_source_is_known_for_thirty_days() {
+    let throttle = rules("*:3/1h", "");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let (home, other) = (source("192.0.2.1"), source("198.51.100.9"));
+    let (at_home, elsewhere) = (login(ALICE, &home, &throttle), login(ALICE, &other, &throttle));
+    ledger.give_back(&at_home, Vec::new(), None).unwrap();
+    for (days, judged) in [(0, 3), (29, 3), (30, 0)] {
+        machine.set(1_700_000_000 + days * DAY, 100 + days * DAY);
+        assert_eq!(guess(&ledger, &elsewhere, 100), 3);
+        assert_eq!(guess(&ledger, &at_home, 100), judged, "after {days} days");
+    }
+}
+
+#[test]
+fn the_hundredth_failure_in_a_row_disables_and_a_login_begins_anew() {
+    let throttle = rules("", "");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    assert_eq!(guess(&ledger, &login, 99), 99);
+    let charge = ledger.charge(&login).unwrap();
+    ledger.give_back(&login, vec![charge], None).unwrap();
+    assert_eq!(guess(&ledger, &login, 1000), 100);
+    machine.set(1_800_000_000, 100_000_100);
+    assert_eq!(ledger.charge(&login).unwrap_err(), Refusal::Disabled, "time does not help");
+    assert_eq!(guess(&ledger, &Login { who: Who::Person { name: b"bob", uid: 2, is_virtual: false }, ..login }, 5), 5);
+    assert!(ledger.unlock_person(b"alice", Some(&throttle)));
+    assert_eq!(guess(&ledger, &login, 1000), 100);
+}
+
+#[test]
+fn what_failed_is_told_once() {
+    let throttle = rules("*:10/1h", "");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    let log_in = || {
+        let charge = ledger.charge(&login).unwrap();
+        ledger.give_back(&login, vec![charge], None).unwrap();
+    };
+    log_in();
+    assert_eq!(ledger.take_notice(ALICE), None);
+    guess(&ledger, &login, 2);
+    machine.set(1_700_000_060, 160);
+    guess(&ledger, &login, 1);
+    assert_eq!(ledger.take_notice(ALICE), None, "not before a login");
+    machine.set(1_700_000_100, 200);
+    log_in();
+    assert_eq!(ledger.take_notice(ALICE), Some(Notice { failures: 3, latest: 1_700_000_060 }));
+    assert_eq!(ledger.take_notice(ALICE), None);
+}
+
+#[test]
+fn with_all_sources_taken_the_rows_of_people_still_bind() {
+    let throttle = rules("*:10/1h", "*:10/1h");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    for number in 0..100_000_u32 {
+        let from = Source::Address(std::net::Ipv4Addr::from(0x0a00_0000 + number).into());
+        ledger.charge_source(&login(Who::Nobody(b"x"), &from, &throttle));
+    }
+    let judged: usize = (0..1000_u32)
+        .map(|number| {
+            let from = Source::Address(std::net::Ipv4Addr::from(0x0b00_0000 + number).into());
+            guess(&ledger, &login(ALICE, &from, &throttle), 3)
+        })
+        .sum();
+    assert_eq!(judged, 10);
+}
+
+#[test]
+fn people_for_whom_no_row_is_left_share_one_and_are_bound_by_it() {
+    let throttle = rules("*:10/1h", "");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let here = source("192.0.2.1");
+    let names: Vec<String> = (0..20_000).map(|number| format!("user{number}")).collect();
+    let of = |name: &'static str| Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+    for name in &names {
+        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        guess(&ledger, &login(who, &here, &throttle), 1);
+    }
+    for name in ["alice", "bob", "carol"] {
+        assert!(guess(&ledger, &login(of(name), &here, &throttle), 100) <= 10, "{name}");
+    }
+    // Live rows stay whose they are.
+    let live = ledger.list(Some(&throttle)).iter().filter(|row| row.kind == Kind::Strangers).count();
+    assert!(live > 2000, "{live}");
+    let nobodys: usize =
+        (0..1000).map(|n| guess(&ledger, &login(Who::Nobody(format!("x{n}").as_bytes()), &here, &throttle), 100)).sum();
+    assert!(nobodys <= 256 * 10, "names that do not exist share {nobodys}");
+}
+
+#[test]
+fn rows_of_long_ago_are_given_to_others() {
+    let throttle = rules("*:10/1h", "*:10/1h");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    for day in 0..10_u64 {
+        machine.set(1_700_000_000 + day * DAY, 100 + day * DAY);
+        let mut counted = 0;
+        for number in 0..1000_u32 {
+            let from = Source::Address(std::net::Ipv4Addr::from(0x0a00_0000 + number + 1000 * day as u32).into());
+            ledger.charge_source(&login(Who::Nobody(b"x"), &from, &throttle));
+        }
+        counted += ledger.list(Some(&throttle)).iter().filter(|row| row.kind == Kind::Source).count();
+        assert!(counted > 990, "day {day}: {counted}");
+    }
+}
+
+#[test]
+fn whitelists_spare_and_the_other_half_still_counts() {
+    let throttle: Throttle = toml::from_str(
+        "user = \"*:3/1h\"\nhost = \"*:5/1h\"\nuser_whitelist = [\"robot\"]\nhost_whitelist = [\"192.0.2.0/24\"]",
+    )
+    .unwrap();
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let (listed, other) = (source("192.0.2.1"), source("198.51.100.9"));
+    let robot = Who::Person { name: b"robot", uid: 5, is_virtual: false };
+    assert_eq!(guess(&ledger, &login(ALICE, &listed, &throttle), 50), 3, "the person's row binds");
+    assert_eq!(guess(&ledger, &login(robot, &other, &throttle), 50), 5, "the source's row binds");
+    assert_eq!(guess(&ledger, &login(robot, &listed, &throttle), 50), 50);
+}
+
+#[test]
+fn unlocking_one_leaves_the_others() {
+    let throttle = rules("*:3/1h", "*:5/1h");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let (one, two) = (source("192.0.2.1"), source("2001:db8:0:1::5"));
+    let bob = Who::Person { name: b"bob", uid: 2, is_virtual: false };
+    for from in [&one, &two] {
+        guess(&ledger, &login(ALICE, from, &throttle), 5);
+        guess(&ledger, &login(bob, from, &throttle), 5);
+    }
+    let listed: Vec<_> = ledger
+        .list(Some(&throttle))
+        .into_iter()
+        .map(|row| (row.kind.name(), String::from_utf8(row.name).unwrap(), row.failures))
+        .collect();
+    for expected in [
+        ("strangers", "alice", 3),
+        ("strangers", "bob", 3),
+        ("source", "192.0.2.1", 5),
+        ("source", "2001:db8:0:1::/64", 1),
+        ("in-a-row", "alice", 3),
+    ] {
+        assert!(listed.contains(&(expected.0, expected.1.to_owned(), expected.2)), "{expected:?} {listed:?}");
+    }
+    assert!(ledger.unlock_person(b"alice", Some(&throttle)));
+    assert!(!ledger.unlock_person(b"alice", Some(&throttle)) && !ledger.unlock_person(b"nobody", Some(&throttle)));
+    assert_eq!(guess(&ledger, &login(ALICE, &two, &throttle), 5), 3);
+    assert_eq!(guess(&ledger, &login(bob, &two, &throttle), 5), 0);
+    assert_eq!(
+        ledger.charge(&login(ALICE, &one, &throttle)).unwrap_err(),
+        Refusal::Source(Trigger { failures: 5, period: HOUR })
+    );
+    assert!(ledger.unlock_source(b"192.0.2.1", Some(&throttle)));
+    assert_eq!(guess(&ledger, &login(bob, &one, &throttle), 5), 0);
+}
+
+#[test]
+fn garbage_counts_for_nothing_and_blocks_nobody() {
+    let throttle = rules("*:10/1h", "*:10/1h");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    // splitmix64
+    let mut state = 1_u64;
+    for word in &ledger.memory.0[HEADER..] {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word.store(z ^ (z >> 31), SeqCst);
+    }
+    let here = source("192.0.2.1");
+    for name in ["alice", "bob", "carol", "dave"] {
+        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        // Counters in a row may be anything, which disables at the worst.
+        ledger.unlock_person(name.as_bytes(), Some(&throttle));
+        let judged = guess(&ledger, &login(who, &here, &throttle), 100);
+        assert!(judged <= 10, "{name}: {judged}");
+    }
+}
+
+#[test]
+fn a_layout_that_is_not_ours_is_not_good() {
+    let good = table();
+    assert!(is_good(&good.0));
+    for (at, value) in [(0, 0), (1, 2), (LATEST, u64::MAX), (BASE, u64::MAX)] {
+        let table = table();
+        table.0[at].store(value, SeqCst);
+        assert!(!is_good(&table.0), "{at}");
+    }
+    let table = table();
+    KEY.for_each(|at| table.0[at].store(0, SeqCst));
+    assert!(!is_good(&table.0));
+    assert!(!is_good(&[]));
+}
+
+#[test]
+fn the_latest_time_of_the_wall_clock_is_kept() {
+    let machine = Machine::at(1000, 1);
+    let ledger = machine.ledger();
+    assert_eq!(ledger.latest_wall(), 1000);
+    machine.set(5000, 2);
+    assert_eq!(ledger.latest_wall(), 5000);
+    machine.set(10, 3);
+    assert_eq!(ledger.latest_wall(), 5000);
+    ledger.forget_latest_wall();
+    assert_eq!(ledger.latest_wall(), 10);
+}

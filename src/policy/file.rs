@@ -1,0 +1,311 @@
+//! The policy file, as it is written: `/etc/security/pam_totp.toml`.
+
+use super::exempt::{Exemption, Require};
+use super::throttle::Throttle;
+use super::values::{DAY, End, Network, Span, WindowTable};
+use crate::fact::Fact;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use toml::Spanned;
+
+/// The only version of the file's language so far.
+const VERSION: i64 = 1;
+/// How many letters an unknown key may differ from a known one to be taken for it.
+const MISSPELLED: usize = 3;
+/// Longest delay after a denial: sshd's LoginGraceTime is two minutes, and each of six tries waits.
+const MAX_FAIL_DELAY: u64 = 15;
+/// Longest time that somebody may not be asked again: what makes a source a known one.
+const MAX_GRACE: u64 = 30 * DAY;
+/// Most bits that can be asked for: the block of SHA-512's HMAC. Longer secrets are hashed first.
+const MAX_SECRET_BITS: u64 = 1024;
+/// Longest prompt: what PAM_MAX_MSG_SIZE leaves to applications that care.
+const MAX_PROMPT: usize = 255;
+
+/// What the file says. What it does not say is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// The first key, and always there: a file that was cut short at its beginning is no policy.
+    #[serde(rename = "version")]
+    _version: i64,
+    /// For all services.
+    #[serde(default)]
+    pub(super) defaults: Table,
+    /// For one service.
+    #[serde(default)]
+    pub(super) service: BTreeMap<String, Table>,
+    /// For all services.
+    #[serde(default)]
+    pub(super) compat: Compat,
+    pub(super) throttle: Option<Spanned<Throttle>>,
+    #[serde(default)]
+    pub(super) exempt: Vec<Spanned<Exemption>>,
+    pub(super) require: Option<Spanned<Require>>,
+}
+
+/// `[defaults]`, `[service.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Table {
+    pub(super) store: Option<Spanned<StoreKind>>,
+    pub(super) secret: Option<Spanned<Text>>,
+    pub(super) state_dir: Option<Spanned<Directory>>,
+    pub(super) window: Option<Spanned<WindowTable>>,
+    pub(super) max_window: Option<Spanned<Bounded<1, 100>>>,
+    pub(super) prompt: Option<Spanned<Text>>,
+    pub(super) echo: Option<Spanned<bool>>,
+    pub(super) identity: Option<Spanned<Identity>>,
+    pub(super) enrolment: Option<Spanned<EnrolmentKind>>,
+    pub(super) enrol_by: Option<Spanned<End>>,
+    pub(super) grace: Option<Spanned<AtMost<MAX_GRACE>>>,
+    pub(super) fail_delay: Option<Spanned<AtMost<MAX_FAIL_DELAY>>>,
+    pub(super) min_secret_bits: Option<Spanned<Bounded<0, MAX_SECRET_BITS>>>,
+    pub(super) allow_scratch_codes: Option<Spanned<bool>>,
+    pub(super) shared_sources: Option<Spanned<Vec<Network>>>,
+    pub(super) compat: Compat,
+}
+
+/// `[compat]`, `[service.NAME.compat]`: where we behave like google-authenticator-libpam in spite of knowing better.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Compat {
+    /// In everything that is not a hole; the manual has the list.
+    pub(super) google: Option<Spanned<bool>>,
+    /// Three right codes of a wrong time set the clock difference of a record.
+    pub(super) skew_adjustment: Option<Spanned<bool>>,
+}
+
+/// Where records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreKind {
+    /// In a file of the person's.
+    Home,
+}
+
+/// Whose code is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// That of PAM_USER.
+    PamUser,
+}
+
+/// Whether somebody without a device gets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum EnrolmentKind {
+    Required,
+    Optional,
+}
+
+/// A number from LOWEST to HIGHEST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub(super) struct Bounded<const LOWEST: u64, const HIGHEST: u64>(pub(super) u64);
+
+impl<const LOWEST: u64, const HIGHEST: u64> TryFrom<u64> for Bounded<LOWEST, HIGHEST> {
+    type Error = String;
+
+    fn try_from(number: u64) -> Result<Self, String> {
+        let is_inside = (LOWEST..=HIGHEST).contains(&number);
+        if is_inside { Ok(Self(number)) } else { Err(format!("must be a number from {LOWEST} to {HIGHEST}")) }
+    }
+}
+
+/// A time of at most so many seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Span")]
+pub(super) struct AtMost<const SECONDS: u64>(pub(super) Span);
+
+impl<const SECONDS: u64> TryFrom<Span> for AtMost<SECONDS> {
+    type Error = String;
+
+    fn try_from(span: Span) -> Result<Self, String> {
+        if span.0 <= SECONDS { Ok(Self(span)) } else { Err(format!("must be at most {}", Span(SECONDS))) }
+    }
+}
+
+/// A line of text.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Text(pub(super) String);
+
+impl TryFrom<String> for Text {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() || text.len() > MAX_PROMPT || text.contains(char::is_control) {
+            return Err(format!("must be 1 to {MAX_PROMPT} bytes without control characters"));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// An absolute path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PathBuf")]
+pub(super) struct Directory(pub(super) PathBuf);
+
+impl TryFrom<PathBuf> for Directory {
+    type Error = String;
+
+    fn try_from(path: PathBuf) -> Result<Self, String> {
+        if path.is_absolute() { Ok(Self(path)) } else { Err("must be an absolute path".to_owned()) }
+    }
+}
+
+/// What is wrong with a policy file. Nobody gets in until it is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadPolicy {
+    /// Line and column, counted from 1.
+    pub at: (usize, usize),
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a policy file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// It does not begin with `version = 1`.
+    Version,
+    /// It is not UTF-8.
+    Encoding,
+    /// A key that means nothing here, and one that was perhaps meant.
+    UnknownKey(String, Option<String>),
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl PolicyFile {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// [`BadPolicy`], for the first thing that is wrong.
+    pub fn parse(text: &[u8]) -> Result<Self, BadPolicy> {
+        let text = std::str::from_utf8(text).map_err(|error| bad(text, error.valid_up_to(), Problem::Encoding))?;
+        let starts_with_version = first_key(text).is_some_and(|line| line.trim_start().starts_with("version"));
+        if !starts_with_version {
+            return Err(bad(text.as_bytes(), 0, Problem::Version));
+        }
+        let policy: Self = toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            bad(text.as_bytes(), offset, problem(error.message()))
+        })?;
+        if policy._version != VERSION {
+            return Err(bad(text.as_bytes(), 0, Problem::Version));
+        }
+        match policy.contradiction() {
+            Some((offset, words)) => Err(bad(text.as_bytes(), offset, Problem::Other(words.to_owned()))),
+            None => Ok(policy),
+        }
+    }
+
+    /// What no key can be blamed for alone.
+    fn contradiction(&self) -> Option<(usize, &'static str)> {
+        let services = self.service.values();
+        let state_dir = services.clone().find_map(|table| table.state_dir.as_ref());
+        let state_dir = state_dir.map(|value| (value.span().start, "`state_dir` is one for all services: [defaults]"));
+        let both = std::iter::once(&self.defaults).chain(services).find_map(|table| {
+            let required = table.enrolment.as_ref().filter(|kind| *kind.get_ref() == EnrolmentKind::Required)?;
+            table.enrol_by.as_ref().map(|_| required.span().start)
+        });
+        state_dir.or(both.map(|offset| (offset, "`enrol_by` makes enrolment optional until then: not `required` too")))
+    }
+}
+
+/// The first line that is neither blank nor a comment.
+fn first_key(text: &str) -> Option<&str> {
+    text.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+}
+
+fn bad(text: &[u8], offset: usize, problem: Problem) -> BadPolicy {
+    BadPolicy { at: line_and_column(text, offset), problem }
+}
+
+/// The reader says: unknown field `widow`, expected one of `window`, `prompt`.
+fn problem(message: &str) -> Problem {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match quoted.next() {
+        Some(unknown) if message.starts_with("unknown field") => {
+            let distances = quoted.map(|known| (distance(unknown, known), known));
+            let nearest =
+                distances.min().filter(|(distance, _)| *distance <= MISSPELLED).map(|(_, known)| known.to_owned());
+            Problem::UnknownKey(unknown.to_owned(), nearest)
+        }
+        _ => Problem::Other(message.to_owned()),
+    }
+}
+
+/// How many letters have to be put in, taken out or changed to make one word of the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (line, letter) in (1..).zip(one.chars()) {
+        let mut diagonal = std::mem::replace(row.first_mut().unwrap_or(&mut 0), line);
+        let mut left = line;
+        for (cell, opposite) in row.iter_mut().skip(1).zip(other.chars()) {
+            let change = diagonal.saturating_add(usize::from(letter != opposite));
+            diagonal = *cell;
+            *cell = change.min(left.saturating_add(1)).min(cell.saturating_add(1));
+            left = *cell;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// Line and column of a place in a text, counted from 1.
+pub(super) fn line_and_column(text: &[u8], offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.iter().filter(|&&byte| byte == b'\n').count().saturating_add(1);
+    let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count().saturating_add(1);
+    (line, column)
+}
+
+impl BadPolicy {
+    /// For the log. `path` is the file's.
+    pub fn fact(&self, path: &[u8]) -> Fact {
+        let (line, column) = self.at;
+        let mut at = path.to_vec();
+        at.extend_from_slice(format!(":{line}:{column}").as_bytes());
+        let fact = Fact::new("bad-policy").with("at", at);
+        match &self.problem {
+            Problem::Version => fact.or("the file must begin with: version = 1"),
+            Problem::Encoding => fact.or("the file is not UTF-8 text"),
+            Problem::UnknownKey(key, None) => fact.with("unknown-key", key),
+            Problem::UnknownKey(key, Some(meant)) => fact.with("unknown-key", key).with("did-you-mean", meant),
+            Problem::Other(message) => fact.with("error", message.replace([' ', '\n'], "-")),
+        }
+    }
+}
+
+/// `12:5: unknown key `widow`; did you mean `window`?`
+impl fmt::Display for BadPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, column) = self.at;
+        write!(f, "{line}:{column}: ")?;
+        match &self.problem {
+            Problem::Version => f.write_str("the file must begin with: version = 1"),
+            Problem::Encoding => f.write_str("the file is not UTF-8 text"),
+            Problem::UnknownKey(key, None) => write!(f, "unknown key `{}`", key.escape_debug()),
+            Problem::UnknownKey(key, Some(meant)) => {
+                write!(f, "unknown key `{}`; did you mean `{meant}`?", key.escape_debug())
+            }
+            Problem::Other(message) => f.write_str(&message.replace('\n', " ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        assert_eq!(
+            [distance("widow", "window"), distance("", "abc"), distance("abc", "abc"), distance("a", "b")],
+            [1, 3, 0, 1]
+        );
+    }
+}

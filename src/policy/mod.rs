@@ -1,0 +1,369 @@
+//! What root decides: the module's arguments above `/etc/security/pam_totp.toml`, and both above a person's own file.
+
+pub mod exempt;
+mod explain;
+mod file;
+mod in_use;
+pub mod odds;
+pub mod throttle;
+pub mod values;
+
+pub use explain::{Line, explain};
+pub use file::{BadPolicy, Identity, PolicyFile, StoreKind};
+
+use crate::fact::Fact;
+use crate::options::Options;
+use crate::record::Window;
+use crate::source::Source;
+use crate::system::addresses;
+use crate::system::files::read_trusted;
+use exempt::{Exemption, Require};
+use file::{EnrolmentKind, Table, line_and_column};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use throttle::Throttle;
+use toml::Spanned;
+use values::{End, Network};
+
+/// The policy file, unless `conf=` names another.
+pub const PATH: &str = "/etc/security/pam_totp.toml";
+/// Where what is root's alone is kept, unless `state_dir` says otherwise.
+pub const STATE_DIR: &str = "/var/lib/pam_totp";
+/// Where the secret is, unless `secret` says otherwise.
+pub const SECRET: &str = "~/.google_authenticator";
+/// What a person is asked, unless `prompt` says otherwise. Clients and scripts look for it: it stays as it is.
+pub const PROMPT: &str = "Verification code: ";
+/// The same with `forward_pass`.
+pub const COMBINED_PROMPT: &str = "Password & verification code: ";
+/// One time step on either side of the present one (RFC 6238 section 5.2 advises no more).
+pub const WINDOW: Window = Window { behind: 1, ahead: 1 };
+/// How long the application should wait after a denial before it goes on, in seconds. libpam takes the longest of the
+/// stack and varies it by up to a half, so that the time of a denial says nothing about its reason.
+pub const FAIL_DELAY: u64 = 2;
+
+/// A service that is covered by another's table unless it has its own: the login shells of su and sudo.
+const RELATIVES: [(&str, &str); 2] = [("su-l", "su"), ("sudo-i", "sudo")];
+
+/// A policy file and what it means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Document {
+    /// What it says. Where there is no file: nothing.
+    pub file: PolicyFile,
+    text: Vec<u8>,
+}
+
+impl Document {
+    /// The policy of this host, or with `conf` of that file, which has to be there then. What root has seen in use is
+    /// remembered, so that a file that is gone or was cut short is not taken for a decision.
+    ///
+    /// # Errors
+    /// What is wrong with the file, its owner, its mode, or a directory above it.
+    pub fn load(conf: Option<&[u8]>) -> Result<Self, Fact> {
+        let path = Path::new(OsStr::from_bytes(conf.unwrap_or(PATH.as_bytes())));
+        // First, as it is written last: what is remembered is never newer than what is read.
+        let in_use = in_use::read(path);
+        match read_trusted(path) {
+            Ok(Some(text)) => {
+                let file = PolicyFile::parse(&text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
+                in_use::check(in_use, path, &text, &file)?;
+                Ok(Self { file, text })
+            }
+            Ok(None) if conf.is_some() => {
+                Err(Fact::new("no-policy").with_path(path).or("conf= names a file that is not there"))
+            }
+            Ok(None) if in_use.is_some() => Err(Fact::new("no-policy")
+                .with_path(path)
+                .or("the file that was in use is gone: put it back, or install another with pam-totp check --install")),
+            Ok(None) => Ok(Self::default()),
+            Err(error) => Err(error.fact()),
+        }
+    }
+
+    /// Reads a text that is not in force.
+    ///
+    /// # Errors
+    /// [`BadPolicy`].
+    pub fn parse(text: Vec<u8>) -> Result<Self, BadPolicy> {
+        PolicyFile::parse(&text).map(|file| Self { file, text })
+    }
+
+    /// Puts a policy in force: checked, then by rename, and remembered.
+    ///
+    /// # Errors
+    /// What is wrong with it, or why it cannot be put there; the old one is in force then.
+    pub fn install(text: &[u8], path: &Path) -> Result<(), Fact> {
+        PolicyFile::parse(text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
+        crate::system::files::install(path, text).map_err(|error| error.fact())?;
+        in_use::write(path, text);
+        Ok(())
+    }
+
+    /// Whether the file has a table for a service, or for one that covers it.
+    pub fn has_table(&self, service: &str) -> bool {
+        self.table(service).is_some()
+    }
+
+    /// The names in `[service.NAME]`.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.file.service.keys().map(String::as_str)
+    }
+
+    fn table(&self, service: &str) -> Option<&Table> {
+        let relative = || RELATIVES.iter().find(|(name, _)| *name == service).map(|(_, relative)| *relative);
+        self.file.service.get(service).or_else(|| self.file.service.get(relative()?))
+    }
+
+    fn origin(&self, offset: usize) -> Origin {
+        Origin::Line(line_and_column(&self.text, offset).0)
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody has said anything.
+    Default,
+    /// A line of the policy file, counted from 1.
+    Line(usize),
+    /// An argument of the module.
+    Argument,
+}
+
+/// A value, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// What it is.
+    pub value: T,
+    /// Who says so.
+    pub origin: Origin,
+}
+
+impl<T> std::ops::Deref for Setting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Setting<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+        Setting { value: change(self.value), origin: self.origin }
+    }
+}
+
+/// Whether somebody who has no device, and never had one, gets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolment {
+    /// No.
+    Required,
+    /// Yes (`nullok`).
+    Optional,
+    /// Yes, until then.
+    OptionalUntil(End),
+}
+
+/// What holds at one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// PAM_SERVICE.
+    pub service: String,
+    /// What only an argument can say.
+    pub options: Options,
+    /// Where records are.
+    pub store: Setting<StoreKind>,
+    /// The file, with `~`, `${HOME}` and `${USER}` still in it.
+    pub secret: Setting<Vec<u8>>,
+    /// Where what is root's alone is kept.
+    pub state_dir: Setting<PathBuf>,
+    /// The window of a record that does not say.
+    pub window: Setting<Window>,
+    /// The largest `WINDOW_SIZE` that a record can have; without it `window` is, if that is stated.
+    pub max_window: Setting<Option<u64>>,
+    /// What is asked.
+    pub prompt: Setting<Vec<u8>>,
+    /// What is typed may be seen.
+    pub echo: Setting<bool>,
+    /// Whose code is asked for.
+    pub identity: Setting<Identity>,
+    /// Who may be without a device.
+    pub enrolment: Setting<Enrolment>,
+    /// Seconds for which somebody is not asked again. 0: none.
+    pub grace: Setting<u64>,
+    /// Seconds that the application is asked to wait after a denial.
+    pub fail_delay: Setting<u64>,
+    /// Secrets with fewer bits deny.
+    pub min_secret_bits: Setting<u64>,
+    /// Scratch codes work.
+    pub allow_scratch_codes: Setting<bool>,
+    /// Bastions and NATs: many people behind one address.
+    pub shared_sources: Setting<Vec<Network>>,
+    /// As google-authenticator-libpam does it.
+    pub google: Setting<bool>,
+    /// Three right codes of a wrong time set the clock difference of a record.
+    pub skew_adjustment: Setting<bool>,
+    /// How many codes may be wrong. `None`: nothing is counted.
+    pub throttle: Setting<Option<Throttle>>,
+    /// Who is not asked.
+    pub exemptions: Vec<Setting<Exemption>>,
+    /// Who needs a code.
+    pub require: Option<Setting<Require>>,
+}
+
+impl Policy {
+    /// The arguments above the service's table, that above the defaults, and our own below all.
+    pub fn new(service: &str, options: &Options, document: &Document) -> Self {
+        let pick = Pick { document, service: document.table(service) };
+        let google = pick.compat(|compat| compat.google.as_ref(), false);
+        let skew_adjustment = pick.compat(|compat| compat.skew_adjustment.as_ref(), false);
+        let skew_adjustment = match (google.value, options.skew_adjustment) {
+            (_, false) => Setting { value: false, origin: Origin::Argument },
+            (true, true) => google.clone(),
+            (false, true) => skew_adjustment,
+        };
+        let prompt = if options.forward_pass { COMBINED_PROMPT } else { PROMPT };
+        let fail_delay = if google.value { 0 } else { FAIL_DELAY };
+        Self {
+            service: service.to_owned(),
+            store: pick.value(|table| table.store.as_ref(), |kind| *kind, StoreKind::Home),
+            secret: pick
+                .value(|table| table.secret.as_ref(), |text| text.0.clone().into_bytes(), SECRET.into())
+                .or_argument(options.secret.clone()),
+            state_dir: pick.value(|table| table.state_dir.as_ref(), |path| path.0.clone(), STATE_DIR.into()),
+            window: pick.value(|table| table.window.as_ref(), |window| (*window).into(), WINDOW),
+            max_window: pick.value(|table| table.max_window.as_ref(), |size| Some(size.0), None),
+            prompt: pick
+                .value(|table| table.prompt.as_ref(), |text| text.0.clone().into_bytes(), prompt.into())
+                .or_argument(options.prompt.clone()),
+            echo: pick
+                .value(|table| table.echo.as_ref(), |echo| *echo, false)
+                .or_argument(options.echo.then_some(true)),
+            identity: pick.value(|table| table.identity.as_ref(), |identity| *identity, Identity::PamUser),
+            enrolment: pick.enrolment().or_argument(options.nullok.then_some(Enrolment::Optional)),
+            grace: pick.value(|table| table.grace.as_ref(), |grace| grace.0.0, 0),
+            fail_delay: pick.value(|table| table.fail_delay.as_ref(), |delay| delay.0.0, fail_delay),
+            min_secret_bits: pick.value(|table| table.min_secret_bits.as_ref(), |bits| bits.0, 0),
+            allow_scratch_codes: pick.value(|table| table.allow_scratch_codes.as_ref(), |allow| *allow, true),
+            shared_sources: pick.value(|table| table.shared_sources.as_ref(), Clone::clone, Vec::new()),
+            throttle: pick.throttle(&google),
+            exemptions: document.file.exempt.iter().map(|exemption| pick.spanned(exemption)).collect(),
+            require: document.file.require.as_ref().map(|require| pick.spanned(require)),
+            google,
+            skew_adjustment,
+            options: options.clone(),
+        }
+    }
+
+    /// Whether anybody may be without a device at this time (seconds since 1970).
+    pub fn is_enrolment_optional(&self, now: u64) -> bool {
+        match self.enrolment.value {
+            Enrolment::Required => false,
+            Enrolment::Optional => true,
+            Enrolment::OptionalUntil(end) => now < end.over,
+        }
+    }
+
+    /// The widest window that a record can have, where there is a bound.
+    pub fn widest_window(&self) -> Option<Window> {
+        match (self.max_window.value, self.window.origin) {
+            (Some(size), _) => Some(Window::of_size(size)),
+            (None, Origin::Default) => None,
+            (None, _) => Some(self.window.value),
+        }
+    }
+
+    /// Whether somebody may not be asked again from there: an address that many people share, or that is this machine's own,
+    /// says too little about who is there.
+    pub fn may_have_grace(&self, source: &Source) -> bool {
+        let is_one_persons = source.address().is_none_or(|address| {
+            !self.shared_sources.iter().any(|network| network.contains(address))
+                && !source.is_here_or_next_door()
+                && addresses::is_own(address) == Ok(false)
+        });
+        self.grace.value > 0 && is_one_persons
+    }
+
+    /// Whether something here ends at a date, which needs the ledger's memory of the clock.
+    pub fn has_dates(&self) -> bool {
+        !self.exemptions.is_empty()
+            || matches!(self.enrolment.value, Enrolment::OptionalUntil(_))
+            || self.grace.value > 0
+    }
+}
+
+/// Chooses values for one service.
+struct Pick<'a> {
+    document: &'a Document,
+    service: Option<&'a Table>,
+}
+
+impl Pick<'_> {
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.service.into_iter().chain([&self.document.file.defaults])
+    }
+
+    fn value<W, T>(
+        &self,
+        key: impl Fn(&Table) -> Option<&Spanned<W>>,
+        read: impl FnOnce(&W) -> T,
+        default: T,
+    ) -> Setting<T> {
+        match self.tables().find_map(key) {
+            Some(written) => self.setting(written, read),
+            None => Setting { value: default, origin: Origin::Default },
+        }
+    }
+
+    fn compat(&self, key: impl Fn(&file::Compat) -> Option<&Spanned<bool>>, default: bool) -> Setting<bool> {
+        let of_service = self.service.and_then(|table| key(&table.compat));
+        let of_defaults = || key(&self.document.file.defaults.compat).or_else(|| key(&self.document.file.compat));
+        match of_service.or_else(of_defaults) {
+            Some(written) => self.setting(written, |value| *value),
+            None => Setting { value: default, origin: Origin::Default },
+        }
+    }
+
+    /// `enrolment` and `enrol_by` are one setting: the nearer table that has either decides.
+    fn enrolment(&self) -> Setting<Enrolment> {
+        let of_table = |table: &Table| match (&table.enrol_by, &table.enrolment) {
+            (Some(end), _) => Some(self.setting(end, |end| Enrolment::OptionalUntil(*end))),
+            (None, Some(kind)) => Some(self.setting(kind, |kind| match kind {
+                EnrolmentKind::Required => Enrolment::Required,
+                EnrolmentKind::Optional => Enrolment::Optional,
+            })),
+            (None, None) => None,
+        };
+        let default = Setting { value: Enrolment::Required, origin: Origin::Default };
+        self.tables().find_map(of_table).unwrap_or(default)
+    }
+
+    /// Off like the C module, unless somebody asks for it.
+    fn throttle(&self, google: &Setting<bool>) -> Setting<Option<Throttle>> {
+        match &self.document.file.throttle {
+            Some(written) => self.setting(written, |throttle| Some(throttle.clone())),
+            None if google.value => google.clone().map(|_| None),
+            None => Setting { value: Some(Throttle::default()), origin: Origin::Default },
+        }
+    }
+
+    fn spanned<T: Clone>(&self, written: &Spanned<T>) -> Setting<T> {
+        self.setting(written, T::clone)
+    }
+
+    fn setting<W, T>(&self, written: &Spanned<W>, read: impl FnOnce(&W) -> T) -> Setting<T> {
+        Setting { value: read(written.get_ref()), origin: self.document.origin(written.span().start) }
+    }
+}
+
+impl<T> Setting<T> {
+    fn or_argument(self, argument: Option<T>) -> Self {
+        match argument {
+            Some(value) => Self { value, origin: Origin::Argument },
+            None => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! The group database, by way of getgrnam_r(3).
+//!
+//! getgrouplist(3) is not used: where a name service does not answer it leaves that service's groups out and says nothing.
+
+use super::Errno;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+
+/// First size of the buffer that an entry is put into, and the size at which we give up: a group of half a million.
+const BUFFER: usize = 4096;
+const LARGEST_BUFFER: usize = 1 << 23;
+
+/// Whether a user, whose primary group is `gid`, is in a group. `Ok(None)`: there is no such group.
+///
+/// # Errors
+/// The database could not be asked, or its answer is over 8 MiB.
+pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Errno> {
+    let Ok(group) = CString::new(group) else { return Ok(None) };
+    let mut size = BUFFER;
+    loop {
+        let mut buffer = vec![0_u8; size];
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let mut found = std::ptr::null_mut();
+        // SAFETY: all pointers are valid for the call; the length is that of `buffer`.
+        let result = unsafe {
+            libc::getgrnam_r(
+                group.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        match result {
+            0 if found.is_null() => return Ok(None),
+            // SAFETY: the call succeeded and `found` points to `entry`, which is filled in.
+            0 => return Ok(Some(lists(unsafe { entry.assume_init_ref() }, user, gid))),
+            libc::ERANGE if size < LARGEST_BUFFER => size = size.saturating_mul(4),
+            // getgrnam_r(3): these mean that the name was not found.
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            libc::EINTR => {}
+            error => return Err(Errno::from_raw_os_error(error)),
+        }
+    }
+}
+
+fn lists(group: &libc::group, user: &[u8], gid: u32) -> bool {
+    if group.gr_gid == gid {
+        return true;
+    }
+    let mut member = group.gr_mem;
+    if member.is_null() {
+        return false;
+    }
+    loop {
+        // SAFETY: gr_mem is an array of strings that ends in NULL, in a buffer that outlives this call.
+        let name = unsafe { *member };
+        if name.is_null() {
+            return false;
+        }
+        // SAFETY: a string of that array.
+        if unsafe { CStr::from_ptr(name) }.to_bytes() == user {
+            return true;
+        }
+        // SAFETY: not past the NULL.
+        member = unsafe { member.add(1) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_group_counts_and_an_unknown_one_is_unknown() {
+        assert_eq!(is_member(b"root", 0, "root"), Ok(Some(true)));
+        assert_eq!(is_member(b"nobody-here", 4_000_000_000, "root"), Ok(Some(false)));
+        for unknown in ["no-such-group-here", "", "nul\0byte"] {
+            assert_eq!(is_member(b"root", 0, unknown), Ok(None), "{unknown:?}");
+        }
+    }
+}

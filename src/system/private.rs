@@ -1,0 +1,188 @@
+//! Directories that are root's alone, so that nobody else can read, hold or change anything in them: /var/lib/pam_totp for
+//! what has to outlive a boot, /run/pam_totp for what has to outlive a process.
+
+use super::Errno;
+use super::files::{FileError, Problem, open_trusted_directory};
+use super::signals::without_sigxfsz;
+use crate::secret::Secret;
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, linkat, mkdirat, openat, renameat, statat,
+    unlinkat,
+};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Gone at the next boot.
+pub const RUN: &str = "/run/pam_totp";
+/// Largest file that is read.
+const MAX_SIZE: u64 = 1 << 20;
+
+const NEVER_BLOCKS: OFlags = OFlags::NONBLOCK.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Such a directory, open.
+pub struct Directory {
+    descriptor: OwnedFd,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory. `Ok(None)`: it is not there.
+    ///
+    /// # Errors
+    /// [`FileError`]; also where it, or a directory above it, is not root's alone.
+    pub fn open(path: &Path) -> Result<Option<Self>, FileError> {
+        let Some(descriptor) = open_trusted_directory(path)? else { return Ok(None) };
+        let directory = Self { descriptor, path: path.to_owned() };
+        let stat = fstat(&directory.descriptor).map_err(directory.failed("stat"))?;
+        match check(&stat) {
+            Ok(()) => Ok(Some(directory)),
+            Err(problem) => Err(directory.error(problem)),
+        }
+    }
+
+    /// The same, made if need be; the directory above it has to be there.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn make(path: &Path) -> Result<Self, FileError> {
+        if let Some(directory) = Self::open(path)? {
+            return Ok(directory);
+        }
+        let error = |problem| FileError { path: path.to_owned(), problem };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error(Problem::Path)) };
+        let parent = open_trusted_directory(parent)?.ok_or(error(Problem::Failed("open", Errno::NOENT)))?;
+        match mkdirat(&parent, name, Mode::RWXU) {
+            // Somebody else who logs in was faster.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(error(Problem::Failed("mkdir", errno))),
+        }
+        let made = Self::open(path)?.ok_or(error(Problem::Failed("open", Errno::NOENT)))?;
+        // Made inside su it has the caller's group.
+        chownat(&made.descriptor, "", Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::EMPTY_PATH)
+            .map_err(made.failed("chown"))?;
+        Ok(made)
+    }
+
+    /// The path of a file in it, for messages.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Opens a file for reading and writing. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// [`FileError`]; also where it is not a regular file of root's alone.
+    pub(super) fn open_file(&self, name: &str) -> Result<Option<(OwnedFd, Stat)>, FileError> {
+        let file = match openat(&self.descriptor, name, OFlags::RDWR | NEVER_BLOCKS, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.file_error(name, Problem::Failed("open", error))),
+        };
+        let stat = fstat(&file).map_err(|error| self.file_error(name, Problem::Failed("stat", error)))?;
+        let problem =
+            check(&stat).err().or((stat.st_mode & libc::S_IFMT != libc::S_IFREG).then_some(Problem::NotAFile));
+        problem.map_or(Ok(Some((file, stat))), |problem| Err(self.file_error(name, problem)))
+    }
+
+    /// The file of a lock, made if need be.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub(super) fn lock_file(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let file = openat(&self.descriptor, name, OFlags::RDWR | OFlags::CREATE | NEVER_BLOCKS, OWNER)?;
+        take_possession(&file)?;
+        Ok(file)
+    }
+
+    /// Reads a file. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// As open(2) and read(2).
+    pub fn read(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, Errno> {
+        let file = match openat(&self.descriptor, name, OFlags::RDONLY | NEVER_BLOCKS, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let size = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        let mut text = Vec::with_capacity(size.saturating_add(64));
+        let result = file.take(MAX_SIZE).read_to_end(&mut text);
+        let text = Secret::new(text);
+        result.map(|_| Some(text)).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+
+    /// Writes a file in the place of the one that is there, by way of the name `temporary`, which is the caller's alone.
+    ///
+    /// # Errors
+    /// As open(2) and write(2); the file is as it was then.
+    pub fn write(&self, name: &str, temporary: &str, text: &[u8]) -> Result<(), Errno> {
+        self.remove(temporary)?;
+        let mut file = File::from(self.create(temporary)?);
+        let written = without_sigxfsz(|| file.write_all(text))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .and_then(|()| renameat(&self.descriptor, temporary, &self.descriptor, name));
+        if written.is_err() {
+            let _ = self.remove(temporary);
+        }
+        written
+    }
+
+    /// Removes a file, which need not be there.
+    ///
+    /// # Errors
+    /// As unlink(2).
+    pub fn remove(&self, name: &str) -> Result<(), Errno> {
+        match unlinkat(&self.descriptor, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a file that is not there yet.
+    pub(super) fn create(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NEVER_BLOCKS;
+        let file = openat(&self.descriptor, name, flags, OWNER)?;
+        take_possession(&file)?;
+        Ok(file)
+    }
+
+    /// Gives a file a second name, unless something has that name already (EEXIST).
+    pub(super) fn link(&self, name: &str, second: &str) -> Result<(), Errno> {
+        linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())
+    }
+
+    /// Looks at what has this name.
+    pub(super) fn stat(&self, name: &str) -> Result<Stat, Errno> {
+        statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn failed(&self, call: &'static str) -> impl FnOnce(Errno) -> FileError + '_ {
+        move |error| self.error(Problem::Failed(call, error))
+    }
+
+    fn error(&self, problem: Problem) -> FileError {
+        FileError { path: self.path.clone(), problem }
+    }
+
+    pub(super) fn file_error(&self, name: &str, problem: Problem) -> FileError {
+        FileError { path: self.path(name), problem }
+    }
+}
+
+/// Root's, and nobody else may write.
+fn check(stat: &Stat) -> Result<(), Problem> {
+    if stat.st_uid != 0 {
+        return Err(Problem::Owner(stat.st_uid, 0));
+    }
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o022 != 0 { Err(Problem::Writable(mode)) } else { Ok(()) }
+}
+
+/// A file made inside su would have the caller's group.
+fn take_possession(file: impl AsFd) -> Result<(), Errno> {
+    fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    fchmod(&file, OWNER)
+}
