@@ -21,8 +21,10 @@ use std::sync::{Mutex, Once, PoisonError};
 const SSHD: &str = "sshd";
 /// Where it says so (sshd_config(5), ExposeAuthInfo).
 const AUTH_INFO: &CStr = c"SSH_AUTH_INFO_0";
-/// Services that open a session for somebody else than for whom they asked.
+/// Services that open a session for somebody else than for whom they asked …
 const FOR_OTHERS: [&str; 2] = ["sudo", "sudo-i"];
+/// … and those that do so without asking if the caller is root.
+const FOR_OTHERS_BY_ROOT: [&str; 2] = ["su", "su-l"];
 
 /// pam_sm_authenticate(3): asks for a code.
 ///
@@ -205,7 +207,9 @@ fn counter(policy: &Policy) -> (Counter<Table, Clock>, Option<&'static str>) {
 /// What to tell the person whose session begins.
 fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     let policy = policy(handle, arguments).ok()?;
-    if FOR_OTHERS.contains(&policy.service.as_str()) {
+    let service = policy.service.as_str();
+    let is_root = passwd::process_uids().0 == 0;
+    if FOR_OTHERS.contains(&service) || is_root && FOR_OTHERS_BY_ROOT.contains(&service) {
         return None;
     }
     let person = identify(&handle.user().ok()?, &policy.options).ok()?;

@@ -25,20 +25,18 @@ pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
     directory.read(&name(path)).ok().flatten().map(|copy| copy.expose().clone())
 }
 
-/// Refuses a file that is the beginning of the one that was in use and weaker; remembers any other.
-pub(super) fn check(copy: Option<Vec<u8>>, path: &Path, text: &[u8], file: &PolicyFile) -> Result<(), Fact> {
+/// Refuses a file that is the beginning of the one that was in use and weaker. Any other is to be remembered if the answer
+/// is `true`.
+pub(super) fn check(copy: Option<Vec<u8>>, path: &Path, text: &[u8], file: &PolicyFile) -> Result<bool, Fact> {
     match copy {
-        Some(copy) if copy == text => Ok(()),
+        Some(copy) if copy == text => Ok(false),
         Some(copy) if copy.starts_with(text) && is_weaker(file, text, &copy) => {
             let missing = copy.len().saturating_sub(text.len());
             Err(Fact::new("policy-cut-short").with_path(path).with_number("missing-bytes", missing).or(
                 "it is the beginning of the file that was in use, and weaker; if that is meant: pam-totp check --install it",
             ))
         }
-        _ => {
-            write(path, text);
-            Ok(())
-        }
+        _ => Ok(true),
     }
 }
 

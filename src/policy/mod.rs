@@ -66,7 +66,9 @@ impl Document {
         match read_trusted(path) {
             Ok(Some(text)) => {
                 let file = PolicyFile::parse(&text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
-                in_use::check(in_use, path, &text, &file)?;
+                if in_use::check(in_use, path, &text, &file)? {
+                    in_use::write(path, &text);
+                }
                 Ok(Self { file, text })
             }
             Ok(None) if conf.is_some() => {

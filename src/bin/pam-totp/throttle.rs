@@ -1,7 +1,8 @@
 //! `pam-totp throttle`.
 
-use crate::check::{ensure_root, host_policy};
+use crate::host::{self, ensure_root};
 use anyhow::{Result, anyhow, ensure};
+use clap::ArgGroup;
 use pam_totp::fact::Escaped;
 use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE};
 use pam_totp::policy::Policy;
@@ -33,26 +34,26 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-#[group(required = true, multiple = true, id = "what")]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["user", "host", "clock"])))]
 struct Unlock {
     /// All failures of this person, those that disabled the device included
-    #[arg(long, value_name = "USER", group = "what")]
+    #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// All failures from this source, named as `list` names it: an address, a host or uid:N
-    #[arg(long, value_name = "HOST", group = "what")]
+    #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// The latest time that the clock ever showed: after the clock was ahead, what ends at a date is over without this
-    #[arg(long, group = "what")]
+    #[arg(long)]
     clock: bool,
     /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
-    #[arg(long, value_name = "FILE", group = "where")]
+    #[arg(long, value_name = "FILE")]
     conf: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
-        Command::List { json, conf } => list(&host_policy(conf.as_ref())?, *json),
-        Command::Unlock(unlock) => self::unlock(&host_policy(unlock.conf.as_ref())?, unlock),
+        Command::List { json, conf } => list(&host::policy(conf.as_ref())?, *json),
+        Command::Unlock(unlock) => self::unlock(&host::policy(unlock.conf.as_ref())?, unlock),
     }
 }
 
