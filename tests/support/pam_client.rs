@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
-//!            [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred | --setcred-alone] [--repeat N] [--parallel N]
+//!            [--time] [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred | --setcred-alone] [--repeat N] [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt and `result CODE` for each
-//! login. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
+//! login, with `--time` also `nanoseconds N` from pam_start to pam_end. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
 //! answered, and the answers are dealt out among them. With `--repeat` the logins happen one after the other on handles
 //! of their own, and the program fails if one of them leaves anything behind in this process.
 
@@ -48,6 +48,7 @@ struct Script {
     authenticate: bool,
     repeat: usize,
     parallel: usize,
+    timed: bool,
 }
 
 /// One login's person.
@@ -72,6 +73,10 @@ fn main() {
         }
         assert_eq!(footprint(), before, "a login left something behind");
         println!("result {first}");
+    } else if script.timed {
+        let start = std::time::Instant::now();
+        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: true });
+        println!("nanoseconds {}\nresult {result}", start.elapsed().as_nanos());
     } else {
         let before = footprint().without_memory();
         let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: false });
@@ -94,6 +99,7 @@ impl Script {
             authenticate: true,
             repeat: 1,
             parallel: 0,
+            timed: false,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || c_string(arguments.next().expect("a value"));
@@ -110,6 +116,7 @@ impl Script {
                 Some("--rhost") => script.items.push((PAM_RHOST, value())),
                 Some("--ruser") => script.items.push((PAM_RUSER, value())),
                 Some("--tty") => script.items.push((PAM_TTY, value())),
+                Some("--time") => script.timed = true,
                 Some("--setcred") => script.setcred = true,
                 Some("--setcred-alone") => (script.setcred, script.authenticate) = (true, false),
                 Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
