@@ -1,6 +1,6 @@
 use super::*;
 use crate::ledger::tests::{Table, ledger};
-use crate::options::Options;
+use crate::options::{FirstPass, Options};
 use crate::policy::Document;
 use crate::store::conformance::record;
 use crate::store::memory::MemoryStore;
