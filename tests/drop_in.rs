@@ -258,6 +258,8 @@ fn where_we_differ_both_ways_are_as_the_table_says() {
 #[test]
 fn both_modules_take_turns_on_one_file() {
     let machine = machine();
+    // Where both count tries, they count them in the file.
+    machine.write(POLICY, GOOGLE);
     machine.service("theirs", "auth required pam_google_authenticator.so\n");
     machine
         .enrol(ALICE, "\" TOTP_AUTH\n\" DISALLOW_REUSE\n\" RATE_LIMIT 4 3600\n\" WINDOW_SIZE 17\n12345678\n23456789\n");

@@ -1,8 +1,8 @@
 //! Who is asked: the question, the answer, and the verdict on it.
 
+use super::cost::Guess;
 use super::{Application, Login, NoAnswer, Outcome};
 use crate::fact::Fact;
-use crate::identity::Unidentified;
 use crate::ledger::Memory;
 use crate::options::FirstPass;
 use crate::otp::{Answer, Form, NotACode};
@@ -98,16 +98,26 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
     pub(super) fn judged(&mut self, answer: Option<&Answer>) -> Result<Judged, Fact> {
         let shape = answer.map_or(Err(NotACode::Empty), Answer::check);
         self.was_no_code |= shape.is_err();
-        if shape.is_ok() {
-            self.charge()?;
-        }
-        let person = self.visit.person.map_err(Unidentified::fact)?;
+        let guess = Guess::new(shape.is_ok());
+        let person = match self.visit.person {
+            Ok(person) => person,
+            Err(unidentified) => {
+                self.charge(&guess, None)?;
+                return Err(unidentified.fact());
+            }
+        };
         if !self.rules.google {
             shape.map_err(not_a_code)?;
         }
         let attempt = Try { answer, earlier: self.earlier };
-        let charge = |record: &Record| verify::charge(record, &self.rules, &attempt, (self.now)());
-        let Attempt { verdict, place, remarks } = self.store.attempt(person, &charge).map_err(StoreError::into_fact)?;
+        let charge = |record: &Record| match self.charge(&guess, Some(record)) {
+            Ok(()) => verify::charge(record, &self.rules, &attempt, (self.now)()),
+            Err(_) => verify::refused(),
+        };
+        let attempted = self.store.attempt(person, &charge);
+        // Also where there was no record to judge it by.
+        self.charge(&guess, None)?;
+        let Attempt { verdict, place, remarks } = attempted.map_err(StoreError::into_fact)?;
         if self.rules.google {
             self.earlier = match (&verdict, self.earlier) {
                 (Verdict::Denied(Denial::WrongCode { moved_from: Some(from) }), _) => Earlier::Moved { from: *from },

@@ -2,27 +2,36 @@
 
 use super::{Counter, Login};
 use crate::fact::Fact;
-use crate::ledger::{self, Grace, Memory, Refusal, Who};
+use crate::ledger::{self, Grace, Memory, Refusal};
+use crate::policy::throttle::Trigger;
+use crate::record::Record;
 use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Denial, Verdict};
+use std::cell::OnceCell;
 
 impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M, C, N> {
-    /// Charges a guess. Whoever has no budget left is refused, as is everybody where the ledger does not work.
-    pub(super) fn charge(&mut self) -> Result<(), Fact> {
+    /// Charges a guess, once. Whoever has no budget left is refused, as is everybody where the ledger does not work.
+    pub(super) fn charge(&self, guess: &Guess, record: Option<&Record>) -> Result<(), Fact> {
+        if !guess.is_one {
+            return Ok(());
+        }
+        guess.result.get_or_init(|| self.charge_now(record)).clone()
+    }
+
+    fn charge_now(&self, record: Option<&Record>) -> Result<(), Fact> {
         match self.counter {
             Counter::Ledger(_) if self.policy.throttle.is_none() => Ok(()),
-            Counter::Ledger(ledger) => match ledger.charge(&self.counted()) {
-                Ok(charge) => {
-                    self.charges.push(charge);
-                    Ok(())
+            Counter::Ledger(ledger) => {
+                let own_limit = record.filter(|_| self.rules.is_counted).and_then(own_limit);
+                match ledger.charge(&ledger::Login { own_limit, ..self.counted() }) {
+                    Ok(charge) => {
+                        self.charges.borrow_mut().push(charge);
+                        Ok(())
+                    }
+                    Err(refusal) => Err(refused(refusal)),
                 }
-                Err(refusal) => {
-                    // Not for the record: what is refused takes the time of what is judged.
-                    let _ = self.loaded();
-                    Err(refused(refusal))
-                }
-            },
+            }
             Counter::Nothing => Ok(()),
             Counter::Broken(fact) => Err(fact.clone()),
         }
@@ -40,7 +49,7 @@ impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M,
                     factors: factors.expose(),
                 });
                 // Where that fails the person is asked again next time.
-                let _ = ledger.give_back(&self.counted(), std::mem::take(&mut self.charges), grace.as_ref());
+                let _ = ledger.give_back(&self.counted(), self.charges.take(), grace.as_ref());
             }
             Verdict::Denied(Denial::NotACode) => {
                 self.was_no_code = true;
@@ -52,28 +61,42 @@ impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M,
         }
     }
 
-    pub(super) fn take_back_last(&mut self) {
-        if let Some(charge) = self.charges.pop() {
+    pub(super) fn take_back_last(&self) {
+        if let Some(charge) = self.charges.borrow_mut().pop() {
             charge.take_back();
         }
     }
 
     /// This login, as the ledger counts it.
     pub(super) fn counted(&self) -> ledger::Login<'a> {
-        let who = match self.visit.person {
-            Ok(person) if person.home().is_none() && self.store.has_record(person) == Ok(false) => {
-                Who::Nobody(person.name())
-            }
-            Ok(person) => Who::Person { name: person.name(), uid: person.uid(), is_virtual: person.home().is_none() },
-            Err(_) => Who::Nobody(self.visit.name),
-        };
         ledger::Login {
-            who,
+            who: self.who,
             source: self.visit.source,
             service: &self.policy.service,
             throttle: self.policy.throttle.as_ref(),
+            own_limit: None,
         }
     }
+}
+
+/// One answer, as far as it has to be paid for.
+pub(super) struct Guess {
+    /// What cannot be a code is no guess.
+    is_one: bool,
+    /// Whether it may be judged, once that was asked.
+    result: OnceCell<Result<(), Fact>>,
+}
+
+impl Guess {
+    pub(super) const fn new(is_one: bool) -> Self {
+        Self { is_one, result: OnceCell::new() }
+    }
+}
+
+/// `RATE_LIMIT n m` of a person's file as a rule about the person's failures.
+fn own_limit(record: &Record) -> Option<Trigger> {
+    let limit = record.rate_limit.as_ref().ok()?.as_ref()?;
+    Some(Trigger { failures: limit.tries as u64, period: limit.seconds })
 }
 
 fn refused(refusal: Refusal) -> Fact {

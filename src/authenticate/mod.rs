@@ -6,7 +6,7 @@ mod unasked;
 
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified};
-use crate::ledger::{Charge, Ledger, Memory};
+use crate::ledger::{Charge, Ledger, Memory, Who};
 use crate::policy::Policy;
 use crate::record::Record;
 use crate::secret::Secret;
@@ -14,6 +14,7 @@ use crate::source::Source;
 use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Earlier, Rules};
+use std::cell::RefCell;
 
 /// The application that somebody logs in to.
 pub trait Application {
@@ -106,14 +107,15 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
         return Outcome::Denied(unidentified.fact());
     }
     let mut login = Login {
+        who: who(visit, store),
         visit,
         policy,
-        rules: rules(policy, visit.host),
+        rules: Rules { is_counted: is_counted(policy, counter), ..rules(policy, visit.host) },
         store,
         counter,
         now,
         earlier: Earlier::Nothing,
-        charges: Vec::new(),
+        charges: RefCell::default(),
         record: None,
         was_no_code: false,
         void_exemption: None,
@@ -133,7 +135,13 @@ fn rules<'a>(policy: &Policy, host: &'a str) -> Rules<'a> {
         max_look_ahead: policy.max_window.value,
         min_secret_bits: policy.min_secret_bits.value,
         allow_scratch_codes: policy.allow_scratch_codes.value,
+        is_counted: false,
     }
+}
+
+/// Whether the ledger counts, and not the person's file. The C module counts in the file whatever else there is.
+fn is_counted<M, C>(policy: &Policy, counter: &Counter<M, C>) -> bool {
+    matches!(counter, Counter::Ledger(_)) && policy.throttle.is_some() && !policy.google.value
 }
 
 /// For how long the `LASTn` lines of a person's file count: where the policy has a grace of its own, not at all.
@@ -141,8 +149,18 @@ fn lines_period(policy: &Policy) -> u64 {
     if policy.grace.value == 0 { policy.options.grace_period } else { 0 }
 }
 
+/// Who is counted. A name that is in no user database and has no record is nobody's: there are as many as can be typed.
+fn who<'a>(visit: &Visit<'a>, store: &impl Store) -> Who<'a> {
+    match visit.person {
+        Ok(person) if person.is_virtual() && store.has_record(person) == Ok(false) => Who::Nobody(person.name()),
+        Ok(person) => Who::of(person),
+        Err(_) => Who::Nobody(visit.name),
+    }
+}
+
 /// One login under way.
 struct Login<'a, S, M, C, N> {
+    who: Who<'a>,
     visit: &'a Visit<'a>,
     policy: &'a Policy,
     rules: Rules<'a>,
@@ -152,7 +170,7 @@ struct Login<'a, S, M, C, N> {
     /// The C module charges a login once.
     earlier: Earlier,
     /// What the answers of this login have cost.
-    charges: Vec<Charge<'a>>,
+    charges: RefCell<Vec<Charge<'a>>>,
     /// The record before the person was asked, where there is a grace of the policy's.
     record: Option<Record>,
     /// An answer could not be a code.
@@ -181,10 +199,10 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
 
     /// What the outcome means for what was charged, and the whole fact for the log. A right code has taken its charges back
     /// by now.
-    fn settle(mut self, outcome: Outcome) -> Outcome {
+    fn settle(self, outcome: Outcome) -> Outcome {
         if let Counter::Ledger(ledger) = self.counter {
             let login = self.counted();
-            std::mem::take(&mut self.charges).into_iter().for_each(|charge| ledger.keep(&login, charge));
+            self.charges.take().into_iter().for_each(|charge| ledger.keep(&login, charge));
             if self.was_no_code && matches!(outcome, Outcome::Denied(_)) {
                 ledger.charge_source(&login);
             }

@@ -18,7 +18,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
         let person = self.visit.person.ok()?;
         let visitor = Visitor {
             name: person.name(),
-            gid: person.gid(),
+            gid: (!person.is_virtual()).then(|| person.gid()),
             service: &self.policy.service,
             source: self.visit.source,
         };
@@ -43,7 +43,8 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
     /// know.
     pub(super) fn passes_without_a_device(&self) -> Option<Fact> {
         let person = self.visit.person.ok()?;
-        let needs_a_code = self.policy.require.as_ref().is_none_or(|r| r.needs_a_code(person.name(), person.gid()));
+        let gid = (!person.is_virtual()).then(|| person.gid());
+        let needs_a_code = self.policy.require.as_ref().is_none_or(|r| r.needs_a_code(person.name(), gid));
         let reason = match (needs_a_code, self.policy.enrolment.value) {
             (false, _) => Fact::new("not-required").or("in none of the groups that [require] names"),
             (true, Enrolment::Optional) if self.policy.options.nullok => Fact::new("not-enrolled").or("nullok"),

@@ -4,7 +4,7 @@ use super::handle::Handle;
 use super::sys;
 use crate::authenticate::{Counter, Outcome, Visit, authenticate};
 use crate::fact::{Escaped, Fact};
-use crate::identity::{Person, identify};
+use crate::identity::identify;
 use crate::ledger::{self, Notice, Who};
 use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Policy};
@@ -214,16 +214,14 @@ fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     }
     let person = identify(&handle.user().ok()?, &policy.options).ok()?;
     let (Counter::Ledger(ledger), _) = counter(&policy) else { return None };
-    ledger.take_notice(who(&person))
-}
-
-fn who(person: &Person) -> Who<'_> {
-    Who::Person { name: person.name(), uid: person.uid(), is_virtual: person.home().is_none() }
+    ledger.take_notice(Who::of(&person))
 }
 
 fn notice_text(notice: &Notice) -> String {
     let (codes, latest) = if notice.failures == 1 { ("code", "") } else { ("codes", "the latest ") };
-    format!("{} {codes} failed since your last login, {latest}on {}.", notice.failures, clock::utc(notice.latest))
+    // A try that was killed may have left no time.
+    let when = if notice.latest == 0 { String::new() } else { format!(", {latest}on {}", clock::utc(notice.latest)) };
+    format!("{} {codes} failed since your last login{when}.", notice.failures)
 }
 
 fn delay(handle: &mut Handle, seconds: u64) {

@@ -16,13 +16,16 @@ use sha1::{Digest, Sha1};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The copy of a policy file.
-pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
+/// The copy of a policy file. `Ok(None)`: none was in use.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Fact> {
     if process_uids().1 != 0 {
-        return None;
+        return Ok(None);
     }
-    let directory = Directory::open(Path::new(STATE_DIR)).ok().flatten()?;
-    directory.read(&name(path)).ok().flatten().map(|copy| copy.expose().clone())
+    let name = name(path);
+    let Some(directory) = Directory::open(Path::new(STATE_DIR)).map_err(|error| error.fact())? else { return Ok(None) };
+    let failed =
+        |error| Fact::new("file-error").with_path(&directory.path(&name)).with("call", "read").with_error(error);
+    Ok(directory.read(&name).map_err(failed)?.map(|copy| copy.expose().clone()))
 }
 
 /// Refuses a file that is the beginning of the one that was in use and weaker. Any other is to be remembered if the answer
@@ -92,7 +95,7 @@ pub(super) fn write(path: &Path, text: &[u8]) {
     let name = name(path);
     if let (Ok(directory), Ok(random)) = (Directory::make(Path::new(STATE_DIR)), random::bytes::<8>()) {
         let temporary = format!("{name}.{:016x}", u64::from_ne_bytes(random));
-        let _ = directory.write(&name, &temporary, text);
+        let _ = directory.write_for_good(&name, &temporary, text);
     }
 }
 

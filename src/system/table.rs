@@ -86,9 +86,10 @@ impl Table {
     /// # Errors
     /// As madvise(2) with MADV_POPULATE_WRITE.
     pub fn prepare(&self, words: Range<usize>) -> Result<(), Errno> {
-        const PAGE: usize = 4096;
+        // SAFETY: takes a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         let range = words.start.saturating_mul(WORD)..words.end.min(self.length).saturating_mul(WORD);
-        let start = range.start & !(PAGE.saturating_sub(1));
+        let start = range.start & !page.saturating_sub(1);
         let length = range.end.saturating_sub(start);
         // SAFETY: inside the mapping, which begins at a page.
         let result = unsafe {

@@ -1,7 +1,7 @@
 //! `pam-totp check`.
 
 use crate::stacks::{self, Stack};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
 use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, explain};
@@ -32,6 +32,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let in_force = arguments.conf.clone().unwrap_or_else(|| policy::PATH.into());
     let document = match &arguments.file {
         Some(file) => {
+            // A FIFO would keep us waiting.
+            ensure!(!file.exists() || file.is_file(), "{} is not a regular file", file.display());
             let text = fs::read(file).with_context(|| file.display().to_string())?;
             let document = Document::parse(text.clone()).map_err(|bad| anyhow!("{}:{bad}", file.display()))?;
             if arguments.install {
@@ -42,7 +44,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => {
             let conf = arguments.conf.as_ref().map(|path| path.as_os_str().as_bytes());
             // In the words of the file's reader first, with its place in the way that editors understand.
-            if let Ok(text) = fs::read(&in_force) {
+            if in_force.is_file()
+                && let Ok(text) = fs::read(&in_force)
+            {
                 Document::parse(text).map_err(|bad| anyhow!("{}:{bad}", in_force.display()))?;
             }
             Document::load(conf).map_err(|fact| anyhow!("{fact}"))?

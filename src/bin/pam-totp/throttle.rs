@@ -4,7 +4,8 @@ use crate::host::{self, ensure_root};
 use anyhow::{Result, anyhow, ensure};
 use clap::ArgGroup;
 use pam_totp::fact::Escaped;
-use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE};
+use pam_totp::identity::Person;
+use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE, Who};
 use pam_totp::policy::Policy;
 use pam_totp::policy::throttle::Trigger;
 use pam_totp::policy::values::Span;
@@ -129,16 +130,20 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     }
     let mut not_there = Vec::new();
     if let Some(user) = &unlock.user {
-        match ledger.unlock_person(user.as_bytes(), throttle) {
+        let unlocked = match Person::in_database(user.as_bytes()) {
+            Ok(person) => ledger.unlock_person(Who::of(&person), throttle),
+            Err(_) => ledger.unlock_name(user.as_bytes(), throttle),
+        };
+        match unlocked {
             true => println!("{user}: unlocked"),
             false => not_there.push(user.clone()),
         }
     }
     if let Some(host) = &unlock.host {
-        let source = Source::named(host).to_string();
-        match ledger.unlock_source(source.as_bytes(), throttle) {
+        let source = Source::named(host);
+        match ledger.unlock_source(&source, throttle) {
             true => println!("{source}: unlocked"),
-            false => not_there.push(source),
+            false => not_there.push(source.to_string()),
         }
     }
     ensure!(not_there.is_empty(), "no failures of {}", not_there.join(" or "));
