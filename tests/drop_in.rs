@@ -359,11 +359,16 @@ fn on_a_read_only_file_system_codes_work_once_where_that_is_allowed() {
         let race = machine.login("test", "alice").answer(&next).with(&["--parallel", "16"]).run();
         assert_eq!(race.count(SUCCESS), 1);
         assert_eq!(log_in("000000"), (AUTH_ERR, "throttled".into()));
-        // Writable again: what was kept goes into the file with the next login.
+        // Writable again: what was kept goes into the file with the next good login.
         remount("rw");
-        assert_eq!(machine.login_at("+61m", "test", "alice").answer("000000").run().reason(), "wrong-code");
+        let later = code_at(SECRET, now() + 61 * 60);
+        assert_eq!(machine.login_at("+61m", "test", "alice").answer(later).run().result(), SUCCESS);
         let after = machine.read(&ALICE.secret_file());
-        assert!(!after.contains("12345678") && after.contains(&format!("{}", now() / 30)[..6]), "{after}");
+        assert!(
+            !after.contains("12345678")
+                && after.contains(&format!("DISALLOW_REUSE {}", &(now() / 30).to_string()[..5])),
+            "{after}"
+        );
         assert_eq!(fs::read_dir(machine.path("/run/pam_totp")).unwrap().count(), 0);
     }
     // What was used where it is read-only is used elsewhere too: here one service in a mount namespace of its own.
