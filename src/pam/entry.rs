@@ -21,8 +21,9 @@ use std::sync::{Mutex, Once, PoisonError};
 const SSHD: &str = "sshd";
 /// Where it says so (sshd_config(5), ExposeAuthInfo).
 const AUTH_INFO: &CStr = c"SSH_AUTH_INFO_0";
-/// Services that open a session for somebody else than for whom they asked.
-const FOR_OTHERS: [&str; 2] = ["sudo", "sudo-i"];
+/// Services at which nobody is told: sudo's open a session for somebody else than for whom they asked, and su without `-`
+/// throws away what modules say (su-common.c of util-linux). The notice waits for a login where it is shown.
+const SILENT: [&str; 3] = ["sudo", "sudo-i", "su"];
 
 /// pam_sm_authenticate(3): asks for a code.
 ///
@@ -205,7 +206,7 @@ fn counter(policy: &Policy) -> (Counter<Table, Clock>, Option<&'static str>) {
 /// What to tell the person whose session begins.
 fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     let policy = policy(handle, arguments).ok()?;
-    if FOR_OTHERS.contains(&policy.service.as_str()) {
+    if SILENT.contains(&policy.service.as_str()) {
         return None;
     }
     let person = identify(&handle.user().ok()?, &policy.options).ok()?;
