@@ -13,6 +13,7 @@ mod fail2ban;
 mod faults;
 mod import;
 mod pam_stack;
+mod policy;
 mod races;
 mod second_opinion;
 mod ssh_login;

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-const PASSWORD: &str = "password";
+pub(crate) const PASSWORD: &str = "password";
 
 fn host() -> Machine {
     need("sudo", "sudo");
@@ -20,7 +20,7 @@ fn host() -> Machine {
 }
 
 /// Runs a setuid program as a user who types these lines.
-fn type_to(machine: &Machine, caller: User, program: &[&str], lines: &[&str]) -> Output {
+pub(crate) fn type_to(machine: &Machine, caller: User, program: &[&str], lines: &[&str]) -> Output {
     let mut command = machine.command_as(caller, program[0]);
     command.args(&program[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

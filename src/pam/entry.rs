@@ -21,10 +21,11 @@ use std::sync::{Mutex, Once, PoisonError};
 const SSHD: &str = "sshd";
 /// Where it says so (sshd_config(5), ExposeAuthInfo).
 const AUTH_INFO: &CStr = c"SSH_AUTH_INFO_0";
-/// Services that open a session for somebody else than for whom they asked …
-const FOR_OTHERS: [&str; 2] = ["sudo", "sudo-i"];
-/// … and those that do so without asking if the caller is root.
-const FOR_OTHERS_BY_ROOT: [&str; 2] = ["su", "su-l"];
+/// Services at which nobody is told: sudo's open a session for somebody else than for whom they asked, and su without `-`
+/// throws away what modules say (su-common.c of util-linux). The notice waits for a login where it is shown.
+const SILENT: [&str; 3] = ["sudo", "sudo-i", "su"];
+/// A service that asks nobody if the caller is root.
+const NOT_ASKING_ROOT: &str = "su-l";
 
 /// pam_sm_authenticate(3): asks for a code.
 ///
@@ -209,7 +210,7 @@ fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     let policy = policy(handle, arguments).ok()?;
     let service = policy.service.as_str();
     let is_root = passwd::process_uids().0 == 0;
-    if FOR_OTHERS.contains(&service) || is_root && FOR_OTHERS_BY_ROOT.contains(&service) {
+    if SILENT.contains(&service) || is_root && service == NOT_ASKING_ROOT {
         return None;
     }
     let person = identify(&handle.user().ok()?, &policy.options).ok()?;

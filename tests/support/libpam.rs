@@ -39,6 +39,8 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn pam_set_item(pamh: *mut c_void, item: c_int, value: *const c_void) -> c_int;
     pub(crate) fn pam_getenv(pamh: *mut c_void, name: *const c_char) -> *const c_char;
+    pub(crate) fn pam_putenv(pamh: *mut c_void, name_value: *const c_char) -> c_int;
+    pub(crate) fn pam_open_session(pamh: *mut c_void, flags: c_int) -> c_int;
     pub(crate) fn pam_authenticate(pamh: *mut c_void, flags: c_int) -> c_int;
     pub(crate) fn pam_setcred(pamh: *mut c_void, flags: c_int) -> c_int;
     pub(crate) fn pam_end(pamh: *mut c_void, status: c_int) -> c_int;
@@ -51,3 +53,6 @@ pub(crate) const PAM_TTY: c_int = 3;
 pub(crate) const PAM_RHOST: c_int = 4;
 pub(crate) const PAM_RUSER: c_int = 8;
 pub(crate) const PAM_FAIL_DELAY: c_int = 10;
+pub(crate) const PAM_PROMPT_ECHO_OFF: c_int = 1;
+pub(crate) const PAM_PROMPT_ECHO_ON: c_int = 2;
+pub(crate) const PAM_SILENT: c_int = 0x8000;

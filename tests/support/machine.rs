@@ -198,10 +198,11 @@ impl Machine {
         Login { command, machine: self }
     }
 
-    /// The same, at another time ("+1h", "@2020-01-01 00:00:00").
+    /// The same, at another time ("+1h", "@2020-01-01 00:00:00"). The machine has been running for as long as it has.
     pub fn login_at(&self, time: &str, service: &str, user: &str) -> Login<'_> {
         need("faketime", "faketime");
         let mut command = self.command("faketime");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command.args(["-f", time]).arg(self.client()).args([service, user]);
         Login { command, machine: self }
     }

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
-//!            [--time] [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred | --setcred-alone] [--repeat N] [--parallel N]
+//!            [--time] [--rhost HOST] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
+//!            [--open-session [--silent]] [--repeat N] [--parallel N]
 //! ```
 //!
-//! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt and `result CODE` for each
-//! login, with `--time` also `nanoseconds N` from pam_start to pam_end. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
+//! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
+//! said, and `result CODE` for each login, with `--time`
+//! `nanoseconds N` from pam_start to pam_end. `--env` puts something into the PAM environment. A session is opened if the login
+//! succeeded. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
 //! answered, and the answers are dealt out among them. With `--repeat` the logins happen one after the other on handles
 //! of their own, and the program fails if one of them leaves anything behind in this process.
 
@@ -44,7 +47,10 @@ struct Script {
     user: CString,
     answers: Vec<Answer>,
     items: Vec<(c_int, CString)>,
+    environment: Vec<CString>,
     setcred: bool,
+    open_session: bool,
+    silent: bool,
     authenticate: bool,
     repeat: usize,
     parallel: usize,
@@ -95,7 +101,10 @@ impl Script {
             user: CString::default(),
             answers: Vec::new(),
             items: Vec::new(),
+            environment: Vec::new(),
             setcred: false,
+            open_session: false,
+            silent: false,
             authenticate: true,
             repeat: 1,
             parallel: 0,
@@ -117,6 +126,9 @@ impl Script {
                 Some("--ruser") => script.items.push((PAM_RUSER, value())),
                 Some("--tty") => script.items.push((PAM_TTY, value())),
                 Some("--time") => script.timed = true,
+                Some("--env") => script.environment.push(value()),
+                Some("--open-session") => script.open_session = true,
+                Some("--silent") => script.silent = true,
                 Some("--setcred") => script.setcred = true,
                 Some("--setcred-alone") => (script.setcred, script.authenticate) = (true, false),
                 Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
@@ -149,11 +161,18 @@ fn login(script: &Script, person: Person) -> c_int {
         for (item, value) in &script.items {
             assert_eq!(pam_set_item(pamh, *item, value.as_ptr().cast()), PAM_SUCCESS);
         }
+        for variable in &script.environment {
+            assert_eq!(pam_putenv(pamh, variable.as_ptr()), PAM_SUCCESS);
+        }
         // A test has no time for the delay after a denial, but says what was asked for.
         assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
         let result = if script.authenticate { pam_authenticate(pamh, 0) } else { PAM_SUCCESS };
         if script.setcred {
             println!("setcred {}", pam_setcred(pamh, PAM_ESTABLISH_CRED));
+        }
+        if script.open_session && result == PAM_SUCCESS {
+            println!("opening the session");
+            println!("session {}", pam_open_session(pamh, if script.silent { PAM_SILENT } else { 0 }));
         }
         assert_eq!(pam_end(pamh, result), PAM_SUCCESS);
         result
@@ -179,8 +198,14 @@ extern "C" fn converse(
     assert_eq!(count, 1);
     // SAFETY: a string of the module's.
     let text = unsafe { std::ffi::CStr::from_ptr(message.text) };
+    let is_question = [PAM_PROMPT_ECHO_OFF, PAM_PROMPT_ECHO_ON].contains(&message.style);
     if !person.quiet {
-        println!("prompt {} {:?}", message.style, text.to_string_lossy());
+        println!("{} {} {:?}", if is_question { "prompt" } else { "told" }, message.style, text.to_string_lossy());
+    }
+    if !is_question {
+        // SAFETY: the module's place for an answer, which there is none of.
+        unsafe { *responses = null_mut() };
+        return PAM_SUCCESS;
     }
     if let Some((arrived, start)) = person.gate {
         // SAFETY: open pipes, one byte each.

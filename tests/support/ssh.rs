@@ -2,6 +2,7 @@
 
 use super::machine::{Machine, User};
 use super::{need, output_of};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -21,7 +22,80 @@ AuthenticationMethods publickey,keyboard-interactive
 pub struct Sshd<'a> {
     machine: &'a Machine,
     server: Child,
+    host: &'static str,
     port: u16,
+    /// The network namespace of its clients, if it is not this one.
+    clients: Option<String>,
+}
+
+/// Two network namespaces and a wire between them. Gone with this value.
+pub struct Wire {
+    server: Child,
+    client: Child,
+}
+
+impl Wire {
+    /// The address of the server's end (RFC 5737, TEST-NET-2).
+    pub const SERVER: &str = "198.51.100.1";
+    /// That of the client's.
+    pub const CLIENT: &str = "198.51.100.2";
+
+    pub fn new() -> Self {
+        need("ip", "iproute2");
+        let client = Self::namespace("");
+        let server = Self::namespace(&format!(
+            "ip link add here type veth peer name there netns {} && ip address add {}/24 dev here && ip link set here up &&",
+            client.id(),
+            Self::SERVER
+        ));
+        let wire = Self { server, client };
+        let there = format!("ip address add {}/24 dev there && ip link set there up", Self::CLIENT);
+        output_of(Command::new("nsenter").arg(format!("--net={}", wire.client())).args(["sh", "-c", &there]));
+        wire
+    }
+
+    /// A namespace that is there for as long as the standard input of the shell in it.
+    fn namespace(setup: &str) -> Child {
+        let script = format!("ip link set lo up && {setup} echo ready && read -r _");
+        let mut shell = Command::new("unshare")
+            .args(["--net", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n", "no network namespace: this needs root, and veth from the kernel");
+        shell
+    }
+
+    /// The server's end, as nsenter(1) takes it.
+    pub fn server(&self) -> String {
+        format!("/proc/{}/ns/net", self.server.id())
+    }
+
+    /// The client's.
+    pub fn client(&self) -> String {
+        format!("/proc/{}/ns/net", self.client.id())
+    }
+
+    /// A command at the server's end.
+    fn at_server(&self, command: &Command) -> Command {
+        let mut inside = Command::new("nsenter");
+        inside.arg(format!("--net={}", self.server())).arg(command.get_program()).args(command.get_args());
+        let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        inside.env_clear().envs(environment).current_dir("/").stdin(Stdio::null());
+        inside
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for shell in [&mut self.server, &mut self.client] {
+            drop(shell.stdin.take());
+            let _ = shell.wait();
+        }
+    }
 }
 
 /// What a client's session came to.
@@ -37,6 +111,16 @@ pub struct Session {
 impl<'a> Sshd<'a> {
     /// Starts sshd with these settings on top of the ones that a test cannot do without.
     pub fn start(machine: &'a Machine, settings: &str) -> Self {
+        Self::start_at(machine, settings, None)
+    }
+
+    /// The same at the end of a wire; its clients come from the other end.
+    pub fn start_on(machine: &'a Machine, settings: &str, wire: &Wire) -> Self {
+        Self::start_at(machine, settings, Some(wire))
+    }
+
+    fn start_at(machine: &'a Machine, settings: &str, wire: Option<&Wire>) -> Self {
+        let host = wire.map_or("127.0.0.1", |_| Wire::SERVER);
         need("sshd", "openssh-server");
         need("ssh", "openssh-client");
         let host_key = machine.shared().join("host_key");
@@ -45,20 +129,29 @@ impl<'a> Sshd<'a> {
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nMaxStartups 100\nUseDNS no\n{settings}",
+            "Port {port}\nListenAddress {host}\nHostKey {}\nPidFile none\nMaxStartups 100\nUseDNS no\n{settings}",
             host_key.display()
         );
         machine.write("/etc/ssh/sshd_config", config);
-        let mut server = machine.command("/usr/sbin/sshd");
+        let server = machine.command("/usr/sbin/sshd");
+        let mut server = wire.map_or(server, |wire| wire.at_server(&machine.command("/usr/sbin/sshd")));
         let server = server.args(["-D", "-f", "/etc/ssh/sshd_config"]).stderr(Stdio::inherit()).spawn().unwrap();
         // Ended by Drop, whatever happens from here on.
-        let sshd = Self { machine, server, port };
+        let sshd = Self { machine, server, host, port, clients: wire.map(Wire::client) };
         let listens = (0..200).any(|_| {
             thread::sleep(Duration::from_millis(25));
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            match wire {
+                None => TcpStream::connect((host, port)).is_ok(),
+                Some(wire) => listens_at(wire, port),
+            }
         });
         assert!(listens, "sshd does not listen on port {port}: {:#?}", machine.log());
         sshd
+    }
+
+    /// From now on its clients come from there.
+    pub fn has_clients_in(&mut self, namespace: String) {
+        self.clients = Some(namespace);
     }
 
     /// A key of the user's that sshd accepts.
@@ -83,8 +176,28 @@ impl<'a> Sshd<'a> {
         self.finish(self.begin(name, key, answers, options))
     }
 
+    /// Opens a terminal as `user`, with their key and these answers, and leaves it at once.
+    pub fn look_in(&self, user: User, answers: &[&str]) -> Session {
+        let typed = tempfile::NamedTempFile::new().unwrap();
+        fs::write(typed.path(), "exit\n").unwrap();
+        let key = self.key(user);
+        self.finish(self.run(user.name, &key, answers, &["-tt"], &[], typed.reopen().unwrap().into()))
+    }
+
     /// Starts a client and does not wait for it.
     pub fn begin(&self, name: &str, key: &std::path::Path, answers: &[&str], options: &[&str]) -> Client {
+        self.run(name, key, answers, options, &["echo in as $(id -un)"], Stdio::null())
+    }
+
+    fn run(
+        &self,
+        name: &str,
+        key: &std::path::Path,
+        answers: &[&str],
+        options: &[&str],
+        program: &[&str],
+        stdin: Stdio,
+    ) -> Client {
         let directory = tempfile::tempdir().unwrap();
         let script = directory.path().join("askpass");
         // Types the next answer, and writes down the question; without an answer it gives up.
@@ -93,7 +206,11 @@ impl<'a> Sshd<'a> {
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(directory.path().join("answers"), answers.join("\n") + "\n").unwrap();
-        let child = Command::new("ssh")
+        let mut command = Command::new(if self.clients.is_some() { "nsenter" } else { "ssh" });
+        if let Some(namespace) = &self.clients {
+            command.arg(format!("--net={namespace}")).arg("ssh");
+        }
+        let child = command
             .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
             .arg(key)
             // Before ours, as the first value counts.
@@ -101,10 +218,11 @@ impl<'a> Sshd<'a> {
             .args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no"])
             .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ControlPath=none"])
             .args(["-o", &format!("NumberOfPasswordPrompts={}", answers.len().max(1))])
-            .args(["-l", name, "127.0.0.1", "echo in as $(id -un)"])
+            .args(["-l", name, self.host])
+            .args(program)
             .env("SSH_ASKPASS", &script)
             .env("SSH_ASKPASS_REQUIRE", "force")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -123,6 +241,12 @@ impl<'a> Sshd<'a> {
             questions: questions.lines().map(str::to_owned).collect(),
         }
     }
+}
+
+/// Whether somebody listens on a port at the server's end of a wire.
+fn listens_at(wire: &Wire, port: u16) -> bool {
+    let sockets = fs::read_to_string(format!("/proc/{}/net/tcp", wire.server.id())).unwrap();
+    sockets.lines().any(|line| line.contains(&format!(":{port:04X} ")) && line.contains(" 0A "))
 }
 
 impl Drop for Sshd<'_> {

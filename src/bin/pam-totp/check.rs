@@ -43,18 +43,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let conf = arguments.conf.as_ref().map(|path| path.as_os_str().as_bytes());
-            // In the words of the file's reader first, with its place in the way that editors understand.
-            if in_force.is_file()
-                && let Ok(text) = fs::read(&in_force)
-            {
-                Document::parse(text).map_err(|bad| anyhow!("{}:{bad}", in_force.display()))?;
-            }
-            Document::load(conf).map_err(|fact| anyhow!("{fact}"))?
+            Document::load(conf).map_err(|fact| in_words(&in_force).unwrap_or_else(|| anyhow!("{fact}")))?
         }
     };
     let path = arguments.file.as_ref().filter(|_| !arguments.install).unwrap_or(&in_force);
     print!("{}", report(&document, path, &arguments.service)?);
     Ok(())
+}
+
+/// What is wrong with the text of a policy file, with its place in the way that editors understand. A FIFO would keep us
+/// waiting, and where a link leads is not what is wrong with it.
+fn in_words(path: &Path) -> Option<anyhow::Error> {
+    let text = fs::symlink_metadata(path).ok()?.is_file().then(|| fs::read(path).ok())??;
+    let bad = Document::parse(text).err()?;
+    Some(anyhow!("{}:{bad}", path.display()))
 }
 
 fn report(document: &Document, path: &Path, wanted: &[String]) -> Result<String> {
