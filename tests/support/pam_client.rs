@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
-//!            [--rhost HOST] [--ruser USER] [--tty TTY] [--setcred | --setcred-alone] [--repeat N] [--parallel N]
+//!            [--rhost HOST | --rhosts FIRST:N] [--ruser USER] [--tty TTY] [--setcred | --setcred-alone] [--repeat N]
+//!            [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt and `result CODE` for each
 //! login. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
 //! answered, and the answers are dealt out among them. With `--repeat` the logins happen one after the other on handles
-//! of their own, and the program fails if one of them leaves anything behind in this process.
+//! of their own, and the program fails if one of them leaves anything behind in this process. With `--rhosts` there is one
+//! login after the other from each of N IPv4 addresses, and `results CODE COUNT` for each result that there was.
 
 #![allow(unsafe_code, clippy::disallowed_methods)]
 #![allow(
@@ -19,7 +21,9 @@
     clippy::arithmetic_side_effects
 )]
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsString, c_int, c_uint, c_void};
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::{null, null_mut};
 use std::{env, fs, process};
@@ -48,6 +52,8 @@ struct Script {
     authenticate: bool,
     repeat: usize,
     parallel: usize,
+    /// The first address, and how many there are.
+    rhosts: Option<(Ipv4Addr, u32)>,
 }
 
 /// One login's person.
@@ -62,6 +68,8 @@ fn main() {
     let script = Script::from_arguments();
     if script.parallel > 0 {
         race(&script);
+    } else if let Some((first, count)) = script.rhosts {
+        from_everywhere(script, first, count);
     } else if script.repeat > 1 {
         let quiet = || Person { answers: script.answers.clone(), gate: None, quiet: true };
         // What the first login loads may stay: libraries, name services.
@@ -94,6 +102,7 @@ impl Script {
             authenticate: true,
             repeat: 1,
             parallel: 0,
+            rhosts: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || c_string(arguments.next().expect("a value"));
@@ -108,6 +117,11 @@ impl Script {
                 Some("--null-response") => script.answers.push(Answer::NullResponse),
                 Some("--fail") => script.answers.push(Answer::Fail),
                 Some("--rhost") => script.items.push((PAM_RHOST, value())),
+                Some("--rhosts") => {
+                    let value = value().into_string().unwrap();
+                    let (first, count) = value.split_once(':').expect("FIRST:N");
+                    script.rhosts = Some((first.parse().unwrap(), count.parse().unwrap()));
+                }
                 Some("--ruser") => script.items.push((PAM_RUSER, value())),
                 Some("--tty") => script.items.push((PAM_TTY, value())),
                 Some("--setcred") => script.setcred = true,
@@ -233,6 +247,21 @@ fn race(script: &Script) {
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
         assert!(libc::WIFEXITED(status), "a login was killed: status {status:#x}");
         println!("result {}", libc::WEXITSTATUS(status));
+    }
+}
+
+/// Logs in from one address after the other.
+fn from_everywhere(mut script: Script, first: Ipv4Addr, count: u32) {
+    let mut results = BTreeMap::new();
+    let items = std::mem::take(&mut script.items);
+    for number in 0..count {
+        let rhost = Ipv4Addr::from(u32::from(first) + number).to_string();
+        script.items = [items.as_slice(), &[(PAM_RHOST, CString::new(rhost).unwrap())]].concat();
+        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: true });
+        *results.entry(result).or_insert(0) += 1;
+    }
+    for (result, count) in results {
+        println!("results {result} {count}");
     }
 }
 
