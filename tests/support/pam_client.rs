@@ -9,8 +9,8 @@
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt and `result CODE` for each
 //! login. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
 //! answered, and the answers are dealt out among them. With `--repeat` the logins happen one after the other on handles
-//! of their own, and the program fails if one of them leaves anything behind in this process. With `--rhosts` there is one
-//! login after the other from each of N IPv4 addresses, and `results CODE COUNT` for each result that there was.
+//! of their own, and the program fails if one of them leaves anything behind in this process. With `--rhosts` they happen one
+//! after the other on one handle, from N IPv4 addresses, and there is a line `results CODE COUNT` for each result.
 
 #![allow(unsafe_code, clippy::disallowed_methods)]
 #![allow(
@@ -69,7 +69,7 @@ fn main() {
     if script.parallel > 0 {
         race(&script);
     } else if let Some((first, count)) = script.rhosts {
-        from_everywhere(script, first, count);
+        from_everywhere(&script, first, count);
     } else if script.repeat > 1 {
         let quiet = || Person { answers: script.answers.clone(), gate: None, quiet: true };
         // What the first login loads may stay: libraries, name services.
@@ -250,15 +250,23 @@ fn race(script: &Script) {
     }
 }
 
-/// Logs in from one address after the other.
-fn from_everywhere(mut script: Script, first: Ipv4Addr, count: u32) {
+/// Logs in from one address after the other, on one handle.
+fn from_everywhere(script: &Script, first: Ipv4Addr, count: u32) {
     let mut results = BTreeMap::new();
-    let items = std::mem::take(&mut script.items);
-    for number in 0..count {
-        let rhost = Ipv4Addr::from(u32::from(first) + number).to_string();
-        script.items = [items.as_slice(), &[(PAM_RHOST, CString::new(rhost).unwrap())]].concat();
-        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: true });
-        *results.entry(result).or_insert(0) += 1;
+    let mut person = Person { answers: Vec::new(), gate: None, quiet: true };
+    let conv = Conv { function: converse, data: (&raw mut person).cast() };
+    let mut pamh = null_mut();
+    // SAFETY: strings, conversation and handle live until pam_end.
+    unsafe {
+        assert_eq!(pam_start(script.service.as_ptr(), script.user.as_ptr(), &raw const conv, &raw mut pamh), PAM_SUCCESS);
+        assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
+        for number in 0..count {
+            let rhost = CString::new(Ipv4Addr::from(u32::from(first) + number).to_string()).unwrap();
+            assert_eq!(pam_set_item(pamh, PAM_RHOST, rhost.as_ptr().cast()), PAM_SUCCESS);
+            (*conv.data.cast::<Person>()).answers.clone_from(&script.answers);
+            *results.entry(pam_authenticate(pamh, 0)).or_insert(0) += 1;
+        }
+        assert_eq!(pam_end(pamh, PAM_SUCCESS), PAM_SUCCESS);
     }
     for (result, count) in results {
         println!("results {result} {count}");
