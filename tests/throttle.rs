@@ -174,11 +174,16 @@ fn a_guess_costs_the_same_if_its_process_is_killed_before_it_is_judged() {
         command.args(["test", "alice", "--rhost", FAR, "--answer", &wrong]).output().unwrap();
         fs::read_to_string(&trace).unwrap()
     };
-    // What is right is known once the person's file was read; the log is the last thing before the verdict.
-    let opened = strace("trace=openat").lines().position(|line| line.contains(".google_authenticator")).unwrap();
+    // What is right is known once the person's file was read; the log comes before the verdict.
+    let calls = strace("trace=openat,connect");
+    let number = |call: &str, of: &str| {
+        let position = calls.lines().filter(|line| line.contains(call)).position(|line| line.contains(of));
+        position.unwrap_or_else(|| panic!("{calls}")) + 1
+    };
+    let (reads, logs) = (number("openat(", ".google_authenticator"), number("connect(", "/dev/log"));
     unlock(&machine, &["--user", "alice", "--host", FAR]);
     let _ = machine.log();
-    for call in [format!("openat:signal=KILL:when={}", opened + 1), "sendto:signal=KILL:when=1".to_owned()] {
+    for call in [format!("openat:signal=KILL:when={reads}"), format!("connect:signal=KILL:when={logs}")] {
         for _ in 0..5 {
             assert!(strace(&format!("inject={call}")).contains("killed by SIGKILL"), "{call}");
         }
@@ -304,19 +309,21 @@ fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
 
 /// A file system of its own for the ledger, with room for it.
 fn small_disk(machine: &Machine) {
-    let script = "set -e; truncate -s 16M \"$0/state.img\"; mkfs.ext4 -q -F -m 0 \"$0/state.img\"
+    let script = "set -e; mknod /dev/loop-control c 10 237; for n in $(seq 0 63); do mknod /dev/loop$n b 7 $n; done
+                  truncate -s 16M \"$0/state.img\"; mkfs.ext4 -q -F -m 0 \"$0/state.img\"
                   mkdir -p /var/lib/pam_totp; mount -o loop \"$0/state.img\" /var/lib/pam_totp";
     output_of(machine.command("sh").args(["-c", script]).arg(machine.shared()));
 }
 
 fn fill(machine: &Machine) {
-    let script = "cd /var/lib/pam_totp; cat /dev/zero >fill 2>/dev/null || :; cat /dev/zero >>fill 2>/dev/null || :; sync fill";
+    let script = "cd /var/lib/pam_totp; exec 2>/dev/null; cat /dev/zero >fill || :
+                  while head -c 1024 /dev/zero >>fill; do :; done; sync fill";
     output_of(machine.command("sh").args(["-c", script]));
     assert!(is_full(machine));
 }
 
 fn is_full(machine: &Machine) -> bool {
-    let script = "head -c 4096 /dev/zero >>/var/lib/pam_totp/fill";
+    let script = "head -c 1024 /dev/zero >>/var/lib/pam_totp/fill";
     !machine.command("sh").args(["-c", script]).stderr(Stdio::null()).status().unwrap().success()
 }
 
@@ -361,4 +368,350 @@ fn without_room_or_right_to_write_there_is_a_ledger_until_the_next_boot() {
         unlock(&machine, &["--user", "alice", "--host", FAR]);
         assert_eq!(guess(&machine, ALICE, FAR, 50), 10);
     }
+}
+
+// ---- The file ----
+
+const SECRET_OF_NOBODY: u32 = 12345;
+
+/// What somebody or something may have made of the file or its directory. Each begins with a ledger that is full.
+type Damage = (&'static str, fn(&Machine));
+
+const MADE_ANEW: [Damage; 7] = [
+    ("empty", |machine| machine.write_as(LEDGER, "", 0, 0o600)),
+    ("truncated", |machine| truncate(machine, 4096)),
+    ("cut by a byte", |machine| truncate(machine, size(machine) - 1)),
+    ("longer by a byte", |machine| truncate(machine, size(machine) + 1)),
+    ("garbage", |machine| {
+        let mut garbage = vec![0; usize::try_from(size(machine)).unwrap()];
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut garbage).unwrap();
+        machine.write_as(LEDGER, garbage, 0, 0o600);
+    }),
+    ("another version", |machine| change(machine, 8)),
+    ("another kind of file", |machine| change(machine, 0)),
+];
+
+const REFUSED: [Damage; 11] = [
+    ("a directory", |machine| {
+        fs::remove_file(machine.path(LEDGER)).unwrap();
+        machine.make_directory(LEDGER, 0o700, 0);
+    }),
+    ("a FIFO", |machine| {
+        fs::remove_file(machine.path(LEDGER)).unwrap();
+        output_of(machine.command("mkfifo").args(["-m", "600", LEDGER]));
+    }),
+    ("a link", |machine| {
+        fs::rename(machine.path(LEDGER), machine.path("/var/lib/elsewhere")).unwrap();
+        symlink("/var/lib/elsewhere", machine.path(LEDGER)).unwrap();
+    }),
+    ("another's file", |machine| chown(machine.path(LEDGER), Some(SECRET_OF_NOBODY), None).unwrap()),
+    ("a file that everybody may write", |machine| set_mode(machine, LEDGER, 0o666)),
+    ("a file that its group may write", |machine| set_mode(machine, LEDGER, 0o660)),
+    ("a directory that everybody may write", |machine| set_mode(machine, STATE, 0o777)),
+    ("another's directory", |machine| chown(machine.path(STATE), Some(SECRET_OF_NOBODY), None).unwrap()),
+    ("a file in the place of the directory", |machine| {
+        fs::remove_dir_all(machine.path(STATE)).unwrap();
+        machine.write_as(STATE, "", 0, 0o600);
+    }),
+    ("a link that somebody else made in the place of the directory", |machine| {
+        fs::rename(machine.path(STATE), machine.path("/var/lib/elsewhere")).unwrap();
+        symlink("/var/lib/elsewhere", machine.path(STATE)).unwrap();
+        std::os::unix::fs::lchown(machine.path(STATE), Some(SECRET_OF_NOBODY), None).unwrap();
+    }),
+    ("a link to nowhere", |machine| {
+        fs::remove_dir_all(machine.path(STATE)).unwrap();
+        symlink("/var/lib/nowhere/at-all", machine.path(STATE)).unwrap();
+    }),
+];
+
+fn size(machine: &Machine) -> u64 {
+    machine.path(LEDGER).metadata().unwrap().len()
+}
+
+fn truncate(machine: &Machine, size: u64) {
+    fs::File::options().write(true).open(machine.path(LEDGER)).unwrap().set_len(size).unwrap();
+}
+
+fn set_mode(machine: &Machine, path: &str, mode: u32) {
+    fs::set_permissions(machine.path(path), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Changes a byte in the header.
+fn change(machine: &Machine, at: usize) {
+    let mut bytes = fs::read(machine.path(LEDGER)).unwrap();
+    bytes[at] ^= 2;
+    machine.write_as(LEDGER, bytes, 0, 0o600);
+}
+
+/// A ledger in which alice has no guess left, and what became of it.
+fn damage(machine: &Machine, (what, damage): Damage) {
+    output_of(machine.command("rm").args(["-rf", STATE, "/var/lib/elsewhere"]));
+    assert_eq!(guess(machine, ALICE, FAR, 12), 10, "{what}");
+    damage(machine);
+}
+
+/// One login that does not hang.
+fn promptly(machine: &Machine, what: &str, code: &str) -> LoggedIn {
+    let start = Instant::now();
+    let login = machine.login("test", "alice").answer(code).with(&["--rhost", FAR]).run();
+    assert!(start.elapsed() < Duration::from_secs(4), "{what}");
+    login
+}
+
+#[test]
+fn a_ledger_is_made_by_root_for_root_with_all_its_blocks() {
+    let machine = machine();
+    quick_su(&machine);
+    // Inside su a new file would get the group of whoever called it.
+    assert!(!begin_su(&machine, BOB, "alice", "000000").wait().unwrap().success());
+    let stat = machine.path(LEDGER).metadata().unwrap();
+    assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (0, 0, 0o600));
+    assert!(stat.blocks() * 512 >= stat.len() && stat.len() > 1 << 20, "{stat:?}");
+    let directory = machine.path(STATE).metadata().unwrap();
+    assert_eq!((directory.uid(), directory.gid(), directory.mode() & 0o7777), (0, 0, 0o700));
+    let names: Vec<_> = fs::read_dir(machine.path(STATE)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["ledger-1"]);
+}
+
+#[test]
+fn a_ledger_that_is_none_is_made_anew_and_counting_goes_on() {
+    let machine = machine();
+    for case in MADE_ANEW {
+        let what = case.0;
+        damage(&machine, case);
+        let login = promptly(&machine, what, &wrong_code(SECRET));
+        assert_eq!(login.reason(), "wrong-code", "{what}");
+        assert!(login.log[1].contains(" ledger=ledger-made-anew"), "{what}: {login:#?}");
+        assert_eq!(guess(&machine, ALICE, FAR, 30), 9, "{what}");
+        let stat = machine.path(LEDGER).metadata().unwrap();
+        assert_eq!((stat.uid(), stat.mode() & 0o7777), (0, 0o600), "{what}");
+        assert!(stat.blocks() * 512 >= stat.len(), "{what}");
+    }
+}
+
+#[test]
+fn a_ledger_that_somebody_else_could_have_changed_denies_everybody() {
+    let machine = machine();
+    for case in REFUSED {
+        let what = case.0;
+        damage(&machine, case);
+        machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        let before = machine.read(&ALICE.secret_file());
+        for code in [code_now(SECRET), wrong_code(SECRET)] {
+            let login = promptly(&machine, what, &code);
+            assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "ledger-error"), "{what}: {login:#?}");
+        }
+        assert_eq!(machine.read(&ALICE.secret_file()), before, "{what}: not even judged");
+        let output = throttle(&machine, &["list"]);
+        assert_eq!(output.status.code(), Some(1), "{what}: {output:?}");
+    }
+}
+
+#[test]
+fn roots_own_link_to_the_directory_of_the_ledger_is_followed() {
+    let machine = machine();
+    damage(&machine, ("a link", |machine| {
+        fs::rename(machine.path(STATE), machine.path("/var/lib/elsewhere")).unwrap();
+        symlink("/var/lib/elsewhere", machine.path(STATE)).unwrap();
+    }));
+    assert_eq!(guess(&machine, ALICE, FAR, 20), 0);
+}
+
+// ---- A hundred in a row ----
+
+#[test]
+fn the_hundredth_wrong_code_in_a_row_disables_the_device_until_root_says_otherwise() {
+    let machine = machine();
+    machine.without_limits();
+    let guess = |guesses: &str| {
+        let login = machine.login("test", "alice").answer(wrong_code(SECRET)).with(&["--parallel", guesses]).run();
+        (count(&login, "wrong-code"), count(&login, "device-disabled"))
+    };
+    assert_eq!(guess("99"), (99, 0));
+    // A login begins the count anew.
+    assert_eq!(machine.login("test", "alice").answer(code_now(SECRET)).run().result(), SUCCESS);
+    assert_eq!(guess("99"), (99, 0));
+    assert_eq!(guess("30"), (1, 29));
+    assert!(rows(&machine).contains(&"in-a-row alice 100 blocked".to_owned()), "{:?}", rows(&machine));
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    let code = code_now(SECRET);
+    assert_eq!(machine.login("test", "alice").answer(&code).run().reason(), "device-disabled");
+    let later = machine.login_when(1000 * HOUR, 1000 * HOUR, "test", "alice").answer("000000").run();
+    assert_eq!(later.reason(), "device-disabled", "time does not help");
+    unlock(&machine, &["--user", "alice"]);
+    assert_eq!(machine.login("test", "alice").answer(&code).run().result(), SUCCESS);
+}
+
+// ---- pam-totp throttle ----
+
+#[test]
+fn root_sees_who_is_blocked_and_lets_them_in_again() {
+    let machine = machine();
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    assert_eq!(String::from_utf8_lossy(&throttle(&machine, &["list"]).stdout), "No failures.\n");
+    let known = machine.login("test", "alice").answer(code_now(SECRET)).with(&["--rhost", "2001:db8:0:1::7"]).run();
+    assert_eq!(known.result(), SUCCESS);
+    assert_eq!(guess(&machine, ALICE, "2001:db8:0:1::7", 3), 3);
+    assert_eq!(guess(&machine, ALICE, FAR, 12), 10);
+    assert_eq!(guess(&machine, BOB, "192.0.2.5", 2), 2);
+    let expected = [
+        "known alice 3",
+        "strangers alice 10 blocked",
+        "strangers bob 2",
+        "source 2001:db8:0:1::/64 3",
+        "source 198.51.100.9 10 blocked",
+        "source 192.0.2.5 2",
+        "in-a-row alice 13",
+        "in-a-row bob 2",
+    ];
+    let mut listed = rows(&machine);
+    listed.sort();
+    let mut sorted = expected;
+    sorted.sort_unstable();
+    assert_eq!(listed, sorted);
+    let text = String::from_utf8_lossy(&throttle(&machine, &["list"]).stdout).into_owned();
+    let words: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["name", "counted", "failures", "latest", "state"]);
+    let line = words.iter().find(|words| words.starts_with(&["alice", "strangers", "10"])).unwrap();
+    assert!(line[4] == "ago" && line[5..7] == ["blocked", "for"], "{text}");
+    let line = words.iter().find(|words| words.starts_with(&["bob", "strangers", "2"])).unwrap();
+    assert!(line.last() == Some(&"ago"), "{text}");
+
+    // One thing at a time.
+    unlock(&machine, &["--user", "alice"]);
+    assert!(!rows(&machine).iter().any(|row| row.contains("alice")) && rows(&machine).len() == 5);
+    assert_eq!(guess(&machine, ALICE, FAR, 3), 0, "the source is still blocked");
+    assert_eq!(guess(&machine, ALICE, "192.0.2.6", 12), 10);
+    unlock(&machine, &["--host", FAR]);
+    assert_eq!(guess(&machine, BOB, FAR, 12), 8);
+    unlock(&machine, &["--host", "2001:db8:0:1:ffff::/64"]);
+    unlock(&machine, &["--user", "bob", "--host", "192.0.2.5"]);
+    for nothing in [&["--user", "bob"][..], &["--host", "192.0.2.5"], &["--user", "nobody-at-all"]] {
+        let output = throttle(&machine, &[&["unlock"], nothing].concat());
+        assert_eq!(output.status.code(), Some(1), "{nothing:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no failures of "), "{output:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_whoever_is_not_root_is_refused_with_1() {
+    let machine = machine();
+    guess(&machine, ALICE, FAR, 2);
+    let wrong: [&[&str]; 7] =
+        [&[], &["lists"], &["list", "alice"], &["unlock"], &["unlock", "--user"], &["unlock", "alice"], &["list", "-x"]];
+    for arguments in wrong {
+        assert_eq!(throttle(&machine, arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let before = fs::read(machine.path(LEDGER)).unwrap();
+    for arguments in [&["list"][..], &["list", "--json"], &["unlock", "--user", "alice"], &["unlock", "--clock"]] {
+        let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+        let output = command.arg("throttle").args(arguments).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("only root can "), "{output:?}");
+    }
+    assert_eq!(fs::read(machine.path(LEDGER)).unwrap(), before);
+}
+
+#[test]
+fn what_is_over_by_a_clock_that_was_ahead_opens_again_when_root_says_so() {
+    let machine = machine();
+    let until = output_of(Command::new("date").args(["-u", "-d", "+30 days", "+%F"]));
+    let exemption = format!(
+        "[[exempt]]\nusers = [\"alice\"]\nnetworks = [\"192.0.2.0/24\"]\nservices = [\"any\"]\nuntil = {}\n\
+         reason = \"moving\"\nresult = \"success\"\n",
+        until.trim()
+    );
+    machine.write(POLICY, format!("version = 1\n{exemption}"));
+    let log_in = || {
+        let login = machine.login("test", "alice").answer("no code").with(&["--rhost", "192.0.2.7"]).run();
+        (login.result(), login.log.iter().any(|line| line.contains(" void-exemption=")))
+    };
+    assert_eq!(log_in(), (SUCCESS, false));
+    let ahead = machine.login_when(400 * 24 * HOUR, 0, "test", "alice").answer("no code").run();
+    assert_eq!(ahead.result(), AUTH_ERR);
+    assert_eq!(log_in(), (AUTH_ERR, true));
+    unlock(&machine, &["--clock"]);
+    assert_eq!(log_in(), (SUCCESS, false));
+}
+
+// ---- The rules ----
+
+#[test]
+fn a_program_that_is_not_root_is_bound_by_the_limit_in_the_file() {
+    let machine = machine();
+    machine.enrol(ALICE, "\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n");
+    let guess = |code: &str| {
+        let login = machine.login_as(ALICE, "test", "alice").answer(code).run();
+        assert!(login.log.last().unwrap().contains(" ledger=not-for-this-process"), "{login:#?}");
+        (login.result(), if login.result() == SUCCESS { String::new() } else { login.reason() })
+    };
+    assert_eq!(guess(&code_now(SECRET)), (SUCCESS, String::new()));
+    for reason in ["wrong-code", "wrong-code", "throttled", "throttled"] {
+        assert_eq!(guess(&wrong_code(SECRET)), (AUTH_ERR, reason.to_owned()));
+    }
+    assert!(!machine.path(STATE).exists());
+    // Root counts for itself.
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    assert_eq!(self::guess(&machine, ALICE, FAR, 20), 10);
+    for _ in 0..3 {
+        assert_eq!(guess(&wrong_code(SECRET)).1, "wrong-code");
+    }
+}
+
+#[test]
+fn a_rule_is_for_those_whom_it_names_at_the_services_that_it_names() {
+    let machine = with_rules(
+        "[defaults]\nfail_delay = \"0s\"\n[throttle]\nuser = \"!root:4/1h alice/su:1/1h\"\nhost = \"\"\n\
+         user_whitelist = [\"carol/test\"]\n",
+    );
+    quick_su(&machine);
+    // Whatever root's home is on this host: here it is another.
+    let passwd = machine.read("/etc/passwd").replace(":/root:", ":/home/root:");
+    machine.write("/etc/passwd", passwd);
+    let root = User { name: "root", uid: 0 };
+    machine.make_directory(&root.home(), 0o700, 0);
+    for user in [root, BOB, CAROL] {
+        machine.enrol(user, "\" TOTP_AUTH\n");
+    }
+    let su = |target: &str| {
+        assert!(!begin_su(&machine, BOB, target, "000000").wait().unwrap().success());
+        reasons(&machine.log())
+    };
+    let _ = machine.log();
+    assert_eq!((su("alice"), su("alice")), (vec!["wrong-code".to_owned()], vec!["throttled".to_owned()]));
+    // What failed at su is one of the four.
+    assert_eq!(guess(&machine, ALICE, FAR, 20), 3);
+    assert_eq!(guess(&machine, BOB, FAR, 20), 4);
+    assert_eq!((guess(&machine, root, FAR, 20), guess(&machine, CAROL, FAR, 20)), (20, 20));
+    assert_eq!(su("root"), ["wrong-code"]);
+    // Carol is spared at one service alone.
+    assert_eq!((0..6).map(|_| su("carol").remove(0)).filter(|reason| reason == "wrong-code").count(), 4);
+}
+
+#[test]
+fn a_source_is_an_address_or_a_network_of_a_customer() {
+    let machine = with_rules("[throttle]\nuser = \"\"\nhost = \"*:3/1h\"\nhost_whitelist = [\"192.0.2.128/25\"]\n");
+    for user in [BOB, CAROL] {
+        machine.enrol(user, "\" TOTP_AUTH\n");
+    }
+    for (rhosts, judged) in [
+        (["2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:DB8:0:1::3"], 3),
+        (["2001:db8:0:2::1", "2001:db8:0:3::1", "2001:db8:0:4::1"], 9),
+        (["192.0.2.7", "::ffff:192.0.2.7", "::ffff:c000:207"], 3),
+        (["host.example.org", "HOST.example.org", "Host.Example.Org"], 3),
+        (["192.0.2.128", "::ffff:192.0.2.129", "192.0.2.255"], 15),
+    ] {
+        // Whoever is tried.
+        let tries = rhosts.into_iter().zip([ALICE, BOB, CAROL]);
+        assert_eq!(tries.map(|(rhost, user)| guess(&machine, user, rhost, 5)).sum::<usize>(), judged, "{rhosts:?}");
+    }
+}
+
+#[test]
+fn as_the_c_module_does_it_nothing_is_counted_unless_somebody_asks_for_it() {
+    let machine = with_rules("[compat]\ngoogle = true\n");
+    assert_eq!(guess(&machine, ALICE, FAR, 120), 120);
+    assert!(!machine.path(LEDGER).exists());
+    machine.write(POLICY, "version = 1\n[throttle]\n[compat]\ngoogle = true\n");
+    assert_eq!(guess(&machine, ALICE, FAR, 50), 10);
 }
