@@ -81,7 +81,7 @@ fn seconds_since_start() -> i64 {
 #[test]
 fn of_a_thousand_guesses_at_once_ten_are_judged() {
     let machine = machine();
-    for round in 0..3 {
+    for round in 0..2 {
         assert_eq!(guess(&machine, ALICE, FAR, 1000), 10, "round {round}");
         unlock(&machine, &["--user", "alice", "--host", FAR]);
     }
@@ -237,11 +237,15 @@ fn the_owner_gets_in_whatever_strangers_and_neighbours_have_typed() {
     // A thousand answers that are no codes, from the owner's address and from others, some through sshd itself.
     for origin in [&["--rhost", "127.0.0.1", "--parallel", "300"][..], &["--rhosts", "203.0.113.0:700"]] {
         let login = machine.login("sshd", "alice").answer("correct horse").with(origin).run();
-        assert_eq!(reasons(&login.log).iter().filter(|reason| *reason == "not-a-code").count(), reasons(&login.log).len());
+        assert_eq!(
+            reasons(&login.log).iter().filter(|reason| *reason == "not-a-code").count(),
+            reasons(&login.log).len()
+        );
     }
     let key = sshd.key(ALICE);
     for method in ["password", "password", "keyboard-interactive"] {
-        let only = [format!("PreferredAuthentications={method}"), format!("PubkeyAuthentication={}", method != "password")];
+        let only =
+            [format!("PreferredAuthentications={method}"), format!("PubkeyAuthentication={}", method != "password")];
         let options = ["-o", &only[0], "-o", &only[1]];
         assert!(!sshd.login_with("alice", &key, &["correct", "horse", "battery"], &options).succeeded);
     }
@@ -274,7 +278,8 @@ fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
     let mut log_in = || {
         let start = Instant::now();
         let mut command = machine.command(&client);
-        let output = command.args(["test", "alice", "--rhost", FAR, "--answer", codes.next().unwrap()]).output().unwrap();
+        let output =
+            command.args(["test", "alice", "--rhost", FAR, "--answer", codes.next().unwrap()]).output().unwrap();
         let took = start.elapsed();
         assert!(String::from_utf8_lossy(&output.stdout).contains("result 0"), "{output:?} {:#?}", machine.log());
         assert!(took < Duration::from_secs(1), "{took:?}");
@@ -285,7 +290,11 @@ fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
         machine.write(POLICY, format!("version = 1\n{QUICK}{rules}"));
         let storm = |seed: &str| {
             let mut command = machine.command_as(BOB, &storm);
-            command.args(["500", "20", seed, "000000", "su", "alice", "-c", "true"]).stdout(Stdio::piped()).spawn().unwrap()
+            command
+                .args(["500", "20", seed, "000000", "su", "alice", "-c", "true"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
         };
         let mut storms = [storm("1"), storm("2")];
         let mut logins = 0;
@@ -336,7 +345,11 @@ fn a_hundred_thousand_sources_and_a_full_disk_leave_the_limit_of_a_person_as_it_
     let client = machine.client();
     let everywhere = |first: &str| -> Child {
         let mut command = machine.command(&client);
-        command.args(["test", "alice", "--answer", "no code", "--rhosts", first]).stdout(Stdio::piped()).spawn().unwrap()
+        command
+            .args(["test", "alice", "--answer", "no code", "--rhosts", first])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
     };
     for client in [everywhere("10.0.0.0:50000"), everywhere("10.1.0.0:50000")] {
         let output = client.wait_with_output().unwrap();
@@ -372,7 +385,8 @@ fn without_room_or_right_to_write_there_is_a_ledger_until_the_next_boot() {
 
 // ---- The file ----
 
-const SECRET_OF_NOBODY: u32 = 12345;
+/// Neither root nor anybody who logs in.
+const SOMEBODY: u32 = 12345;
 
 /// What somebody or something may have made of the file or its directory. Each begins with a ledger that is full.
 type Damage = (&'static str, fn(&Machine));
@@ -404,19 +418,19 @@ const REFUSED: [Damage; 11] = [
         fs::rename(machine.path(LEDGER), machine.path("/var/lib/elsewhere")).unwrap();
         symlink("/var/lib/elsewhere", machine.path(LEDGER)).unwrap();
     }),
-    ("another's file", |machine| chown(machine.path(LEDGER), Some(SECRET_OF_NOBODY), None).unwrap()),
+    ("another's file", |machine| chown(machine.path(LEDGER), Some(SOMEBODY), None).unwrap()),
     ("a file that everybody may write", |machine| set_mode(machine, LEDGER, 0o666)),
     ("a file that its group may write", |machine| set_mode(machine, LEDGER, 0o660)),
     ("a directory that everybody may write", |machine| set_mode(machine, STATE, 0o777)),
-    ("another's directory", |machine| chown(machine.path(STATE), Some(SECRET_OF_NOBODY), None).unwrap()),
+    ("another's directory", |machine| chown(machine.path(STATE), Some(SOMEBODY), None).unwrap()),
     ("a file in the place of the directory", |machine| {
         fs::remove_dir_all(machine.path(STATE)).unwrap();
         machine.write_as(STATE, "", 0, 0o600);
     }),
-    ("a link that somebody else made in the place of the directory", |machine| {
+    // Root's own, too: whoever wants it elsewhere says so in `state_dir`.
+    ("a link in the place of the directory", |machine| {
         fs::rename(machine.path(STATE), machine.path("/var/lib/elsewhere")).unwrap();
         symlink("/var/lib/elsewhere", machine.path(STATE)).unwrap();
-        std::os::unix::fs::lchown(machine.path(STATE), Some(SECRET_OF_NOBODY), None).unwrap();
     }),
     ("a link to nowhere", |machine| {
         fs::remove_dir_all(machine.path(STATE)).unwrap();
@@ -507,16 +521,6 @@ fn a_ledger_that_somebody_else_could_have_changed_denies_everybody() {
     }
 }
 
-#[test]
-fn roots_own_link_to_the_directory_of_the_ledger_is_followed() {
-    let machine = machine();
-    damage(&machine, ("a link", |machine| {
-        fs::rename(machine.path(STATE), machine.path("/var/lib/elsewhere")).unwrap();
-        symlink("/var/lib/elsewhere", machine.path(STATE)).unwrap();
-    }));
-    assert_eq!(guess(&machine, ALICE, FAR, 20), 0);
-}
-
 // ---- A hundred in a row ----
 
 #[test]
@@ -597,8 +601,15 @@ fn root_sees_who_is_blocked_and_lets_them_in_again() {
 fn wrong_usage_is_2_and_whoever_is_not_root_is_refused_with_1() {
     let machine = machine();
     guess(&machine, ALICE, FAR, 2);
-    let wrong: [&[&str]; 7] =
-        [&[], &["lists"], &["list", "alice"], &["unlock"], &["unlock", "--user"], &["unlock", "alice"], &["list", "-x"]];
+    let wrong: [&[&str]; 7] = [
+        &[],
+        &["lists"],
+        &["list", "alice"],
+        &["unlock"],
+        &["unlock", "--user"],
+        &["unlock", "alice"],
+        &["list", "-x"],
+    ];
     for arguments in wrong {
         assert_eq!(throttle(&machine, arguments).status.code(), Some(2), "{arguments:?}");
     }

@@ -258,7 +258,10 @@ fn from_everywhere(script: &Script, first: Ipv4Addr, count: u32) {
     let mut pamh = null_mut();
     // SAFETY: strings, conversation and handle live until pam_end.
     unsafe {
-        assert_eq!(pam_start(script.service.as_ptr(), script.user.as_ptr(), &raw const conv, &raw mut pamh), PAM_SUCCESS);
+        assert_eq!(
+            pam_start(script.service.as_ptr(), script.user.as_ptr(), &raw const conv, &raw mut pamh),
+            PAM_SUCCESS
+        );
         assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
         for number in 0..count {
             let rhost = CString::new(Ipv4Addr::from(u32::from(first) + number).to_string()).unwrap();
