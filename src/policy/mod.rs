@@ -276,12 +276,14 @@ impl Policy {
     /// Whether somebody may not be asked again from there: an address that many people share, or that is this machine's own,
     /// says too little about who is there.
     pub fn may_have_grace(&self, source: &Source) -> bool {
-        let is_one_persons = source.address().is_none_or(|address| {
-            !self.shared_sources.iter().any(|network| network.contains(address))
-                && !source.is_here_or_next_door()
-                && addresses::is_own(address) == Ok(false)
-        });
-        self.grace.value > 0 && is_one_persons
+        let is_one_persons = || {
+            source.address().is_none_or(|address| {
+                !self.shared_sources.iter().any(|network| network.contains(address))
+                    && !source.is_here_or_next_door()
+                    && addresses::is_own(address) == Ok(false)
+            })
+        };
+        self.grace.value > 0 && is_one_persons()
     }
 
     /// Whether something here ends at a date, which needs the ledger's memory of the clock.
