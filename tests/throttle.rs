@@ -264,6 +264,81 @@ fn the_owner_gets_in_whatever_strangers_and_neighbours_have_typed() {
     assert_eq!(guess(&machine, CAROL, "127.0.0.1", 5), 0);
 }
 
+/// Alice, who logs in with one scratch code after the other from where she is known, within a second each time.
+struct Owner<'a> {
+    machine: &'a Machine,
+    codes: std::vec::IntoIter<String>,
+}
+
+impl<'a> Owner<'a> {
+    fn new(machine: &'a Machine) -> Self {
+        let codes: Vec<String> = (0..3000).map(|number| (10_000_000 + number).to_string()).collect();
+        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n{}\n", codes.join("\n")));
+        let mut owner = Self { machine, codes: codes.into_iter() };
+        owner.log_in("nobody else is there");
+        owner
+    }
+
+    fn log_in(&mut self, what: &str) {
+        let code = self.codes.next().expect("a code");
+        let mut command = self.machine.command(self.machine.client());
+        command.args(["test", "alice", "--rhost", FAR, "--answer", &code]);
+        let start = Instant::now();
+        let output = command.output().unwrap();
+        let took = start.elapsed();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("result 0") && took < Duration::from_secs(1), "{what}: {took:?} {text}");
+    }
+}
+
+/// No limit that comes near, and still everything is written down.
+const MANY: &str = "[throttle]\nuser = \"*:100/1s\"\nhost = \"*:100/1s\"\n";
+
+#[test]
+fn a_guess_that_is_stopped_after_any_of_its_calls_holds_up_no_login() {
+    need("strace", "strace");
+    let machine = with_rules(MANY);
+    let mut owner = Owner::new(&machine);
+    let (trace, client) = (machine.shared().join("trace"), machine.client());
+    let strace = |expression: &str| {
+        let _ = fs::remove_file(&trace);
+        let mut command = machine.command("strace");
+        command.args(["-f", "-qq", "-e", "trace=all", "-e", expression, "-o"]).args([&trace, &client]);
+        command.args(["test", "alice", "--answer", "000000"]).stdout(Stdio::null()).spawn().unwrap()
+    };
+    assert!(strace("signal=none").wait().unwrap().success());
+    // From the answer on, each call by its name and number.
+    let (mut numbers, mut points, mut answered) = (std::collections::HashMap::new(), Vec::new(), false);
+    for line in fs::read_to_string(&trace).unwrap().lines() {
+        let Some((name, _)) = line.split_once(' ').and_then(|(_, call)| call.trim_start().split_once('(')) else {
+            continue;
+        };
+        let number = numbers.entry(name.to_owned()).or_insert(0);
+        *number += 1;
+        if answered && line.contains("/dev/log") {
+            break;
+        }
+        if answered {
+            points.push((name.to_owned(), *number));
+        }
+        answered |= line.contains("Verification code");
+    }
+    assert!(points.iter().any(|(name, _)| name == "read") && points.len() > 30, "{points:?}");
+    for (name, number) in points {
+        let what = format!("{name} {number}");
+        let mut tracer = strace(&format!("inject={name}:signal=STOP:when={number}"));
+        let stopped = (0..2000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            let text = fs::read_to_string(&trace).ok()?;
+            let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
+            Some(line.split(' ').next()?.to_owned())
+        });
+        owner.log_in(&what);
+        output_of(machine.command("kill").args(["-KILL", &stopped.expect(&what)]));
+        tracer.wait().unwrap();
+    }
+}
+
 #[test]
 fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
     const QUICK: &str = "[defaults]\nfail_delay = \"0s\"\n";
@@ -271,35 +346,19 @@ fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
     quick_su(&machine);
     let storm = machine.shared().join("storm");
     fs::copy(example("storm"), &storm).unwrap();
-    let codes: Vec<String> = (0..3000).map(|number| (10_000_000 + number).to_string()).collect();
-    machine.enrol(ALICE, &format!("\" TOTP_AUTH\n{}\n", codes.join("\n")));
-    let mut codes = codes.iter();
-    let client = machine.client();
-    let mut log_in = || {
-        let start = Instant::now();
-        let mut command = machine.command(&client);
-        let output =
-            command.args(["test", "alice", "--rhost", FAR, "--answer", codes.next().unwrap()]).output().unwrap();
-        let took = start.elapsed();
-        assert!(String::from_utf8_lossy(&output.stdout).contains("result 0"), "{output:?} {:#?}", machine.log());
-        assert!(took < Duration::from_secs(1), "{took:?}");
-    };
-    log_in();
-    // The second time with a budget that does not end, so that more of them are judged and written down.
-    for rules in ["", "[throttle]\nuser = \"*:50/10s\"\nhost = \"\"\n"] {
+    let mut owner = Owner::new(&machine);
+    // The second time with a budget that does not end, so that all of them are judged and written down.
+    for rules in ["", MANY] {
         machine.write(POLICY, format!("version = 1\n{QUICK}{rules}"));
         let storm = |seed: &str| {
             let mut command = machine.command_as(BOB, &storm);
-            command
-                .args(["500", "20", seed, "000000", "su", "alice", "-c", "true"])
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
+            let arguments = ["500", "20", seed, "000000", "su", "alice", "-c", "true"];
+            command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
         };
         let mut storms = [storm("1"), storm("2")];
         let mut logins = 0;
         while storms.iter_mut().any(|storm| storm.try_wait().unwrap().is_none()) {
-            log_in();
+            owner.log_in("in the storm");
             logins += 1;
         }
         for storm in storms {
@@ -310,8 +369,9 @@ fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
         }
     }
     let logged = reasons(&machine.log());
-    assert!(logged.iter().all(|reason| ["wrong-code", "throttled"].contains(&reason.as_str())));
-    assert!(logged.iter().filter(|reason| *reason == "wrong-code").count() > 10, "{logged:?}");
+    let count = |reason: &str| logged.iter().filter(|logged| *logged == reason).count();
+    assert!(count("throttled") > 10 && count("wrong-code") > 10, "{logged:?}");
+    assert_eq!(count("throttled") + count("wrong-code"), logged.len(), "{logged:?}");
 }
 
 // ---- The disk ----
