@@ -7,6 +7,7 @@ use crate::support::{dist, example, example_file, need, output_of, reasons};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -162,30 +163,73 @@ fn another_boot_brings_no_budget_back_until_it_has_lasted_as_long() {
     }
 }
 
-#[test]
-fn a_guess_costs_the_same_if_its_process_is_killed_before_it_is_judged() {
+/// A wrong code of alice's from far away, with the kernel told what to do at which call.
+fn guess_under_strace(machine: &Machine, trace: &Path, expression: &str) -> Child {
     need("strace", "strace");
+    let _ = fs::remove_file(trace);
+    let mut command = machine.command("strace");
+    command.args(["-f", "-qq", "-e", "trace=all", "-e", expression, "-o"]).args([trace, &machine.client()]);
+    command
+        .args(["test", "alice", "--rhost", FAR, "--answer", &wrong_code(SECRET)])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// How often `call` is made in such a guess until it is made for `target`.
+fn number_of(machine: &Machine, call: &str, target: &str) -> usize {
+    let trace = machine.shared().join("trace");
+    guess_under_strace(machine, &trace, "signal=none").wait().unwrap();
+    let calls = fs::read_to_string(&trace).unwrap();
+    let mut calls = calls.lines().filter(|line| line.contains(&format!(" {call}(")));
+    calls.position(|line| line.contains(target)).unwrap_or_else(|| panic!("no {call} of {target}")) + 1
+}
+
+/// Waits until such a guess is stopped. Its process id on the machine.
+fn when_stopped(trace: &Path) -> String {
+    let stopped = (0..2000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(2));
+        let text = fs::read_to_string(trace).ok()?;
+        let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
+        Some(line.split(' ').next()?.to_owned())
+    });
+    stopped.unwrap_or_else(|| panic!("not stopped: {}", trace.display()))
+}
+
+/// Where nothing is charged before it is judged, the thousand above seldom notice, as each is done within a millisecond.
+#[test]
+fn of_guesses_that_are_all_about_to_be_judged_ten_are() {
     let machine = machine();
     machine.login("test", "alice").answer("no code").run();
-    let (trace, client, wrong) = (machine.shared().join("trace"), machine.client(), wrong_code(SECRET));
-    let strace = |expression: &str| {
-        let mut command = machine.command("strace");
-        command.args(["-f", "-qq", "-e", expression, "-o"]).args([&trace, &client]);
-        command.args(["test", "alice", "--rhost", FAR, "--answer", &wrong]).output().unwrap();
-        fs::read_to_string(&trace).unwrap()
-    };
-    // What is right is known once the person's file was read; the log comes before the verdict.
-    let calls = strace("trace=openat,connect");
-    let number = |call: &str, of: &str| {
-        let position = calls.lines().filter(|line| line.contains(call)).position(|line| line.contains(of));
-        position.unwrap_or_else(|| panic!("{calls}")) + 1
-    };
-    let (reads, logs) = (number("openat(", ".google_authenticator"), number("connect(", "/dev/log"));
+    let read = number_of(&machine, "openat", ".google_authenticator");
     unlock(&machine, &["--user", "alice", "--host", FAR]);
     let _ = machine.log();
-    for call in [format!("openat:signal=KILL:when={reads}"), format!("connect:signal=KILL:when={logs}")] {
+    let traces: Vec<_> = (0..15).map(|number| machine.shared().join(format!("trace.{number}"))).collect();
+    let stop = format!("inject=openat:signal=STOP:when={read}");
+    let guesses: Vec<_> = traces.iter().map(|trace| guess_under_strace(&machine, trace, &stop)).collect();
+    let stopped: Vec<_> = traces.iter().map(|trace| when_stopped(trace)).collect();
+    assert!(machine.log().is_empty(), "a verdict was logged");
+    output_of(machine.command("kill").arg("-CONT").args(stopped));
+    assert!(guesses.into_iter().all(|mut guess| guess.wait().unwrap().success()));
+    let logged = reasons(&machine.log());
+    let count = |reason: &str| logged.iter().filter(|logged| *logged == reason).count();
+    assert_eq!((count("wrong-code"), count("throttled")), (10, 5), "{logged:?}");
+}
+
+#[test]
+fn a_guess_costs_the_same_if_its_process_is_killed_before_it_is_judged() {
+    let machine = machine();
+    machine.login("test", "alice").answer("no code").run();
+    // What is right is known once the person's file was read; the log comes before the verdict.
+    let read = number_of(&machine, "openat", ".google_authenticator");
+    let log = number_of(&machine, "connect", "/dev/log");
+    unlock(&machine, &["--user", "alice", "--host", FAR]);
+    let _ = machine.log();
+    let trace = machine.shared().join("trace");
+    for call in [format!("openat:signal=KILL:when={read}"), format!("connect:signal=KILL:when={log}")] {
         for _ in 0..5 {
-            assert!(strace(&format!("inject={call}")).contains("killed by SIGKILL"), "{call}");
+            guess_under_strace(&machine, &trace, &format!("inject={call}")).wait().unwrap();
+            assert!(fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL"), "{call}");
         }
     }
     assert!(machine.log().is_empty(), "a verdict was logged");
@@ -264,6 +308,9 @@ fn the_owner_gets_in_whatever_strangers_and_neighbours_have_typed() {
     assert_eq!(guess(&machine, CAROL, "127.0.0.1", 5), 0);
 }
 
+/// Where alice is known.
+const HOME: &str = "192.0.2.1";
+
 /// Alice, who logs in with one scratch code after the other from where she is known, within a second each time.
 struct Owner<'a> {
     machine: &'a Machine,
@@ -282,7 +329,7 @@ impl<'a> Owner<'a> {
     fn log_in(&mut self, what: &str) {
         let code = self.codes.next().expect("a code");
         let mut command = self.machine.command(self.machine.client());
-        command.args(["test", "alice", "--rhost", FAR, "--answer", &code]);
+        command.args(["test", "alice", "--rhost", HOME, "--answer", &code]);
         let start = Instant::now();
         let output = command.output().unwrap();
         let took = start.elapsed();
@@ -296,17 +343,10 @@ const MANY: &str = "[throttle]\nuser = \"*:100/1s\"\nhost = \"*:100/1s\"\n";
 
 #[test]
 fn a_guess_that_is_stopped_after_any_of_its_calls_holds_up_no_login() {
-    need("strace", "strace");
     let machine = with_rules(MANY);
     let mut owner = Owner::new(&machine);
-    let (trace, client) = (machine.shared().join("trace"), machine.client());
-    let strace = |expression: &str| {
-        let _ = fs::remove_file(&trace);
-        let mut command = machine.command("strace");
-        command.args(["-f", "-qq", "-e", "trace=all", "-e", expression, "-o"]).args([&trace, &client]);
-        command.args(["test", "alice", "--answer", "000000"]).stdout(Stdio::null()).spawn().unwrap()
-    };
-    assert!(strace("signal=none").wait().unwrap().success());
+    let trace = machine.shared().join("trace");
+    assert!(guess_under_strace(&machine, &trace, "signal=none").wait().unwrap().success());
     // From the answer on, each call by its name and number.
     let (mut numbers, mut points, mut answered) = (std::collections::HashMap::new(), Vec::new(), false);
     for line in fs::read_to_string(&trace).unwrap().lines() {
@@ -326,15 +366,10 @@ fn a_guess_that_is_stopped_after_any_of_its_calls_holds_up_no_login() {
     assert!(points.iter().any(|(name, _)| name == "read") && points.len() > 30, "{points:?}");
     for (name, number) in points {
         let what = format!("{name} {number}");
-        let mut tracer = strace(&format!("inject={name}:signal=STOP:when={number}"));
-        let stopped = (0..2000).find_map(|_| {
-            std::thread::sleep(Duration::from_millis(2));
-            let text = fs::read_to_string(&trace).ok()?;
-            let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
-            Some(line.split(' ').next()?.to_owned())
-        });
+        let mut tracer = guess_under_strace(&machine, &trace, &format!("inject={name}:signal=STOP:when={number}"));
+        let stopped = when_stopped(&trace);
         owner.log_in(&what);
-        output_of(machine.command("kill").args(["-KILL", &stopped.expect(&what)]));
+        output_of(machine.command("kill").args(["-KILL", &stopped]));
         tracer.wait().unwrap();
     }
 }
