@@ -65,7 +65,7 @@ pub const LENGTH: usize = MARKS.end();
 pub const KNOWN_FOR: u64 = 30 * DAY;
 /// Failures are remembered for at least so long, for whoever lists them.
 const KEEP: u64 = DAY;
-/// A machine that has been running for longer than this (34 years) is a table of garbage.
+/// A machine that has been running for longer than this (34 years) is not a machine.
 const LONGEST_UPTIME: u64 = 1 << 30;
 /// A guess that took longer than this, in seconds, from the look at the clock until it was written down is written down anew:
 /// somebody stopped it, so that it would be too old to count when it is judged.
@@ -420,7 +420,10 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         let (started, before) = (base.load(SeqCst), latest.load(SeqCst));
         let moment = (self.clock)();
         let mut uptime = started.saturating_add(moment.boot);
-        if uptime < before {
+        if uptime >= LONGEST_UPTIME {
+            // A clock that says so is none, and nothing gets older by it.
+            uptime = before;
+        } else if uptime < before {
             // Another boot. Where somebody else has noticed already, theirs counts.
             let _ = base.compare_exchange(started, before.saturating_sub(moment.boot), SeqCst, SeqCst);
             uptime = before;

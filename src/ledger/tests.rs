@@ -136,6 +136,7 @@ fn no_clock_opens_the_budget() {
         ("an hour on", NOW + HOUR, 101, 0),
         ("an hour back", NOW - HOUR, 101, 0),
         ("1970", 0, 101, 0),
+        ("an uptime of fifty years", NOW + 2 * HOUR, 1_600_000_000, 0),
         ("far beyond 2106", 1 << 40, 101, 0),
         ("an hour of uptime that the wall clock does not confirm", NOW, 100 + HOUR, 0),
         ("an hour back, and an hour later", NOW, 100 + 2 * HOUR, 0),
@@ -157,6 +158,18 @@ fn no_clock_opens_the_budget() {
         machine.set(wall, boot);
         assert_eq!(guess(&ledger, &login, 100), judged, "{what}");
     }
+}
+
+#[test]
+fn a_boot_clock_that_is_none_does_not_move_the_ledgers_own() {
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    assert_eq!(ledger.now().uptime, 100);
+    for (boot, uptime) in [(1_700_000_000, 100), (u64::MAX, 100), (150, 150), (1 << 30, 150), (5, 150), (10, 155)] {
+        machine.set(1_700_000_000, boot);
+        assert_eq!(ledger.now().uptime, uptime, "{boot}");
+    }
+    assert!(is_good(&ledger.memory.0));
 }
 
 #[test]

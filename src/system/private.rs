@@ -176,6 +176,11 @@ impl Directory {
         linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())
     }
 
+    /// Gives a file another name.
+    pub(super) fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
+        renameat(&self.descriptor, name, &self.descriptor, other)
+    }
+
     /// Looks at what has this name.
     pub(super) fn stat(&self, name: &str) -> Result<Stat, Errno> {
         statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
