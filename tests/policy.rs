@@ -1,17 +1,14 @@
 //! The policy file, from what `pam-totp check` says about it to what a login makes of it.
 
 use crate::sudo_su::{PASSWORD, type_to};
-use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, LoggedIn, Machine, PERM_DENIED, SUCCESS, User};
+use crate::support::machine::{ALICE, AUTH_ERR, BOB, LoggedIn, Machine, PERM_DENIED, SUCCESS, User};
 use crate::support::ssh::{KEY_AND_CODE, Sshd, Wire};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
 use crate::support::{dist, example_file, need, output_of, reasons};
-use std::ffi::OsStr;
-use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -87,6 +84,8 @@ fn day_in(seconds: u64) -> String {
 }
 
 const DAY: u64 = 86_400;
+/// Denials that nobody has to wait for.
+const HASTY: &str = "[defaults]\nfail_delay = \"0s\"\n";
 /// For what takes more guesses than the rules allow.
 const UNLIMITED: &str = "[throttle]\nuser = \"\"\nhost = \"\"\n";
 /// What a machine without a clock of its own takes for the present.
@@ -301,12 +300,13 @@ fn a_policy_that_was_cut_short_denies_or_asks_for_no_less() {
     is_asked(&try_in(&machine, "test", "alice", AWAY));
     // alice has no guess left now: as long as the policy holds, her right code is refused.
     let inode = machine.path(POLICY).metadata().unwrap().ino();
+    let code = code_now(SECRET);
     let lengths = (0..CLOSING.len()).step_by(CLOSING.len() / 60);
     let mut seen = Vec::new();
     for length in lengths.chain([CLOSING.len() - 1]) {
         // In place, as a disk that is full leaves it.
         machine.write(POLICY, &CLOSING[..length]);
-        let answer = if length % 2 == 0 { code_now(SECRET) } else { "12345678".to_owned() };
+        let answer = if length % 2 == 0 { code.as_str() } else { "12345678" };
         let login = machine.login("test", "alice").with(&["--rhost", AWAY]).answer(answer).run();
         assert_eq!(login.result(), AUTH_ERR, "cut to {length} bytes: {login:#?}");
         let reason = login.reason();
@@ -783,7 +783,8 @@ fn an_exemption_that_is_over_is_void_and_a_clock_set_back_does_not_revive_it() {
 fn over_sshd_only_somebody_from_another_machine_is_exempt() {
     let machine = machine();
     machine.service("sshd", &example_file("sshd-debian"));
-    put(&machine, &exempt_from("any", "users = [\"any\"]", FOREVER, "result = \"success\""));
+    let exempt = exempt_from("any", "users = [\"any\"]", FOREVER, "result = \"success\"");
+    put(&machine, &format!("{HASTY}{exempt}"));
     let wire = Wire::new();
     let questions = |sshd: &Sshd| {
         let session = sshd.login(ALICE, &[&wrong_code(SECRET)]);
@@ -913,7 +914,7 @@ fn gracious() -> Machine {
     for service in ["sshd", "su", "elsewhere"] {
         machine.service(service, STACK);
     }
-    put(&machine, "[defaults]\ngrace = \"1h\"\nshared_sources = [\"198.51.100.128/25\"]\n");
+    put(&machine, "[defaults]\nfail_delay = \"0s\"\ngrace = \"1h\"\nshared_sources = [\"198.51.100.128/25\"]\n");
     machine
 }
 
@@ -1108,6 +1109,7 @@ fn three_failures(machine: &Machine, user: &str) {
 fn whoever_gets_in_over_ssh_is_told_once_how_many_codes_failed_and_when() {
     let machine = machine();
     machine.service("sshd", &format!("{}session optional pam_totp.so\n", example_file("sshd-debian")));
+    put(&machine, HASTY);
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
     let before = now();
     // Two over ssh, one elsewhere.
