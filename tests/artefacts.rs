@@ -158,7 +158,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("options", &["fact"]),
     ("source", &["fact"]),
     ("policy", &["options", "record", "source", "system", "fact"]),
-    ("ledger", &["policy", "source", "system"]),
+    ("ledger", &["identity", "policy", "source", "system"]),
     ("system", &["secret", "fact"]),
     ("identity", &["options", "system", "fact"]),
     ("store", &["verify", "record", "identity", "policy", "options", "system", "secret", "fact"]),

@@ -104,7 +104,7 @@ fn a_counter_is_kept_in_the_file_and_its_limit_by_the_ledger() {
     assert!(throttled.log[1].contains("by=user limit=2/1h"), "{throttled:#?}");
     assert_eq!(machine.read(&ALICE.secret_file()), file, "what is wrong, or not judged, leaves the file alone");
     // An hour later there is a budget again.
-    let login = machine.login_at("+61m", "test", "alice").answer(hotp(SECRET, 8)).run();
+    let login = machine.login_when(61 * 60, 61 * 60, "test", "alice").answer(hotp(SECRET, 8)).run();
     assert_eq!(login.result(), SUCCESS, "{login:#?}");
 }
 

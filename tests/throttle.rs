@@ -318,7 +318,8 @@ struct Owner<'a> {
 impl<'a> Owner<'a> {
     fn new(machine: &'a Machine) -> Self {
         let codes: Vec<String> = (0..3000).map(|number| (10_000_000 + number).to_string()).collect();
-        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n{}\n", codes.join("\n")));
+        // With a limit of its own, as enrolling writes one, that does not come near either.
+        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n\" RATE_LIMIT 100 1\n{}\n", codes.join("\n")));
         let mut owner = Self { machine, codes: codes.into_iter() };
         owner.log_in("nobody else is there");
         owner
@@ -398,7 +399,7 @@ fn two_thousand_su_that_are_stopped_anywhere_hold_up_no_login() {
             let output = storm.wait_with_output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let stopped: usize = text.trim().strip_prefix("stopped ").unwrap().parse().unwrap();
-            assert!(output.status.success() && stopped > 250 && logins > 10, "{output:?}, {logins} logins");
+            assert!(output.status.success() && stopped > 100 && logins > 10, "{output:?}, {logins} logins");
         }
     }
     let logged = reasons(&machine.log());
@@ -610,7 +611,7 @@ fn a_ledger_that_somebody_else_could_have_changed_denies_everybody() {
             // What is wrong with the directory is found by whoever looks into it first.
             let reason = login.reason();
             assert!(
-                ["ledger-error", "wrong-mode", "wrong-owner", "link"].contains(&reason.as_str()),
+                ["ledger-error", "wrong-mode", "wrong-owner", "link", "file-error"].contains(&reason.as_str()),
                 "{what}: {login:#?}"
             );
         }
