@@ -99,6 +99,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
         let shape = answer.map_or(Err(NotACode::Empty), Answer::check);
         self.was_no_code |= shape.is_err();
         let guess = Guess::new(shape.is_ok());
+        let paid_before = self.charges.borrow().len();
         let person = match self.visit.person {
             Ok(person) => person,
             Err(unidentified) => {
@@ -125,7 +126,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
                 _ => Earlier::Charged,
             };
         }
-        self.count(&verdict);
+        self.count(&verdict, paid_before);
         let fact = match (&verdict, shape) {
             (Verdict::Denied(Denial::NotACode), Err(reason)) => not_a_code(reason),
             (Verdict::Denied(denial @ (Denial::BadOption(_) | Denial::BadSecret | Denial::NoDevice)), _) => {

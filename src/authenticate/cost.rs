@@ -2,7 +2,7 @@
 
 use super::{Counter, Login};
 use crate::fact::Fact;
-use crate::ledger::{self, Grace, Memory, Refusal};
+use crate::ledger::{self, Charge, Grace, Memory, Refusal};
 use crate::policy::throttle::Trigger;
 use crate::record::Record;
 use crate::store::Store;
@@ -37,8 +37,9 @@ impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M,
         }
     }
 
-    /// A right code takes the charges of this login back; what cannot have been a code was no guess.
-    pub(super) fn count(&mut self, verdict: &Verdict) {
+    /// A right code takes the charges of this login back; what cannot have been a code was no guess, and takes back what it
+    /// was charged itself: all but the first `paid_before`.
+    pub(super) fn count(&mut self, verdict: &Verdict, paid_before: usize) {
         let Counter::Ledger(ledger) = self.counter else { return };
         match verdict {
             Verdict::Accepted { .. } => {
@@ -53,18 +54,18 @@ impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M,
             }
             Verdict::Denied(Denial::NotACode) => {
                 self.was_no_code = true;
-                self.take_back_last();
+                self.take_back_from(paid_before);
             }
             // The record's own limit is spent: the code was not judged.
-            Verdict::Denied(Denial::Throttled { .. }) => self.take_back_last(),
+            Verdict::Denied(Denial::Throttled { .. }) => self.take_back_from(paid_before),
             Verdict::Denied(_) => {}
         }
     }
 
-    pub(super) fn take_back_last(&self) {
-        if let Some(charge) = self.charges.borrow_mut().pop() {
-            charge.take_back();
-        }
+    fn take_back_from(&self, paid_before: usize) {
+        let mut charges = self.charges.borrow_mut();
+        let first = paid_before.min(charges.len());
+        charges.drain(first..).for_each(Charge::take_back);
     }
 
     /// This login, as the ledger counts it.

@@ -397,7 +397,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// when the clock is set back.
     pub fn latest_wall(&self) -> u64 {
         let now = self.now();
-        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall.into()))
+        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall))
     }
 
     /// Whether the person got in from this source lately.
@@ -429,10 +429,9 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             uptime = before;
         }
         latest.fetch_max(uptime, SeqCst);
-        let wall = u32::try_from(moment.wall).unwrap_or(u32::MAX);
         highest.fetch_max(moment.wall, SeqCst);
         // One less than there are, as a word is never 0.
-        Time { uptime: u32::try_from(uptime).unwrap_or(u32::MAX).min(u32::MAX.saturating_sub(1)), wall }
+        Time { uptime: u32::try_from(uptime).unwrap_or(u32::MAX).min(u32::MAX.saturating_sub(1)), wall: moment.wall }
     }
 
     fn word(&self, index: usize) -> Option<&AtomicU64> {

@@ -85,8 +85,8 @@ impl<'a> Tally<'a> {
     }
 
     fn is_idle(&self, now: Time) -> bool {
-        let last = u32::try_from(self.load(LAST_FAILURE)).unwrap_or(u32::MAX);
-        self.in_a_row() == 0 && self.load(NOTICE) == 0 && u64::from(now.wall.saturating_sub(last)) >= super::KNOWN_FOR
+        let age = now.wall.saturating_sub(self.load(LAST_FAILURE));
+        self.in_a_row() == 0 && self.load(NOTICE) == 0 && age >= super::KNOWN_FOR
     }
 
     /// Counts a failure in advance. The counter is what [`take_back`] needs.
@@ -121,7 +121,7 @@ impl<'a> Tally<'a> {
     /// A code was wrong.
     pub(super) fn failed(&self, now: Time) {
         if let Ok(last) = self.word(LAST_FAILURE) {
-            last.store(now.wall.into(), SeqCst);
+            last.store(now.wall, SeqCst);
         }
     }
 

@@ -35,37 +35,45 @@ pub(super) struct Time {
     /// Seconds that machines with this ledger have been running, all boots together.
     pub(super) uptime: u32,
     /// Seconds since 1970 by the wall clock.
-    pub(super) wall: u32,
+    pub(super) wall: u64,
 }
+
+/// A wall clock that is further ahead than this, in seconds (68 years), was set back in truth: a word has 32 bits for it.
+const FARTHEST: u32 = 1 << 31;
 
 impl Time {
     /// As a word, which is never 0.
     pub(super) fn word(self) -> u64 {
-        u64::from(self.uptime).saturating_add(1) << 32 | u64::from(self.wall)
-    }
-
-    /// How long ago `word` was at most: for what must not last longer than it should. `latest_wall` is the latest time that
-    /// the wall clock ever showed.
-    pub(super) fn longest_since(self, word: u64, latest_wall: u64) -> Option<u64> {
-        let then = Self::of_word(word)?;
-        let by_uptime = u64::from(self.uptime.saturating_sub(then.uptime));
-        Some(by_uptime.max(latest_wall.saturating_sub(then.wall.into())))
-    }
-
-    fn of_word(word: u64) -> Option<Self> {
-        let uptime = u32::try_from(word >> 32).ok()?.checked_sub(1)?;
-        Some(Self { uptime, wall: u32::try_from(word & u64::from(u32::MAX)).ok()? })
+        u64::from(self.uptime).saturating_add(1) << 32 | u64::from(lower(self.wall))
     }
 
     /// How long ago `word` was: the shorter of what two clocks say, so that neither a jump ahead of the wall clock nor a
     /// machine whose uptime counts otherwise (a time namespace) makes anything old. Where the wall clock was set back, the
     /// uptime alone says.
     pub(super) fn since(self, word: u64) -> Option<u64> {
-        let then = Self::of_word(word)?;
-        let by_uptime = self.uptime.saturating_sub(then.uptime);
-        let by_wall = self.wall.checked_sub(then.wall).unwrap_or(u32::MAX);
-        Some(by_uptime.min(by_wall).into())
+        let (uptime, wall) = parts(word)?;
+        let by_uptime = self.uptime.saturating_sub(uptime);
+        let by_wall = lower(self.wall).wrapping_sub(wall);
+        Some(if by_wall < FARTHEST { by_uptime.min(by_wall) } else { by_uptime }.into())
     }
+
+    /// How long ago `word` was at most: for what must not last longer than it should. `latest_wall` is the latest time that
+    /// the wall clock ever showed.
+    pub(super) fn longest_since(self, word: u64, latest_wall: u64) -> Option<u64> {
+        let (uptime, wall) = parts(word)?;
+        let by_uptime = self.uptime.saturating_sub(uptime);
+        Some(by_uptime.max(lower(latest_wall).wrapping_sub(wall)).into())
+    }
+}
+
+/// The uptime and the lower bits of the wall clock that a word was made from.
+fn parts(word: u64) -> Option<(u32, u32)> {
+    Some((lower(word >> 32).checked_sub(1)?, lower(word)))
+}
+
+/// The lower half.
+const fn lower(number: u64) -> u32 {
+    (number & 0xffff_ffff) as u32
 }
 
 /// A part of the table.
@@ -312,8 +320,8 @@ impl<'a, M: Memory> Rows<'a, M> {
 
     /// The age of a failure that counts.
     fn age(&self, word: u64) -> Option<u64> {
-        let then = Time::of_word(word)?;
-        let is_garbage = self.latest.is_none_or(|latest| u64::from(then.uptime) > latest.load(SeqCst));
+        let (uptime, _) = parts(word)?;
+        let is_garbage = self.latest.is_none_or(|latest| u64::from(uptime) > latest.load(SeqCst));
         self.now.since(word).filter(|&age| age < self.keep && !is_garbage)
     }
 }

@@ -161,6 +161,23 @@ fn no_clock_opens_the_budget() {
 }
 
 #[test]
+fn the_wall_clock_has_no_end() {
+    let throttle = rules("*:10/1h", "");
+    let here = source("192.0.2.1");
+    for start in [(1 << 31) - 1800, (1 << 32) - 1800, 1 << 33] {
+        let machine = Machine::at(start, 100);
+        let ledger = machine.ledger();
+        let login = login(ALICE, &here, &throttle);
+        assert_eq!(guess(&ledger, &login, 100), 10);
+        machine.set(start + HOUR - 1, 100 + HOUR - 1);
+        assert_eq!(guess(&ledger, &login, 100), 0, "{start}");
+        machine.set(start + HOUR, 100 + HOUR);
+        assert_eq!(guess(&ledger, &login, 100), 10, "{start}");
+        assert_eq!(ledger.latest_wall(), start + HOUR);
+    }
+}
+
+#[test]
 fn a_boot_clock_that_is_none_does_not_move_the_ledgers_own() {
     let machine = Machine::at(1_700_000_000, 100);
     let ledger = machine.ledger();
