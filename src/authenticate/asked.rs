@@ -136,7 +136,6 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             (Verdict::Accepted { factor, .. }, _) => factor.fact(),
         };
         let fact = if remarks.is_empty() { fact } else { fact.with("remarks", remarks.join("+")) };
-        let fact = if self.rules.google { fact.with("compat", "google") } else { fact };
         Ok(Judged { verdict, fact })
     }
 

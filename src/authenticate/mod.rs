@@ -207,10 +207,11 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
                 ledger.charge_source(&login);
             }
         }
-        match &self.void_exemption {
+        let outcome = match &self.void_exemption {
             Some(until) => outcome.map(|fact| fact.with("void-exemption", until)),
             None => outcome,
-        }
+        };
+        if self.rules.google { outcome.map(|fact| fact.with("compat", "google")) } else { outcome }
     }
 }
 
