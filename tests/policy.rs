@@ -1137,21 +1137,27 @@ fn the_notice_waits_for_a_session_that_is_not_silent() {
     let machine = machine();
     let session = "session optional pam_totp.so\n";
     machine.service("open", &format!("{STACK}{session}"));
-    let log_in = |more: &[&str]| {
+    let log_in_at = |service: &str, more: &[&str]| {
         machine.enrol(ALICE, "\" TOTP_AUTH\n");
-        let login = machine.login("open", "alice").with(more).answer(code_now(SECRET)).run();
+        let login = machine.login(service, "alice").with(more).answer(code_now(SECRET)).run();
         assert_eq!(login.result(), SUCCESS, "{login:#?}");
         let (before, after) = login.output.split_once("opening the session\n").unwrap_or((login.output.as_str(), ""));
         assert!(!before.contains("told "), "nothing is said during authentication: {login:#?}");
         assert!(after.is_empty() || after.contains("session 0\n"), "{login:#?}");
         after.lines().filter(|line| line.starts_with("told ")).map(str::to_owned).collect::<Vec<_>>()
     };
+    let log_in = |more: &[&str]| log_in_at("open", more);
     let open = ["--open-session"];
     assert_eq!(log_in(&open), [""; 0], "nothing failed");
     three_failures(&machine, "alice");
     // What a stranger's code and password see is no different: neither a denial nor the right code says anything.
     assert_eq!(log_in(&[]), [""; 0], "no session");
     assert_eq!(log_in(&["--open-session", "--silent"]), [""; 0]);
+    // Nor where it is somebody else's session, or is not shown: whatever flags the application gives.
+    for service in ["sudo", "sudo-i", "su"] {
+        machine.service(service, &format!("{STACK}{session}"));
+        assert_eq!(log_in_at(service, &open), [""; 0], "{service}");
+    }
     let told = log_in(&open);
     assert!(told.len() == 1 && told[0].starts_with(&format!("told 4 \"{NOTICE}")), "{told:?}");
     assert!(told[0].ends_with(" UTC.\""), "{told:?}");
@@ -1170,11 +1176,20 @@ fn a_login_shell_of_su_shows_the_targets_notice_and_sudo_shows_nobodys() {
         machine.service(service, &stack);
     }
     machine.write_as("/etc/sudoers", "Defaults !lecture\nalice ALL=(ALL) ALL\n", 0, 0o440);
-    three_failures(&machine, "alice");
-    let sudo = type_to(&machine, ALICE, &["sudo", "-k", "-S", "id", "-un"], &[&code_now(SECRET), PASSWORD]);
-    let (code, out, err) = said(&sudo);
-    assert_eq!((code, out.as_str()), (Some(0), "root\n"), "{err}");
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    for user in ["alice", "bob"] {
+        three_failures(&machine, user);
+    }
+    is_accepted(&machine.login("test", "bob").answer(code_now(SECRET)).run(), "totp");
+    // sudo opens a session for bob, whom it would be news to, and it is alice who sits there.
+    let command = ["sudo", "-k", "-S", "-u", "bob", "id", "-un"];
+    let (code, out, err) = said(&type_to(&machine, ALICE, &command, &[&code_now(SECRET), PASSWORD]));
+    assert_eq!((code, out.as_str()), (Some(0), "bob\n"), "{err}");
     assert!(!err.contains("failed since"), "{err}");
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    machine.service("open", &format!("{STACK}session optional pam_totp.so\n"));
+    let login = machine.login("open", "bob").with(&["--open-session"]).answer(code_now(SECRET)).run();
+    assert!(login.output.contains(NOTICE), "it waits for bob: {login:#?}");
     // bob becomes alice, and it is her who is told: at a login shell, as su shows nothing that modules say elsewhere.
     let log_in = |shell: &[&str], last: &[&str]| {
         machine.enrol(ALICE, "\" TOTP_AUTH\n");
