@@ -15,7 +15,7 @@ FLAGS   := --locked --target-dir target
 # By rename, and only where something changed: somebody may be reading the file.
 put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 
-.PHONY: build demo test lint abi-check prerequisites install uninstall clean
+.PHONY: build demo test bench lint abi-check prerequisites install uninstall clean
 
 build: $(DIST)/pam_totp.so $(DIST)/pam-totp
 
@@ -48,6 +48,11 @@ demo: prerequisites build
 # Everything, through the real thing. Needs root, and Debian or Ubuntu.
 test: prerequisites build target/test/pam_totp-without-lock.so
 	@tests/run $(FLAGS)
+
+# What a login costs, ours beside the C module's, in one run. Needs what the tests need.
+bench: prerequisites build
+	$(CARGO) build --quiet $(FLAGS) --features cli --example pam-client
+	$(CARGO) run --quiet $(FLAGS) --example bench
 
 lint:
 	$(CARGO) fmt --check

@@ -39,6 +39,11 @@ impl Person {
         self.home.as_deref()
     }
 
+    /// Whether the name is in no user database (`user=`): it is whatever was typed, and in no group.
+    pub const fn is_virtual(&self) -> bool {
+        self.home.is_none()
+    }
+
     /// Somebody in the user database; what counts from here on is the name as the database spells it.
     ///
     /// # Errors

@@ -25,11 +25,9 @@ impl Source {
             return Self::Local(uid);
         }
         let text = std::str::from_utf8(rhost).unwrap_or_default();
-        // A zone (RFC 4007 section 11) says which of our interfaces, not who is there.
-        let address = text.split('%').next().unwrap_or_default().parse::<IpAddr>();
-        match address {
-            Ok(address) => Self::Address(address.to_canonical()),
-            Err(_) => Self::Name(rhost.to_ascii_lowercase()),
+        match address(text) {
+            Some(address) => Self::Address(address),
+            None => Self::Name(rhost.to_ascii_lowercase()),
         }
     }
 
@@ -74,6 +72,15 @@ impl Source {
     }
 }
 
+/// An address. A link-local one may have a zone (RFC 4007 section 11), which says which of our interfaces and not who is
+/// there; behind any other, `%` is a part of a name.
+fn address(text: &str) -> Option<IpAddr> {
+    match text.split_once('%') {
+        None => text.parse().ok().map(|address: IpAddr| address.to_canonical()),
+        Some((address, _)) => address.parse().ok().filter(Ipv6Addr::is_unicast_link_local).map(IpAddr::V6),
+    }
+}
+
 /// As `pam-totp throttle` shows it and takes it: `192.0.2.7`, `2001:db8:0:1::/64`, `host.example.org`, `uid:1000`.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,7 +122,17 @@ mod tests {
 
     #[test]
     fn a_name_is_in_no_network() {
-        for rhost in ["localhost", "10.0.0.1.example.org", "10.0.0", "0x7f.1", "127.1", "uid:0", "\u{ff}"] {
+        for rhost in [
+            "localhost",
+            "192.0.2.9%.example.org",
+            "2001:db8::1%eth0",
+            "10.0.0.1.example.org",
+            "10.0.0",
+            "0x7f.1",
+            "127.1",
+            "uid:0",
+            "\u{ff}",
+        ] {
             assert_eq!(Source::new(rhost.as_bytes(), 0).address(), None, "{rhost}");
         }
     }

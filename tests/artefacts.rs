@@ -4,7 +4,7 @@ use crate::support::{dist, need, output_of, project};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn readelf(option: &str) -> String {
@@ -158,7 +158,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("options", &["fact"]),
     ("source", &["fact"]),
     ("policy", &["options", "record", "source", "system", "fact"]),
-    ("ledger", &["policy", "source", "system"]),
+    ("ledger", &["identity", "policy", "source", "system"]),
     ("system", &["secret", "fact"]),
     ("identity", &["options", "system", "fact"]),
     ("store", &["verify", "record", "identity", "policy", "options", "system", "secret", "fact"]),
@@ -202,32 +202,53 @@ fn the_pure_core_imports_nothing_impure() {
     assert!(seen > 30, "only {seen} imports were found: does this test still read the sources?");
 }
 
-fn sources(module: &str) -> Vec<std::path::PathBuf> {
+fn sources(module: &str) -> Vec<PathBuf> {
     let src = project().join("src");
     let file = src.join(format!("{module}.rs"));
-    let mut found: Vec<_> = file.exists().then_some(file).into_iter().collect();
-    let mut directories = vec![src.join(module)];
+    let mut found = rust_files(&src.join(module));
+    found.extend(file.exists().then_some(file));
+    assert!(!found.is_empty(), "no sources of {module}");
+    found
+}
+
+#[test]
+fn every_test_that_the_conformance_table_names_is_there() {
+    let table = fs::read_to_string(project().join("docs/conformance.md")).unwrap();
+    let mut sources = rust_files(&project().join("src"));
+    sources.extend(rust_files(&project().join("tests")));
+    let names: Vec<_> = table.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(names.len() > 40, "only {} tests are named", names.len());
+    for name in names {
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let module = module.trim_end_matches("::tests").replace("::", "/");
+        let is_there = sources.iter().any(|path| {
+            let of_module =
+                path.with_extension("").to_str().unwrap().trim_end_matches("/mod").contains(&format!("/{module}"));
+            of_module && fs::read_to_string(path).unwrap().contains(&format!("fn {test}()"))
+        });
+        assert!(is_there, "docs/conformance.md names {name}, which is no test");
+    }
+}
+
+/// All sources below a directory, which need not be there.
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() { directories.push(path) } else { found.push(path) }
         }
     }
-    assert!(!found.is_empty(), "no sources of {module}");
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     found
 }
 
 #[test]
 fn unsafe_code_is_where_it_may_be() {
-    let mut directories = vec![project().join("src")];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if fs::read_to_string(&path).unwrap().contains("allow(unsafe_code)") {
-                assert_eq!(path, project().join("src/lib.rs"), "unsafe code is allowed for pam and system, in lib.rs");
-            }
+    for path in rust_files(&project().join("src")) {
+        if fs::read_to_string(&path).unwrap().contains("allow(unsafe_code)") {
+            assert_eq!(path, project().join("src/lib.rs"), "unsafe code is allowed for pam and system, in lib.rs");
         }
     }
     let lib = fs::read_to_string(project().join("src/lib.rs")).unwrap();

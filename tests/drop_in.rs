@@ -148,10 +148,10 @@ fn where_we_differ_both_ways_are_as_the_table_says() {
     let spent = format!("\" TOTP_AUTH\n\" RATE_LIMIT 1 3600 {}\n", now());
     let run = || alice().answer("000000").run();
     assert_eq!(outcomes(both(&machine, &spent, "", &run)), [(AUTH_ERR, 1), (AUTH_ERR, 0)]);
-    let later = |time: &str| machine.login_at(time, "test", "alice").answer("000000").run();
+    let later = |time: i64| machine.login_when(time, time, "test", "alice").answer("000000").run();
     let run = || {
-        later("+50m");
-        later("+70m")
+        later(50 * 60);
+        later(70 * 60)
     };
     let reasons = both(&machine, &spent, "", &run).map(|login| login.reason());
     assert_eq!(reasons, ["wrong-code", "throttled"], "the C module's block is prolonged by blocked tries");
@@ -168,7 +168,7 @@ fn where_we_differ_both_ways_are_as_the_table_says() {
     };
     assert_eq!(outcomes(both(&machine, totp, "", &three)), [(AUTH_ERR, 1), (SUCCESS, 1)]);
     assert_eq!(outcomes(both(&machine, totp, "noskewadj", &three)), [(AUTH_ERR, 1), (AUTH_ERR, 1)]);
-    machine.write(POLICY, "version = 1\n[compat]\nskew_adjustment = true\n");
+    machine.write(POLICY, format!("{OURS}[compat]\nskew_adjustment = true\n"));
     machine.service("test", STACK);
     machine.enrol(ALICE, totp);
     assert_eq!(three().result(), SUCCESS, "asked for");
@@ -258,6 +258,8 @@ fn where_we_differ_both_ways_are_as_the_table_says() {
 #[test]
 fn both_modules_take_turns_on_one_file() {
     let machine = machine();
+    // Where both count tries, they count them in the file.
+    machine.write(POLICY, GOOGLE);
     machine.service("theirs", "auth required pam_google_authenticator.so\n");
     machine
         .enrol(ALICE, "\" TOTP_AUTH\n\" DISALLOW_REUSE\n\" RATE_LIMIT 4 3600\n\" WINDOW_SIZE 17\n12345678\n23456789\n");
@@ -357,11 +359,13 @@ fn on_a_read_only_file_system_codes_work_once_where_that_is_allowed() {
         let race = machine.login("test", "alice").answer(&next).with(&["--parallel", "16"]).run();
         assert_eq!(race.count(SUCCESS), 1);
         assert_eq!(log_in("000000"), (AUTH_ERR, "throttled".into()));
-        // Writable again: what was kept goes into the file with the next login.
+        // Writable again: what was kept goes into the file with the next good login.
         remount("rw");
-        assert_eq!(machine.login_at("+61m", "test", "alice").answer("000000").run().reason(), "wrong-code");
+        let later = code_at(SECRET, now() + 61 * 60);
+        assert_eq!(machine.login_when(61 * 60, 61 * 60, "test", "alice").answer(later).run().result(), SUCCESS);
         let after = machine.read(&ALICE.secret_file());
-        assert!(!after.contains("12345678") && after.contains(&format!("{}", now() / 30)[..6]), "{after}");
+        let used = after.split_once("DISALLOW_REUSE ").unwrap().1.split_whitespace().next().unwrap();
+        assert!(!after.contains("12345678") && used.parse::<u64>().unwrap() > now() / 30 + 120, "{after}");
         assert_eq!(fs::read_dir(machine.path("/run/pam_totp")).unwrap().count(), 0);
     }
     // What was used where it is read-only is used elsewhere too: here one service in a mount namespace of its own.

@@ -18,4 +18,5 @@ mod races;
 mod second_opinion;
 mod ssh_login;
 mod sudo_su;
+mod throttle;
 mod tutorials;

@@ -89,18 +89,22 @@ fn the_file_is_rewritten_faithfully() {
 }
 
 #[test]
-fn counters_and_limits_are_kept_in_the_file() {
+fn a_counter_is_kept_in_the_file_and_its_limit_by_the_ledger() {
     let machine = enrolled();
     machine.enrol(ALICE, "\" HOTP_COUNTER 5\n\" RATE_LIMIT 2 3600\n");
     is_denied(&machine.login("test", "alice").answer("1234567").run(), "not-a-code");
     assert_eq!(machine.login("test", "alice").answer(hotp(SECRET, 7)).run().result(), SUCCESS);
-    is_denied(&machine.login("test", "alice").answer(hotp(SECRET, 7)).run(), "wrong-code");
-    let full = machine.read(&ALICE.secret_file());
-    assert!(full.contains("\" HOTP_COUNTER 9\n"), "{full}");
-    is_denied(&machine.login("test", "alice").answer(hotp(SECRET, 9)).run(), "throttled");
-    assert_eq!(machine.read(&ALICE.secret_file()), full, "a try that is not judged costs nothing");
+    let file = machine.read(&ALICE.secret_file());
+    assert!(file.contains("\" HOTP_COUNTER 8\n"), "{file}");
+    for _ in 0..2 {
+        is_denied(&machine.login("test", "alice").answer(hotp(SECRET, 7)).run(), "wrong-code");
+    }
+    let throttled = machine.login("test", "alice").answer(hotp(SECRET, 8)).run();
+    is_denied(&throttled, "throttled");
+    assert!(throttled.log[1].contains("by=user limit=2/1h"), "{throttled:#?}");
+    assert_eq!(machine.read(&ALICE.secret_file()), file, "what is wrong, or not judged, leaves the file alone");
     // An hour later there is a budget again.
-    let login = machine.login_at("+61m", "test", "alice").answer(hotp(SECRET, 9)).run();
+    let login = machine.login_when(61 * 60, 61 * 60, "test", "alice").answer(hotp(SECRET, 8)).run();
     assert_eq!(login.result(), SUCCESS, "{login:#?}");
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ledger::tests::{Table, ledger};
-use crate::options::Options;
+use crate::options::{FirstPass, Options};
 use crate::policy::Document;
 use crate::store::conformance::record;
 use crate::store::memory::MemoryStore;
@@ -317,6 +317,24 @@ fn a_first_pass_that_was_a_password_costs_nothing_if_the_code_is_right() {
             "accepted",
             "{password}"
         );
+    }
+}
+
+#[test]
+fn a_guess_in_the_first_pass_is_not_given_back_for_an_answer_that_was_none() {
+    let (person, store) = enrolled();
+    let options = Options { first_pass: FirstPass::Try, ..Options::default() };
+    for compat in [NOTHING, GOOGLE] {
+        let policy = policy(&options, &format!("[throttle]\nuser = \"*:2/1h\"\nhost = \"\"\n{compat}"));
+        let counter = counting(|| 90);
+        let counts = [(); 2].map(|()| {
+            let mut script = Script::answers(&[Ok("no code")]);
+            script.authtok = Some("hunter000000".into());
+            visited(Ok(&person), &policy, &mut script, &store, &counter, || 90);
+            let Counting::Ledger(ledger) = &counter else { unreachable!() };
+            ledger.list(policy.throttle.as_ref()).iter().find(|row| row.kind.name() == "strangers").unwrap().failures
+        });
+        assert_eq!(counts, [1, 2], "{compat}");
     }
 }
 

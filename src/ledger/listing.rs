@@ -2,8 +2,9 @@
 
 use super::people::Tally;
 use super::table::Rows;
-use super::{HIGHEST, KNOWN, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS};
+use super::{HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who};
 use crate::policy::throttle::Throttle;
+use crate::source::Source;
 use crate::system::clock::Moment;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -52,8 +53,13 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// All rows with failures in them.
     pub fn list(&self, throttle: Option<&Throttle>) -> Vec<Listed> {
         let rows = self.rows(self.now(), throttle);
-        let regions =
-            [(Kind::Known, KNOWN), (Kind::Strangers, STRANGERS), (Kind::Shared, SHARED), (Kind::Source, SOURCES)];
+        let regions = [
+            (Kind::Known, KNOWN),
+            (Kind::Strangers, STRANGERS),
+            (Kind::Shared, SHARED),
+            (Kind::Shared, KNOWN_SHARED),
+            (Kind::Source, SOURCES),
+        ];
         let failures = regions.into_iter().flat_map(|(kind, region)| {
             let read = region.all(&self.memory).filter_map(|row| rows.read(row)).collect::<Vec<_>>();
             read.into_iter().map(move |(name, ages)| Listed { kind, name, failures: ages.len() as u64, ages })
@@ -64,20 +70,33 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     }
 
     /// Forgets all failures of a person: both rows, and those in a row. Says whether there were any.
-    pub fn unlock_person(&self, name: &[u8], throttle: Option<&Throttle>) -> bool {
-        let mut found = self.clear(&[KNOWN, STRANGERS], name, throttle);
-        for row in PEOPLE.all(&self.memory) {
-            if Tally::read(row).is_some_and(|(listed, _)| listed == name) {
-                Tally::clear(row);
-                found = true;
-            }
-        }
-        found
+    pub fn unlock_person(&self, who: Who, throttle: Option<&Throttle>) -> bool {
+        let now = self.now();
+        let rows = self.rows(now, throttle);
+        let (own, shared) = (self.person(who), self.shared(who.name()));
+        let places = [(KNOWN, &own), (STRANGERS, &own), (SHARED, &shared), (KNOWN_SHARED, &shared)];
+        let failures = places.map(|(region, subject)| rows.forget(region, subject) == Ok(true));
+        let in_a_row = self.tally(who, now).is_ok_and(|tally| tally.clear());
+        failures.contains(&true) || in_a_row
     }
 
-    /// Forgets all failures from a source, named as it is listed. Says whether there were any.
-    pub fn unlock_source(&self, name: &[u8], throttle: Option<&Throttle>) -> bool {
-        self.clear(&[SOURCES], name, throttle)
+    /// The same for somebody who is gone from the user database, by name.
+    pub fn unlock_name(&self, name: &[u8], throttle: Option<&Throttle>) -> bool {
+        let rows = self.rows(self.now(), throttle);
+        let failures = [KNOWN, STRANGERS].into_iter().flat_map(|region| region.all(&self.memory));
+        let failures: Vec<_> =
+            failures.filter(|row| rows.read(row).is_some_and(|(listed, _)| listed == name)).collect();
+        failures.iter().for_each(|row| Rows::<M>::clear(row));
+        let people = PEOPLE.all(&self.memory);
+        let people = people.filter(|row| Tally::read(row).is_some_and(|(listed, _)| listed == name));
+        let in_a_row = people.filter(|row| Tally::clear_row(row)).count();
+        !failures.is_empty() || in_a_row > 0
+    }
+
+    /// Forgets all failures from a source. Says whether there were any.
+    pub fn unlock_source(&self, source: &Source, throttle: Option<&Throttle>) -> bool {
+        let subject = self.source(source);
+        self.rows(self.now(), throttle).forget(SOURCES, &subject) == Ok(true)
     }
 
     /// Forgets the latest time that the wall clock showed.
@@ -85,13 +104,5 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         if let Some(word) = self.word(HIGHEST) {
             word.store(0, SeqCst);
         }
-    }
-
-    fn clear(&self, regions: &[super::Region], name: &[u8], throttle: Option<&Throttle>) -> bool {
-        let rows = self.rows(self.now(), throttle);
-        let of_name = |row: &&[_]| rows.read(row).is_some_and(|(listed, _)| listed == name);
-        let found: Vec<_> = regions.iter().flat_map(|region| region.all(&self.memory)).filter(of_name).collect();
-        found.iter().for_each(|row| Rows::<M>::clear(row));
-        !found.is_empty()
     }
 }

@@ -4,9 +4,10 @@
 //! |---|---|---|
 //! | known | each person | failures from sources where the person got in within the last 30 days |
 //! | strangers | each person | all other failures; these never block a known source |
-//! | shared | a group of names | names that do not exist, and people for whom there is no row left |
+//! | shared | a group of names | strangers' failures of names that do not exist, and of people for whom there is no row left |
+//! | known, shared | a group of people | failures from known sources of people for whom there is no row left |
 //! | sources | each source | failures from there, whoever was tried; these never block a person's known source |
-//! | people | each person | failures since the last login, and all that there ever were |
+//! | people | each person | failures since the last login, and all that there ever were (with a shared part, too) |
 //! | marks | a person and a source | when the person last got in from there; with a service, what `grace` needs |
 //!
 //! Counts survive the process, and where the disk does, the boot. They need not survive a power cut, so nothing waits for
@@ -15,7 +16,8 @@
 mod people;
 mod table;
 
-use crate::policy::throttle::{Throttle, Trigger};
+use crate::identity::Person;
+use crate::policy::throttle::{MAX_PERIOD, Throttle, Trigger};
 use crate::policy::values::DAY;
 use crate::source::Source;
 use crate::system::Errno;
@@ -47,21 +49,29 @@ const KEY: Range<usize> = 2..4;
 const BASE: usize = 4;
 const LATEST: usize = 5;
 const HIGHEST: usize = 6;
+const LONGEST: usize = 7;
 const KNOWN: Region = Region { start: HEADER, buckets: 256, rows: 8, width: ROW };
 const STRANGERS: Region = Region { start: KNOWN.end(), buckets: 256, rows: 8, width: ROW };
 const SHARED: Region = Region { start: STRANGERS.end(), buckets: 256, rows: 1, width: ROW };
-const SOURCES: Region = Region { start: SHARED.end(), buckets: 512, rows: 8, width: ROW };
+const KNOWN_SHARED: Region = Region { start: SHARED.end(), buckets: 256, rows: 1, width: ROW };
+const SOURCES: Region = Region { start: KNOWN_SHARED.end(), buckets: 512, rows: 8, width: ROW };
 const PEOPLE: Region = Region { start: SOURCES.end(), buckets: 512, rows: 16, width: people::PERSON };
-const MARKS: Region = Region { start: PEOPLE.end(), buckets: 1024, rows: 16, width: people::MARK };
-/// Words of the whole: 9.8 MB.
+const PEOPLE_SHARED: Region = Region { start: PEOPLE.end(), buckets: 256, rows: 1, width: people::PERSON };
+const MARKS: Region = Region { start: PEOPLE_SHARED.end(), buckets: 256, rows: 64, width: people::MARK };
+/// Words of the whole: 11 MB.
 pub const LENGTH: usize = MARKS.end();
 
 /// How long a source stays known after a login from there.
 pub const KNOWN_FOR: u64 = 30 * DAY;
 /// Failures are remembered for at least so long, for whoever lists them.
 const KEEP: u64 = DAY;
-/// A machine that has been running for longer than this (34 years) is a table of garbage.
+/// A machine that has been running for longer than this (34 years) is not a machine.
 const LONGEST_UPTIME: u64 = 1 << 30;
+/// A guess that took longer than this, in seconds, from the look at the clock until it was written down is written down anew:
+/// somebody stopped it, so that it would be too old to count when it is judged.
+const PROMPTLY: u32 = 5;
+/// How often that is done.
+const TRIES: usize = 100;
 /// A grace period ends with so many failures of the person, wherever they came from.
 const GRACE_FAILURES: u64 = 3;
 
@@ -82,6 +92,11 @@ pub enum Who<'a> {
 }
 
 impl<'a> Who<'a> {
+    /// Somebody who was identified.
+    pub fn of(person: &'a Person) -> Self {
+        Self::Person { name: person.name(), uid: person.uid(), is_virtual: person.is_virtual() }
+    }
+
     const fn name(self) -> &'a [u8] {
         match self {
             Self::Person { name, .. } | Self::Nobody(name) => name,
@@ -100,12 +115,14 @@ pub struct Login<'a> {
     pub service: &'a str,
     /// By which rules. `None`: by none.
     pub throttle: Option<&'a Throttle>,
+    /// What the person's own file allows besides (`RATE_LIMIT`).
+    pub own_limit: Option<Trigger>,
 }
 
 impl Login<'_> {
     fn user_triggers(&self) -> Vec<Trigger> {
         let triggers = |throttle: &Throttle| throttle.user.triggers(self.who.name(), self.service.as_bytes());
-        self.throttle.map_or_else(Vec::new, triggers)
+        self.throttle.map_or_else(Vec::new, triggers).into_iter().chain(self.own_limit).collect()
     }
 
     fn host_triggers(&self) -> Vec<Trigger> {
@@ -216,7 +233,7 @@ fn is_full_or_read_only(error: &FileError) -> bool {
 
 fn new_header() -> Result<Vec<u64>, Errno> {
     let [one, two] = [random::bytes()?, random::bytes()?].map(u64::from_ne_bytes);
-    Ok(vec![MAGIC, SHAPE, one, two, 0, 0, 0])
+    Ok(vec![MAGIC, SHAPE, one, two])
 }
 
 fn is_good(words: &[AtomicU64]) -> bool {
@@ -231,7 +248,18 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// # Errors
     /// [`Refusal`]: it must not be judged, and has cost nothing.
     pub fn charge(&self, login: &Login) -> Result<Charge<'_>, Refusal> {
-        let now = self.now();
+        for _ in 0..TRIES {
+            let now = self.now();
+            let charge = self.charge_at(now, login)?;
+            if self.now().uptime.saturating_sub(now.uptime) <= PROMPTLY {
+                return Ok(charge);
+            }
+            charge.take_back();
+        }
+        Err(Refusal::Unwritable)
+    }
+
+    fn charge_at(&self, now: Time, login: &Login) -> Result<Charge<'_>, Refusal> {
         let is_known = self.is_known(login, now);
         let rows = self.rows(now, login.throttle);
         let mut charge = Charge { entries: Vec::new(), counter: None };
@@ -266,8 +294,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             return Ok(());
         }
         let triggers = login.host_triggers();
-        let subject = self.subject("source", &[&login.source.key()], login.source.to_string().as_bytes());
-        match rows.admit(SOURCES, &subject, if is_known { &[] } else { &triggers })? {
+        match rows.admit(SOURCES, &self.source(login.source), if is_known { &[] } else { &triggers })? {
             Admission::Counted(entry) => charge.entries.push(entry),
             Admission::Reached(trigger) => return Err(Refusal::Source(trigger)),
             // Sources over the bound go uncounted: what binds is the person's row.
@@ -286,24 +313,24 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         let name = login.who.name();
         if !login.is_user_spared() {
             let triggers = login.user_triggers();
-            let region = if is_known { KNOWN } else { STRANGERS };
+            let (region, shared) = if is_known { (KNOWN, KNOWN_SHARED) } else { (STRANGERS, SHARED) };
             let own = match login.who {
                 Who::Person { .. } => rows.admit(region, &self.person(login.who), &triggers)?,
                 Who::Nobody(_) => Admission::NoRoom,
             };
             let admission = match own {
-                Admission::NoRoom => rows.admit(SHARED, &self.shared(name), &triggers)?,
+                Admission::NoRoom => rows.admit(shared, &self.shared(name), &triggers)?,
                 own => own,
             };
             match admission {
                 Admission::Counted(entry) => charge.entries.push(entry),
                 Admission::Reached(trigger) => return Err(Refusal::Person(trigger)),
-                // With a limit a full row has reached it; without one there is nothing to bind.
-                Admission::NoRoom => {}
+                // A shared row is never somebody else's.
+                Admission::NoRoom => return Err(Refusal::Unwritable),
             }
         }
         if let Who::Person { .. } = login.who {
-            charge.counter = Some(self.tally(login.who)?.charge()?);
+            charge.counter = Some(self.tally(login.who, rows.now)?.charge()?);
         }
         Ok(())
     }
@@ -311,9 +338,10 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// A charge that stands: the code was wrong, or could not be judged.
     pub fn keep(&self, login: &Login, charge: Charge) {
         if charge.counter.is_some()
-            && let Ok(tally) = self.tally(login.who)
+            && let now = self.now()
+            && let Ok(tally) = self.tally(login.who, now)
         {
-            tally.failed(self.now());
+            tally.failed(now);
         }
     }
 
@@ -325,14 +353,14 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     pub fn give_back(&self, login: &Login, charges: Vec<Charge>, grace: Option<&Grace>) -> Result<(), Unwritable> {
         charges.into_iter().for_each(Charge::take_back);
         let now = self.now();
-        let tally = self.tally(login.who)?;
+        let tally = self.tally(login.who, now)?;
         tally.logged_in();
-        let key = self.mark_key(&self.known_parts(login));
-        Mark::set(MARKS.bucket(&self.memory, key.hash)?, &key, now, 0, 0);
+        let key = self.mark_key(login, &self.known_parts(login));
+        Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, 0, 0);
         if let Some(grace) = grace {
-            let key = self.mark_key(&self.grace_parts(login, grace));
+            let key = self.mark_key(login, &self.grace_parts(login, grace));
             let factors = self.hash("factors", &[grace.factors]).0;
-            Mark::set(MARKS.bucket(&self.memory, key.hash)?, &key, now, factors, tally.total());
+            Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, factors, tally.total());
         }
         Ok(())
     }
@@ -341,11 +369,11 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// with less than three failures since.
     pub fn has_grace(&self, login: &Login, grace: &Grace) -> bool {
         let now = self.now();
-        let key = self.mark_key(&self.grace_parts(login, grace));
-        let Ok(bucket) = MARKS.bucket(&self.memory, key.hash) else { return false };
+        let key = self.mark_key(login, &self.grace_parts(login, grace));
+        let Ok(bucket) = MARKS.bucket(&self.memory, key.owner) else { return false };
         let Some(mark) = Mark::find(bucket, &key) else { return false };
         let factors = self.hash("factors", &[grace.factors]).0;
-        let Ok(tally) = self.tally(login.who) else { return false };
+        let Ok(tally) = self.tally(login.who, now) else { return false };
         let failures = tally.total().wrapping_sub(mark.total);
         now.longest_since(mark.when, self.latest_wall()).is_some_and(|age| age < grace.period)
             && mark.factors == factors
@@ -362,21 +390,21 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
 
     /// Takes the notice for a person who has just got in: what failed since the last time.
     pub fn take_notice(&self, who: Who) -> Option<Notice> {
-        self.tally(who).ok()?.take_notice()
+        self.tally(who, self.now()).ok()?.take_notice()
     }
 
     /// The wall clock, or the latest time that it ever showed: what opens something until a date must not open it again
     /// when the clock is set back.
     pub fn latest_wall(&self) -> u64 {
         let now = self.now();
-        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall.into()))
+        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall))
     }
 
     /// Whether the person got in from this source lately.
     fn is_known(&self, login: &Login, now: Time) -> bool {
         let Who::Person { .. } = login.who else { return false };
-        let key = self.mark_key(&self.known_parts(login));
-        let mark = MARKS.bucket(&self.memory, key.hash).ok().and_then(|bucket| Mark::find(bucket, &key));
+        let key = self.mark_key(login, &self.known_parts(login));
+        let mark = MARKS.bucket(&self.memory, key.owner).ok().and_then(|bucket| Mark::find(bucket, &key));
         mark.and_then(|mark| now.since(mark.when)).is_some_and(|age| age < KNOWN_FOR)
     }
 
@@ -392,16 +420,18 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         let (started, before) = (base.load(SeqCst), latest.load(SeqCst));
         let moment = (self.clock)();
         let mut uptime = started.saturating_add(moment.boot);
-        if uptime < before {
+        if uptime >= LONGEST_UPTIME {
+            // A clock that says so is none, and nothing gets older by it.
+            uptime = before;
+        } else if uptime < before {
             // Another boot. Where somebody else has noticed already, theirs counts.
             let _ = base.compare_exchange(started, before.saturating_sub(moment.boot), SeqCst, SeqCst);
             uptime = before;
         }
         latest.fetch_max(uptime, SeqCst);
-        let wall = u32::try_from(moment.wall).unwrap_or(u32::MAX);
-        highest.fetch_max(wall.into(), SeqCst);
+        highest.fetch_max(moment.wall, SeqCst);
         // One less than there are, as a word is never 0.
-        Time { uptime: u32::try_from(uptime).unwrap_or(u32::MAX).min(u32::MAX.saturating_sub(1)), wall }
+        Time { uptime: u32::try_from(uptime).unwrap_or(u32::MAX).min(u32::MAX.saturating_sub(1)), wall: moment.wall }
     }
 
     fn word(&self, index: usize) -> Option<&AtomicU64> {
@@ -409,15 +439,22 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     }
 
     fn rows<'a>(&'a self, now: Time, throttle: Option<&Throttle>) -> Rows<'a, M> {
+        // What one policy forgets another may still count.
         let longest = throttle.map_or(0, |rules| rules.user.longest_period().max(rules.host.longest_period()));
-        Rows { memory: &self.memory, now, keep: longest.max(KEEP), latest: self.word(LATEST) }
+        let before = self.word(LONGEST).map_or(0, |word| word.fetch_max(longest, SeqCst));
+        let keep = longest.max(before).clamp(KEEP, MAX_PERIOD);
+        Rows { memory: &self.memory, now, keep, latest: self.word(LATEST) }
     }
 
     // ---- Subjects ----
 
-    fn tally(&self, who: Who) -> Result<Tally<'_>, Unwritable> {
+    fn tally(&self, who: Who, now: Time) -> Result<Tally<'_>, Unwritable> {
         let subject = self.person(who);
-        Tally::find(PEOPLE.bucket(&self.memory, subject.hash)?, &subject)
+        let own = Tally::find(PEOPLE.bucket(&self.memory, subject.hash)?, &subject, now);
+        match own {
+            Some(tally) => Ok(tally),
+            None => Tally::shared(PEOPLE_SHARED.bucket(&self.memory, subject.hash)?).ok_or(Unwritable),
+        }
     }
 
     fn person(&self, who: Who) -> Subject {
@@ -427,6 +464,10 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             }
             Who::Nobody(name) => self.shared(name),
         }
+    }
+
+    fn source(&self, source: &Source) -> Subject {
+        self.subject("source", &[&source.key()], source.to_string().as_bytes())
     }
 
     /// The row is chosen by the name, and is that of all names that choose it.
@@ -444,10 +485,9 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         [person, source, login.service.as_bytes().to_vec(), grace.login_key.to_vec()]
     }
 
-    fn mark_key(&self, parts: &[Vec<u8>]) -> MarkKey {
+    fn mark_key(&self, login: &Login, parts: &[Vec<u8>]) -> MarkKey {
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let (tag, hash) = self.hash("mark", &parts);
-        MarkKey { tag, hash }
+        MarkKey { tag: self.hash("mark", &parts).0, owner: self.person(login.who).hash }
     }
 
     fn subject(&self, kind: &str, parts: &[&[u8]], label: &[u8]) -> Subject {

@@ -2,6 +2,7 @@
 //! login; and marks of where somebody got in.
 
 use super::table::{Subject, Time, Unwritable, read_label, write_label};
+use crate::system::random;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -30,7 +31,7 @@ const TIME_BITS: u32 = 40;
 pub struct Notice {
     /// So many codes failed since the login before.
     pub failures: u64,
-    /// The latest of them, in seconds since 1970.
+    /// The latest of them, in seconds since 1970. 0: nobody wrote it down.
     pub latest: u64,
 }
 
@@ -42,21 +43,50 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    /// The person's row in a bucket. A row is given away once and for good, in the order of the bucket, so that two
-    /// processes that look for one at the same time get the same.
-    pub(super) fn find(bucket: &'a [AtomicU64], subject: &Subject) -> Result<Self, Unwritable> {
-        for row in bucket.chunks_exact(PERSON) {
-            let tag = row.first().ok_or(Unwritable)?;
-            match tag.compare_exchange(0, subject.tag, SeqCst, SeqCst) {
-                Ok(_) => write_label(row.get(NAME..).unwrap_or_default(), &subject.label),
-                Err(other) if other == subject.tag => {}
-                Err(_) => continue,
-            }
-            return Ok(Self { row, is_shared: false });
+    /// The person's row in a bucket: their own, one that nobody has, or one of somebody who has no failures outstanding and
+    /// had none for long. `None`: there is none.
+    ///
+    /// Rows are looked at in their order, so that two processes that look for one at the same time get the same, unless just
+    /// then a row before it becomes free: then what the later one counted is lost, which the other limits make up for.
+    pub(super) fn find(bucket: &'a [AtomicU64], subject: &Subject, now: Time) -> Option<Self> {
+        let rows = || bucket.chunks_exact(PERSON).map(|row| Self { row, is_shared: false });
+        let tag = |tally: &Self| tally.load(TAG);
+        let own = rows().find(|tally| tag(tally) == subject.tag);
+        if let Some(own) = own {
+            own.write_missing_label(subject);
+            return Some(own);
         }
-        let count = bucket.len().checked_div(PERSON).unwrap_or(0) as u64;
-        let chosen = subject.tag.checked_rem(count).and_then(|chosen| usize::try_from(chosen).ok()).unwrap_or(0);
-        bucket.chunks_exact(PERSON).nth(chosen).map(|row| Self { row, is_shared: true }).ok_or(Unwritable)
+        rows().find_map(|tally| {
+            let before = tag(&tally);
+            // By the time of the exchange somebody else may have made it this person's, too.
+            let is_ours = (before == 0 || tally.is_idle(now))
+                && match tally.row.first()?.compare_exchange(before, subject.tag, SeqCst, SeqCst) {
+                    Ok(_) => {
+                        write_label(tally.row.get(NAME..).unwrap_or_default(), &subject.label);
+                        true
+                    }
+                    Err(other) => other == subject.tag,
+                };
+            is_ours.then_some(tally)
+        })
+    }
+
+    /// A row that several people share.
+    pub(super) fn shared(bucket: &'a [AtomicU64]) -> Option<Self> {
+        bucket.chunks_exact(PERSON).next().map(|row| Self { row, is_shared: true })
+    }
+
+    /// Whoever made the row was killed before the name was in it.
+    fn write_missing_label(&self, subject: &Subject) {
+        let name = self.row.get(NAME..).unwrap_or_default();
+        if read_label(name).is_empty() {
+            write_label(name, &subject.label);
+        }
+    }
+
+    fn is_idle(&self, now: Time) -> bool {
+        let age = now.wall.saturating_sub(self.load(LAST_FAILURE));
+        self.in_a_row() == 0 && self.load(NOTICE) == 0 && age >= super::KNOWN_FOR
     }
 
     /// Counts a failure in advance. The counter is what [`take_back`] needs.
@@ -67,6 +97,11 @@ impl<'a> Tally<'a> {
             Ok(_) => Ok(counters),
             Err(_) => Err(super::Refusal::Disabled),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     pub(super) fn is_disabled(&self) -> bool {
@@ -86,7 +121,7 @@ impl<'a> Tally<'a> {
     /// A code was wrong.
     pub(super) fn failed(&self, now: Time) {
         if let Ok(last) = self.word(LAST_FAILURE) {
-            last.store(now.wall.into(), SeqCst);
+            last.store(now.wall, SeqCst);
         }
     }
 
@@ -116,7 +151,7 @@ impl<'a> Tally<'a> {
     }
 
     fn load(&self, at: usize) -> u64 {
-        self.row.get(at).map_or(0, |word| word.load(SeqCst))
+        load(self.row, at)
     }
 
     /// A row for somebody who lists them: the name and the failures in a row.
@@ -126,11 +161,15 @@ impl<'a> Tally<'a> {
             .then(|| (read_label(row.get(NAME..).unwrap_or_default()), person.in_a_row()))
     }
 
-    /// Forgets the failures in a row.
-    pub(super) fn clear(row: &[AtomicU64]) {
-        if let Some(counters) = row.get(COUNTERS) {
-            counters.fetch_and(!IN_A_ROW, SeqCst);
-        }
+    /// Forgets the failures in a row. Says whether there were any.
+    pub(super) fn clear(&self) -> bool {
+        let before = self.word(COUNTERS).map_or(0, |counters| counters.fetch_and(!IN_A_ROW, SeqCst));
+        before & IN_A_ROW > 0
+    }
+
+    /// Forgets those of a row of somebody who is known by name alone.
+    pub(super) fn clear_row(row: &'a [AtomicU64]) -> bool {
+        Self { row, is_shared: false }.clear()
     }
 }
 
@@ -143,19 +182,23 @@ pub(super) fn take_back(counters: &AtomicU64) {
     let _ = counters.fetch_update(SeqCst, SeqCst, less);
 }
 
-// A mark: the tag, when, what it was made with, all failures of the person until then.
+// A mark: the tag, when, what it was made with, all failures of the person until then, whose it is.
 const WHEN: usize = 1;
 const FACTORS: usize = 2;
 const TOTAL: usize = 3;
+const OWNER: usize = 4;
 /// Words of a mark.
-pub(super) const MARK: usize = 4;
-/// The tag of a mark that is being written. If whoever wrote it was killed, it is nobody's.
-const IN_WRITING: u64 = 1;
+pub(super) const MARK: usize = 8;
+/// So many marks of one person are kept; a new one takes the place of the oldest. Nobody who logs in from everywhere takes
+/// the place of others' marks.
+const MARKS_EACH: usize = 12;
 
-/// Whose mark.
+/// Whose mark of what.
 pub(super) struct MarkKey {
+    /// Of person, source and whatever else.
     pub(super) tag: u64,
-    pub(super) hash: u64,
+    /// Of the person, who has a bucket.
+    pub(super) owner: u64,
 }
 
 /// Somebody got in.
@@ -169,35 +212,38 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn find(bucket: &[AtomicU64], key: &MarkKey) -> Option<Self> {
-        let row = bucket.chunks_exact(MARK).find(|row| tag(row) == key.tag)?;
-        let load = |at: usize| row.get(at).map(|word| word.load(SeqCst));
-        let mark = Self { when: load(WHEN)?, factors: load(FACTORS)?, total: load(TOTAL)? };
+        let row = bucket.chunks_exact(MARK).find(|row| load(row, TAG) == key.tag)?;
+        let mark = Self { when: load(row, WHEN), factors: load(row, FACTORS), total: load(row, TOTAL) };
         // Somebody may have begun to write it anew.
-        (tag(row) == key.tag).then_some(mark)
+        (load(row, TAG) == key.tag).then_some(mark)
     }
 
-    /// Makes or renews a mark, in its own row, in a free one, or in that of the oldest mark.
+    /// Makes or renews a mark: in its own row, in one of nobody or of long ago, or in that of the person's oldest mark. Where
+    /// all are live and others', there is none.
     pub(super) fn set(bucket: &[AtomicU64], key: &MarkKey, now: Time, factors: u64, total: u64) {
-        let when = |row: &[AtomicU64]| row.get(WHEN).map_or(0, |word| word.load(SeqCst));
         let rows = || bucket.chunks_exact(MARK);
-        let own = rows().find(|row| tag(row) == key.tag);
-        let Some(row) = own.or_else(|| rows().min_by_key(|row| if tag(row) <= IN_WRITING { 0 } else { when(row) }))
-        else {
-            return;
-        };
-        let store = |at: usize, value: u64| {
-            if let Some(word) = row.get(at) {
-                word.store(value, SeqCst);
+        let is_free = |row: &&[AtomicU64]| now.since(load(row, WHEN)).is_none_or(|age| age >= super::KNOWN_FOR);
+        let own = || rows().filter(|row| load(row, OWNER) == key.owner && !is_free(row));
+        let oldest = || own().max_by_key(|row| now.since(load(row, WHEN)));
+        let free = || rows().find(is_free);
+        let same = rows().find(|row| load(row, TAG) == key.tag);
+        let row = same.or_else(|| if own().count() < MARKS_EACH { free().or_else(oldest) } else { oldest() });
+        // Nobody reads a row with this tag, and nobody else writes it.
+        let (Some(row), Ok(writing)) = (row, random::bytes().map(u64::from_ne_bytes)) else { return };
+        let before = load(row, TAG);
+        let Some(tag) = row.first() else { return };
+        if tag.compare_exchange(before, writing, SeqCst, SeqCst).is_ok() {
+            for (at, value) in [(WHEN, now.word()), (FACTORS, factors), (TOTAL, total), (OWNER, key.owner)] {
+                if let Some(word) = row.get(at) {
+                    word.store(value, SeqCst);
+                }
             }
-        };
-        store(TAG, IN_WRITING);
-        store(WHEN, now.word());
-        store(FACTORS, factors);
-        store(TOTAL, total);
-        store(TAG, key.tag);
+            // Unless we were stopped for so long that somebody else has taken the row.
+            let _ = tag.compare_exchange(writing, key.tag, SeqCst, SeqCst);
+        }
     }
 }
 
-fn tag(row: &[AtomicU64]) -> u64 {
-    row.first().map_or(0, |tag| tag.load(SeqCst))
+fn load(row: &[AtomicU64], at: usize) -> u64 {
+    row.get(at).map_or(0, |word| word.load(SeqCst))
 }

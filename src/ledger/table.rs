@@ -35,37 +35,45 @@ pub(super) struct Time {
     /// Seconds that machines with this ledger have been running, all boots together.
     pub(super) uptime: u32,
     /// Seconds since 1970 by the wall clock.
-    pub(super) wall: u32,
+    pub(super) wall: u64,
 }
+
+/// A wall clock that is further ahead than this, in seconds (68 years), was set back in truth: a word has 32 bits for it.
+const FARTHEST: u32 = 1 << 31;
 
 impl Time {
     /// As a word, which is never 0.
     pub(super) fn word(self) -> u64 {
-        u64::from(self.uptime).saturating_add(1) << 32 | u64::from(self.wall)
-    }
-
-    /// How long ago `word` was at most: for what must not last longer than it should. `latest_wall` is the latest time that
-    /// the wall clock ever showed.
-    pub(super) fn longest_since(self, word: u64, latest_wall: u64) -> Option<u64> {
-        let then = Self::of_word(word)?;
-        let by_uptime = u64::from(self.uptime.saturating_sub(then.uptime));
-        Some(by_uptime.max(latest_wall.saturating_sub(then.wall.into())))
-    }
-
-    fn of_word(word: u64) -> Option<Self> {
-        let uptime = u32::try_from(word >> 32).ok()?.checked_sub(1)?;
-        Some(Self { uptime, wall: u32::try_from(word & u64::from(u32::MAX)).ok()? })
+        u64::from(self.uptime).saturating_add(1) << 32 | u64::from(lower(self.wall))
     }
 
     /// How long ago `word` was: the shorter of what two clocks say, so that neither a jump ahead of the wall clock nor a
     /// machine whose uptime counts otherwise (a time namespace) makes anything old. Where the wall clock was set back, the
     /// uptime alone says.
     pub(super) fn since(self, word: u64) -> Option<u64> {
-        let then = Self::of_word(word)?;
-        let by_uptime = self.uptime.saturating_sub(then.uptime);
-        let by_wall = self.wall.checked_sub(then.wall).unwrap_or(u32::MAX);
-        Some(by_uptime.min(by_wall).into())
+        let (uptime, wall) = parts(word)?;
+        let by_uptime = self.uptime.saturating_sub(uptime);
+        let by_wall = lower(self.wall).wrapping_sub(wall);
+        Some(if by_wall < FARTHEST { by_uptime.min(by_wall) } else { by_uptime }.into())
     }
+
+    /// How long ago `word` was at most: for what must not last longer than it should. `latest_wall` is the latest time that
+    /// the wall clock ever showed.
+    pub(super) fn longest_since(self, word: u64, latest_wall: u64) -> Option<u64> {
+        let (uptime, wall) = parts(word)?;
+        let by_uptime = self.uptime.saturating_sub(uptime);
+        Some(by_uptime.max(lower(latest_wall).wrapping_sub(wall)).into())
+    }
+}
+
+/// The uptime and the lower bits of the wall clock that a word was made from.
+fn parts(word: u64) -> Option<(u32, u32)> {
+    Some((lower(word >> 32).checked_sub(1)?, lower(word)))
+}
+
+/// The lower half.
+const fn lower(number: u64) -> u32 {
+    (number & 0xffff_ffff) as u32
 }
 
 /// A part of the table.
@@ -146,8 +154,10 @@ const SLOTS: usize = NAME + LABEL_WORDS;
 /// Words of a row of failures. There are more slots than any limit, so that some are left for those who are about to see
 /// that it is reached.
 pub(super) const ROW: usize = 128;
-/// Bits of a state that count what was put into the row; the others are the tag.
-const COUNT_BITS: u32 = 24;
+/// A state counts in its upper bits what was put into the row, round and round; the lower ones are the tag.
+const TAG_BITS: u32 = 40;
+const TAG: u64 = (1 << TAG_BITS) - 1;
+const ONE_MORE: u64 = 1 << TAG_BITS;
 /// How often a process counts anew. Each time somebody else was admitted, which no limit allows that often.
 const ROUNDS: usize = 10_000;
 
@@ -173,7 +183,7 @@ pub(super) enum Admission<'a> {
     Counted(Entry<'a>),
     /// So many have failed already; nothing is written down.
     Reached(Trigger),
-    /// There is no room: all rows of the bucket are live and somebody else's, or the subject's own is full.
+    /// There is no room: all rows of the bucket are live, and somebody else's.
     NoRoom,
 }
 
@@ -204,22 +214,20 @@ impl<'a, M: Memory> Rows<'a, M> {
         let version = bucket.get(VERSION).ok_or(Unwritable)?;
         for _ in 0..ROUNDS {
             let before = version.load(SeqCst);
-            let Found { ages, free } = self.look(bucket, subject);
+            let Found { ages, free, oldest } = self.look(bucket, subject);
             if let Some(reached) = reached(triggers, &ages) {
                 return Ok(Admission::Reached(reached));
             }
-            let place = match free {
-                None if ages.is_empty() => self.take_over(bucket, subject),
-                place => place,
-            };
-            let Some((row, slot)) = place else { return Ok(Admission::NoRoom) };
-            let (Some(slot), Some(state)) = (row.get(slot), row.get(STATE)) else { return Err(Unwritable) };
-            let (dead, word) = (slot.load(SeqCst), self.now.word());
-            if self.age(dead).is_some() || slot.compare_exchange(dead, word, SeqCst, SeqCst).is_err() {
+            // A row has more slots than any limit, so that the oldest of a full one never decides.
+            let place = free.or(oldest.map(|(_, place)| place)).or_else(|| self.take_over(bucket, subject));
+            let Some(Place { row, slot, seen }) = place else { return Ok(Admission::NoRoom) };
+            let Some(state) = row.get(STATE) else { return Err(Unwritable) };
+            let word = self.now.word();
+            if slot.compare_exchange(seen, word, SeqCst, SeqCst).is_err() {
                 continue;
             }
             let entry = Entry { slot, word };
-            let is_ours = tag_of(state.fetch_add(1, SeqCst)) == short(subject.tag);
+            let is_ours = tag_of(state.fetch_add(ONE_MORE, SeqCst)) == short(subject.tag);
             let moved = || version.compare_exchange(before, before.wrapping_add(1), SeqCst, SeqCst).is_ok();
             if is_ours && moved() {
                 return Ok(Admission::Counted(entry));
@@ -262,13 +270,28 @@ impl<'a, M: Memory> Rows<'a, M> {
         slots(row).for_each(|slot| slot.store(0, SeqCst));
     }
 
+    /// Forgets the failures of a subject. Says whether there were any.
+    pub(super) fn forget(&self, region: Region, subject: &Subject) -> Result<bool, Unwritable> {
+        let bucket = region.bucket(self.memory, subject.hash)?;
+        let own: Vec<_> = bucket.chunks_exact(ROW).filter(|row| is_of(row, subject)).collect();
+        let found = own.iter().any(|row| !self.ages(row).is_empty());
+        own.iter().for_each(|row| Self::clear(row));
+        Ok(found)
+    }
+
     fn look<'b>(&self, bucket: &'b [AtomicU64], subject: &Subject) -> Found<'b> {
-        let mut found = Found { ages: Vec::new(), free: None };
+        let mut found = Found { ages: Vec::new(), free: None, oldest: None };
         for row in bucket.chunks_exact(ROW).filter(|row| is_of(row, subject)) {
-            for (place, slot) in row.iter().enumerate().skip(SLOTS) {
-                match self.age(slot.load(SeqCst)) {
-                    Some(age) => found.ages.push(age),
-                    None => found.free = found.free.or(Some((row, place))),
+            for slot in slots(row) {
+                let place = Place { row, slot, seen: slot.load(SeqCst) };
+                match self.age(place.seen) {
+                    None => found.free = found.free.or(Some(place)),
+                    Some(age) => {
+                        found.ages.push(age);
+                        if found.oldest.is_none_or(|(oldest, _)| oldest < age) {
+                            found.oldest = Some((age, place));
+                        }
+                    }
                 }
             }
         }
@@ -276,30 +299,46 @@ impl<'a, M: Memory> Rows<'a, M> {
     }
 
     /// Makes a row of nobody, or one whose failures are all dead, this subject's.
-    fn take_over<'b>(&self, bucket: &'b [AtomicU64], subject: &Subject) -> Option<(&'b [AtomicU64], usize)> {
+    fn take_over<'b>(&self, bucket: &'b [AtomicU64], subject: &Subject) -> Option<Place<'b>> {
         bucket.chunks_exact(ROW).find_map(|row| {
             let state = row.first()?;
             let before = state.load(SeqCst);
-            let is_dead = slots(row).all(|slot| self.age(slot.load(SeqCst)).is_none());
-            let after = short(subject.tag) << COUNT_BITS;
-            (is_dead && state.compare_exchange(before, after, SeqCst, SeqCst).is_ok()).then(|| {
-                write_label(row.get(NAME..).unwrap_or_default(), &subject.label);
-                (row, SLOTS)
-            })
+            let dead: Vec<u64> = slots(row).map(|slot| slot.load(SeqCst)).collect();
+            let after = (before & !TAG) | short(subject.tag);
+            let is_dead = dead.iter().all(|&word| self.age(word).is_none());
+            if !is_dead || state.compare_exchange(before, after, SeqCst, SeqCst).is_err() {
+                return None;
+            }
+            // Or they could come to life again, as somebody else's, when the wall clock is set back.
+            for (slot, word) in slots(row).zip(dead) {
+                let _ = slot.compare_exchange(word, 0, SeqCst, SeqCst);
+            }
+            write_label(row.get(NAME..).unwrap_or_default(), &subject.label);
+            slots(row).next().map(|slot| Place { row, slot, seen: 0 })
         })
     }
 
     /// The age of a failure that counts.
     fn age(&self, word: u64) -> Option<u64> {
-        let then = Time::of_word(word)?;
-        let is_garbage = self.latest.is_none_or(|latest| u64::from(then.uptime) > latest.load(SeqCst));
+        let (uptime, _) = parts(word)?;
+        let is_garbage = self.latest.is_none_or(|latest| u64::from(uptime) > latest.load(SeqCst));
         self.now.since(word).filter(|&age| age < self.keep && !is_garbage)
     }
 }
 
 struct Found<'a> {
     ages: Vec<u64>,
-    free: Option<(&'a [AtomicU64], usize)>,
+    free: Option<Place<'a>>,
+    /// With its age.
+    oldest: Option<(u64, Place<'a>)>,
+}
+
+/// A slot, and what was in it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    row: &'a [AtomicU64],
+    slot: &'a AtomicU64,
+    seen: u64,
 }
 
 fn reached(triggers: &[Trigger], ages: &[u64]) -> Option<Trigger> {
@@ -316,10 +355,10 @@ fn is_of(row: &[AtomicU64], subject: &Subject) -> bool {
 }
 
 const fn tag_of(state: u64) -> u64 {
-    state >> COUNT_BITS
+    state & TAG
 }
 
 /// The part of a tag that has room in a state; never 0, which is nobody's.
 const fn short(tag: u64) -> u64 {
-    (tag >> COUNT_BITS) | 1
+    (tag & TAG) | 1
 }

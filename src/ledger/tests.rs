@@ -63,7 +63,11 @@ fn guess<C: Fn() -> Moment>(ledger: &Ledger<Table, C>, login: &Login, most: usiz
 }
 
 fn login<'a>(who: Who<'a>, source: &'a Source, throttle: &'a Throttle) -> Login<'a> {
-    Login { who, source, service: "sshd", throttle: Some(throttle) }
+    Login { who, source, service: "sshd", throttle: Some(throttle), own_limit: None }
+}
+
+fn somebody(name: &str) -> Who<'_> {
+    Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false }
 }
 
 fn source(text: &str) -> Source {
@@ -132,6 +136,7 @@ fn no_clock_opens_the_budget() {
         ("an hour on", NOW + HOUR, 101, 0),
         ("an hour back", NOW - HOUR, 101, 0),
         ("1970", 0, 101, 0),
+        ("an uptime of fifty years", NOW + 2 * HOUR, 1_600_000_000, 0),
         ("far beyond 2106", 1 << 40, 101, 0),
         ("an hour of uptime that the wall clock does not confirm", NOW, 100 + HOUR, 0),
         ("an hour back, and an hour later", NOW, 100 + 2 * HOUR, 0),
@@ -153,6 +158,35 @@ fn no_clock_opens_the_budget() {
         machine.set(wall, boot);
         assert_eq!(guess(&ledger, &login, 100), judged, "{what}");
     }
+}
+
+#[test]
+fn the_wall_clock_has_no_end() {
+    let throttle = rules("*:10/1h", "");
+    let here = source("192.0.2.1");
+    for start in [(1 << 31) - 1800, (1 << 32) - 1800, 1 << 33] {
+        let machine = Machine::at(start, 100);
+        let ledger = machine.ledger();
+        let login = login(ALICE, &here, &throttle);
+        assert_eq!(guess(&ledger, &login, 100), 10);
+        machine.set(start + HOUR - 1, 100 + HOUR - 1);
+        assert_eq!(guess(&ledger, &login, 100), 0, "{start}");
+        machine.set(start + HOUR, 100 + HOUR);
+        assert_eq!(guess(&ledger, &login, 100), 10, "{start}");
+        assert_eq!(ledger.latest_wall(), start + HOUR);
+    }
+}
+
+#[test]
+fn a_boot_clock_that_is_none_does_not_move_the_ledgers_own() {
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    assert_eq!(ledger.now().uptime, 100);
+    for (boot, uptime) in [(1_700_000_000, 100), (u64::MAX, 100), (150, 150), (1 << 30, 150), (5, 150), (10, 155)] {
+        machine.set(1_700_000_000, boot);
+        assert_eq!(ledger.now().uptime, uptime, "{boot}");
+    }
+    assert!(is_good(&ledger.memory.0));
 }
 
 #[test]
@@ -215,7 +249,7 @@ fn the_hundredth_failure_in_a_row_disables_and_a_login_begins_anew() {
     machine.set(1_800_000_000, 100_000_100);
     assert_eq!(ledger.charge(&login).unwrap_err(), Refusal::Disabled, "time does not help");
     assert_eq!(guess(&ledger, &Login { who: Who::Person { name: b"bob", uid: 2, is_virtual: false }, ..login }, 5), 5);
-    assert!(ledger.unlock_person(b"alice", Some(&throttle)));
+    assert!(ledger.unlock_person(ALICE, Some(&throttle)));
     assert_eq!(guess(&ledger, &login, 1000), 100);
 }
 
@@ -265,13 +299,12 @@ fn people_for_whom_no_row_is_left_share_one_and_are_bound_by_it() {
     let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
     let here = source("192.0.2.1");
     let names: Vec<String> = (0..20_000).map(|number| format!("user{number}")).collect();
-    let of = |name: &'static str| Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
     for name in &names {
         let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
         guess(&ledger, &login(who, &here, &throttle), 1);
     }
     for name in ["alice", "bob", "carol"] {
-        assert!(guess(&ledger, &login(of(name), &here, &throttle), 100) <= 10, "{name}");
+        assert!(guess(&ledger, &login(somebody(name), &here, &throttle), 100) <= 10, "{name}");
     }
     // Live rows stay whose they are.
     let live = ledger.list(Some(&throttle)).iter().filter(|row| row.kind == Kind::Strangers).count();
@@ -336,15 +369,15 @@ fn unlocking_one_leaves_the_others() {
     ] {
         assert!(listed.contains(&(expected.0, expected.1.to_owned(), expected.2)), "{expected:?} {listed:?}");
     }
-    assert!(ledger.unlock_person(b"alice", Some(&throttle)));
-    assert!(!ledger.unlock_person(b"alice", Some(&throttle)) && !ledger.unlock_person(b"nobody", Some(&throttle)));
+    assert!(ledger.unlock_person(ALICE, Some(&throttle)));
+    assert!(!ledger.unlock_person(ALICE, Some(&throttle)) && !ledger.unlock_name(b"nobody", Some(&throttle)));
     assert_eq!(guess(&ledger, &login(ALICE, &two, &throttle), 5), 3);
     assert_eq!(guess(&ledger, &login(bob, &two, &throttle), 5), 0);
     assert_eq!(
         ledger.charge(&login(ALICE, &one, &throttle)).unwrap_err(),
         Refusal::Source(Trigger { failures: 5, period: HOUR })
     );
-    assert!(ledger.unlock_source(b"192.0.2.1", Some(&throttle)));
+    assert!(ledger.unlock_source(&one, Some(&throttle)));
     assert_eq!(guess(&ledger, &login(bob, &one, &throttle), 5), 0);
 }
 
@@ -363,7 +396,7 @@ fn garbage_counts_for_nothing_and_blocks_nobody() {
     for name in ["alice", "bob", "carol", "dave"] {
         let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
         // Counters in a row may be anything, which disables at the worst.
-        ledger.unlock_person(name.as_bytes(), Some(&throttle));
+        ledger.unlock_person(who, Some(&throttle));
         let judged = guess(&ledger, &login(who, &here, &throttle), 100);
         assert!(judged <= 10, "{name}: {judged}");
     }
@@ -395,4 +428,148 @@ fn the_latest_time_of_the_wall_clock_is_kept() {
     assert_eq!(ledger.latest_wall(), 5000);
     ledger.forget_latest_wall();
     assert_eq!(ledger.latest_wall(), 10);
+}
+
+#[test]
+fn a_row_that_is_full_still_counts() {
+    let one = source("192.0.2.1");
+    for (user, host, a_day) in
+        [("*:60/1h", "", 60 * 24), ("", "*:10/1h", 240), ("", "*:60/1h", 60 * 24), ("*:5/10m", "", 720)]
+    {
+        let throttle = rules(user, host);
+        let machine = Machine::at(1_700_000_000, 100);
+        let ledger = machine.ledger();
+        let mut judged = 0;
+        for minutes in (0..24 * 60).step_by(5) {
+            machine.set(1_700_000_000 + minutes * 60, 100 + minutes * 60);
+            // The owner logs in between, or the hundredth in a row would be the end.
+            let login = login(ALICE, &one, &throttle);
+            judged += guess(&ledger, &login, 1000);
+            ledger.tally(ALICE, ledger.now()).unwrap().clear();
+        }
+        assert_eq!(judged, a_day, "{user} {host}");
+    }
+}
+
+#[test]
+fn a_guess_that_was_stopped_before_it_was_written_down_is_written_down_anew() {
+    let throttle = rules("*:3/1h", "");
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    let boot = AtomicU64::new(100);
+    let stops = AtomicU64::new(0);
+    // Each look at the clock is an hour after the one before while somebody stops the process.
+    let ledger = ledger(|| {
+        let stopped = stops.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        let now = boot.fetch_add(if stopped { HOUR } else { 0 }, SeqCst);
+        Moment { wall: now, boot: now }
+    });
+    for _ in 0..3 {
+        stops.store(1, SeqCst);
+        let charge = ledger.charge(&login).unwrap();
+        ledger.keep(&login, charge);
+        let listed = ledger.list(Some(&throttle));
+        let row = listed.iter().find(|row| row.kind == Kind::Strangers).unwrap();
+        assert_eq!(row.ages.first(), Some(&0), "it is as old as it is: {listed:?}");
+    }
+    stops.store(1000, SeqCst);
+    assert_eq!(ledger.charge(&login).unwrap_err(), Refusal::Unwritable, "and not for ever");
+}
+
+#[test]
+fn nobody_takes_the_place_of_others_marks() {
+    let throttle = rules("*:3/1h", "");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let home = source("192.0.2.1");
+    let names: Vec<String> = (0..100).map(|number| format!("user{number}")).collect();
+
+    let knows = |name: &String| ledger.is_known(&login(somebody(name), &home, &throttle), ledger.now());
+    for name in &names {
+        ledger.give_back(&login(somebody(name), &home, &throttle), Vec::new(), None).unwrap();
+    }
+    assert!(names.iter().all(knows));
+    for number in 0..20_000_u32 {
+        machine.set(1_700_000_000 + u64::from(number), 100 + u64::from(number));
+        let from = Source::Address(std::net::Ipv4Addr::from(0x0a00_0000 + number).into());
+        ledger.give_back(&login(ALICE, &from, &throttle), Vec::new(), None).unwrap();
+    }
+    assert!(names.iter().all(knows));
+    let last = source("10.0.78.31");
+    assert!(ledger.is_known(&login(ALICE, &last, &throttle), ledger.now()), "the latest of one's own are kept");
+    let first = source("10.0.0.0");
+    assert!(!ledger.is_known(&login(ALICE, &first, &throttle), ledger.now()));
+}
+
+#[test]
+fn what_one_policy_forgets_another_still_counts() {
+    let (long, short) = (rules("*:20/30d", ""), rules("*:10/1h", ""));
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let here = source("192.0.2.1");
+    assert_eq!(guess(&ledger, &login(ALICE, &here, &long), 100), 20);
+    machine.set(1_700_000_000 + 2 * DAY, 100 + 2 * DAY);
+    for number in 0..6000 {
+        let name = format!("user{number}");
+        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        guess(&ledger, &login(who, &here, &short), 1);
+    }
+    assert_eq!(guess(&ledger, &login(ALICE, &here, &long), 100), 0);
+}
+
+#[test]
+fn a_device_is_disabled_for_its_own_failures_alone_and_can_be_unlocked_in_any_case() {
+    let throttle = rules("", "");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let here = source("192.0.2.1");
+    let names: Vec<String> = (0..12_000).map(|number| format!("user{number}")).collect();
+
+    for name in &names {
+        guess(&ledger, &login(somebody(name), &here, &throttle), 1);
+    }
+    assert!(guess(&ledger, &login(ALICE, &here, &throttle), 200) <= 100);
+    assert_eq!(ledger.charge(&login(ALICE, &here, &throttle)).unwrap_err(), Refusal::Disabled);
+    let disabled = names
+        .iter()
+        .filter(|name| !ledger.tally(somebody(name), ledger.now()).unwrap().is_shared())
+        .filter(|name| ledger.tally(somebody(name), ledger.now()).unwrap().is_disabled());
+    assert_eq!(disabled.count(), 0, "nobody who has a row of their own");
+    assert!(ledger.unlock_person(ALICE, Some(&throttle)));
+    assert!(ledger.charge(&login(ALICE, &here, &throttle)).is_ok());
+    // Whoever made the row was killed before the name was in it.
+    let bob = Who::Person { name: b"bob", uid: 2, is_virtual: false };
+    let new = super::tests::ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    guess(&new, &login(bob, &here, &throttle), 100);
+    let subject = new.person(bob);
+    let row = PEOPLE.bucket(&new.memory, subject.hash).unwrap();
+    row[4].store(0, SeqCst);
+    assert!(new.unlock_person(bob, Some(&throttle)));
+    assert!(new.charge(&login(bob, &here, &throttle)).is_ok());
+    assert!(new.list(Some(&throttle)).iter().any(|row| row.kind == Kind::InARow && row.name == b"bob"));
+}
+
+#[test]
+fn rows_of_people_without_failures_are_given_to_others_in_time() {
+    let throttle = rules("", "");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let here = source("192.0.2.1");
+    let shared = |from: u32| {
+        (from..from + 6000)
+            .filter(|number| {
+                let name = format!("user{number}");
+                let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+                let login = login(who, &here, &throttle);
+                assert_eq!(guess(&ledger, &login, 1), 1);
+                let is_shared = ledger.tally(who, ledger.now()).unwrap().is_shared();
+                ledger.give_back(&login, Vec::new(), None).unwrap();
+                ledger.take_notice(who);
+                is_shared
+            })
+            .count()
+    };
+    let (first, second) = (shared(0), shared(6000));
+    machine.set(1_700_000_000 + 31 * DAY, 100 + 31 * DAY);
+    let third = shared(12_000);
+    assert!(first < 300 && second > 2000 && third < 300, "{first} {second} {third}");
 }

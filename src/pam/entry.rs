@@ -4,7 +4,7 @@ use super::handle::Handle;
 use super::sys;
 use crate::authenticate::{Counter, Outcome, Visit, authenticate};
 use crate::fact::{Escaped, Fact};
-use crate::identity::{Person, identify};
+use crate::identity::identify;
 use crate::ledger::{self, Notice, Who};
 use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Policy};
@@ -24,6 +24,8 @@ const AUTH_INFO: &CStr = c"SSH_AUTH_INFO_0";
 /// Services at which nobody is told: sudo's open a session for somebody else than for whom they asked, and su without `-`
 /// throws away what modules say (su-common.c of util-linux). The notice waits for a login where it is shown.
 const SILENT: [&str; 3] = ["sudo", "sudo-i", "su"];
+/// A service that asks nobody if the caller is root.
+const NOT_ASKING_ROOT: &str = "su-l";
 
 /// pam_sm_authenticate(3): asks for a code.
 ///
@@ -206,21 +208,21 @@ fn counter(policy: &Policy) -> (Counter<Table, Clock>, Option<&'static str>) {
 /// What to tell the person whose session begins.
 fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     let policy = policy(handle, arguments).ok()?;
-    if SILENT.contains(&policy.service.as_str()) {
+    let service = policy.service.as_str();
+    let is_root = passwd::process_uids().0 == 0;
+    if SILENT.contains(&service) || is_root && service == NOT_ASKING_ROOT {
         return None;
     }
     let person = identify(&handle.user().ok()?, &policy.options).ok()?;
     let (Counter::Ledger(ledger), _) = counter(&policy) else { return None };
-    ledger.take_notice(who(&person))
-}
-
-fn who(person: &Person) -> Who<'_> {
-    Who::Person { name: person.name(), uid: person.uid(), is_virtual: person.home().is_none() }
+    ledger.take_notice(Who::of(&person))
 }
 
 fn notice_text(notice: &Notice) -> String {
     let (codes, latest) = if notice.failures == 1 { ("code", "") } else { ("codes", "the latest ") };
-    format!("{} {codes} failed since your last login, {latest}on {}.", notice.failures, clock::utc(notice.latest))
+    // A try that was killed may have left no time.
+    let when = if notice.latest == 0 { String::new() } else { format!(", {latest}on {}", clock::utc(notice.latest)) };
+    format!("{} {codes} failed since your last login{when}.", notice.failures)
 }
 
 fn delay(handle: &mut Handle, seconds: u64) {

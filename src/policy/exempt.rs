@@ -7,15 +7,15 @@ use serde::Deserialize;
 use std::fmt;
 
 /// The one service that has no login without a PAM_RHOST: an empty one there means nothing good.
-const NEVER_LOCAL: &str = "sshd";
+pub(super) const NEVER_LOCAL: &str = "sshd";
 
 /// Somebody who logs in somewhere.
 #[derive(Debug, Clone, Copy)]
 pub struct Visitor<'a> {
     /// The canonical name.
     pub name: &'a [u8],
-    /// The primary group.
-    pub gid: u32,
+    /// The primary group. `None`: a name of no user database, in no group.
+    pub gid: Option<u32>,
     /// PAM_SERVICE.
     pub service: &'a str,
     /// Where from.
@@ -92,11 +92,12 @@ impl Exemption {
 
     /// A group that is unknown, or cannot be asked for, has no members here.
     fn is_about_a_group_of(&self, visitor: &Visitor) -> bool {
-        match &self.groups {
-            None => false,
-            Some(Set::Any) => true,
-            Some(Set::Of(names)) => {
-                names.iter().any(|Name(group)| groups::is_member(visitor.name, visitor.gid, group) == Ok(Some(true)))
+        match (&self.groups, visitor.gid) {
+            (None, _) => false,
+            (Some(Set::Any), _) => true,
+            (Some(Set::Of(_)), None) => false,
+            (Some(Set::Of(names)), Some(gid)) => {
+                names.iter().any(|Name(group)| groups::is_member(visitor.name, gid, group) == Ok(Some(true)))
             }
         }
     }
@@ -180,8 +181,9 @@ impl TryFrom<WrittenRequire> for Require {
 
 impl Require {
     /// Whether a person needs a code: in one of the groups and in none of those with `!`. A group that is unknown or cannot
-    /// be asked for means yes.
-    pub fn needs_a_code(&self, name: &[u8], gid: u32) -> bool {
+    /// be asked for means yes, and so does a name of no user database (`gid` is `None`).
+    pub fn needs_a_code(&self, name: &[u8], gid: Option<u32>) -> bool {
+        let Some(gid) = gid else { return true };
         let is_in = |Name(group): &Name| groups::is_member(name, gid, group).ok().flatten();
         let is_unclear = |group: &Name| is_in(group).is_none();
         let is_in_one = |groups: &[Name]| groups.iter().any(|group| is_in(group) == Some(true));
@@ -216,7 +218,7 @@ mod tests {
 
     fn is_about(exemption: &Exemption, name: &str, service: &str, rhost: &str) -> bool {
         let source = Source::new(rhost.as_bytes(), 1000);
-        let visitor = Visitor { name: name.as_bytes(), gid: 4_000_000_000, service, source: &source };
+        let visitor = Visitor { name: name.as_bytes(), gid: Some(4_000_000_000), service, source: &source };
         exemption.is_about(&visitor, &[Network::try_from("192.0.2.7".to_owned()).unwrap()])
     }
 
@@ -262,11 +264,11 @@ mod tests {
             "192.0.2.9"
         ));
         let require = |groups: &str| toml::from_str::<Require>(&format!("groups = [{groups}]")).unwrap();
-        assert!(require("\"no-such-group-here\"").needs_a_code(b"alice", 4_000_000_000));
-        assert!(require("\"root\", \"!no-such-group-here\"").needs_a_code(b"alice", 4_000_000_000));
-        assert!(require("\"root\"").needs_a_code(b"root", 0));
-        assert!(!require("\"root\"").needs_a_code(b"alice", 4_000_000_000));
-        assert!(!require("\"root\", \"!root\"").needs_a_code(b"root", 0));
+        assert!(require("\"no-such-group-here\"").needs_a_code(b"alice", Some(4_000_000_000)));
+        assert!(require("\"root\", \"!no-such-group-here\"").needs_a_code(b"alice", Some(4_000_000_000)));
+        assert!(require("\"root\"").needs_a_code(b"root", Some(0)));
+        assert!(!require("\"root\"").needs_a_code(b"alice", Some(4_000_000_000)));
+        assert!(!require("\"root\", \"!root\"").needs_a_code(b"root", Some(0)));
     }
 
     #[test]

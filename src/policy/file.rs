@@ -51,7 +51,7 @@ pub struct PolicyFile {
 pub(super) struct Table {
     pub(super) store: Option<Spanned<StoreKind>>,
     pub(super) secret: Option<Spanned<Text>>,
-    pub(super) state_dir: Option<Spanned<Directory>>,
+    pub(super) state_dir: Option<Spanned<AbsolutePath>>,
     pub(super) window: Option<Spanned<WindowTable>>,
     pub(super) max_window: Option<Spanned<Bounded<1, 100>>>,
     pub(super) prompt: Option<Spanned<Text>>,
@@ -147,9 +147,9 @@ impl TryFrom<String> for Text {
 /// An absolute path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PathBuf")]
-pub(super) struct Directory(pub(super) PathBuf);
+pub(super) struct AbsolutePath(pub(super) PathBuf);
 
-impl TryFrom<PathBuf> for Directory {
+impl TryFrom<PathBuf> for AbsolutePath {
     type Error = String;
 
     fn try_from(path: PathBuf) -> Result<Self, String> {

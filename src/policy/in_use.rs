@@ -16,29 +16,30 @@ use sha1::{Digest, Sha1};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The copy of a policy file.
-pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
+/// The copy of a policy file. `Ok(None)`: none was in use.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Fact> {
     if process_uids().1 != 0 {
-        return None;
+        return Ok(None);
     }
-    let directory = Directory::open(Path::new(STATE_DIR)).ok().flatten()?;
-    directory.read(&name(path)).ok().flatten().map(|copy| copy.expose().clone())
+    let name = name(path);
+    let Some(directory) = Directory::open(Path::new(STATE_DIR)).map_err(|error| error.fact())? else { return Ok(None) };
+    let failed =
+        |error| Fact::new("file-error").with_path(&directory.path(&name)).with("call", "read").with_error(error);
+    Ok(directory.read(&name).map_err(failed)?.map(|copy| copy.expose().clone()))
 }
 
-/// Refuses a file that is the beginning of the one that was in use and weaker; remembers any other.
-pub(super) fn check(copy: Option<Vec<u8>>, path: &Path, text: &[u8], file: &PolicyFile) -> Result<(), Fact> {
+/// Refuses a file that is the beginning of the one that was in use and weaker. Any other is to be remembered if the answer
+/// is `true`.
+pub(super) fn check(copy: Option<Vec<u8>>, path: &Path, text: &[u8], file: &PolicyFile) -> Result<bool, Fact> {
     match copy {
-        Some(copy) if copy == text => Ok(()),
+        Some(copy) if copy == text => Ok(false),
         Some(copy) if copy.starts_with(text) && is_weaker(file, text, &copy) => {
             let missing = copy.len().saturating_sub(text.len());
             Err(Fact::new("policy-cut-short").with_path(path).with_number("missing-bytes", missing).or(
                 "it is the beginning of the file that was in use, and weaker; if that is meant: pam-totp check --install it",
             ))
         }
-        _ => {
-            write(path, text);
-            Ok(())
-        }
+        _ => Ok(true),
     }
 }
 
@@ -94,7 +95,7 @@ pub(super) fn write(path: &Path, text: &[u8]) {
     let name = name(path);
     if let (Ok(directory), Ok(random)) = (Directory::make(Path::new(STATE_DIR)), random::bytes::<8>()) {
         let temporary = format!("{name}.{:016x}", u64::from_ne_bytes(random));
-        let _ = directory.write(&name, &temporary, text);
+        let _ = directory.write_for_good(&name, &temporary, text);
     }
 }
 

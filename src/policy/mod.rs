@@ -62,11 +62,13 @@ impl Document {
     pub fn load(conf: Option<&[u8]>) -> Result<Self, Fact> {
         let path = Path::new(OsStr::from_bytes(conf.unwrap_or(PATH.as_bytes())));
         // First, as it is written last: what is remembered is never newer than what is read.
-        let in_use = in_use::read(path);
+        let in_use = in_use::read(path)?;
         match read_trusted(path) {
             Ok(Some(text)) => {
                 let file = PolicyFile::parse(&text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
-                in_use::check(in_use, path, &text, &file)?;
+                if in_use::check(in_use, path, &text, &file)? {
+                    in_use::write(path, &text);
+                }
                 Ok(Self { file, text })
             }
             Ok(None) if conf.is_some() => {
@@ -255,15 +257,6 @@ impl Policy {
         }
     }
 
-    /// Whether anybody may be without a device at this time (seconds since 1970).
-    pub fn is_enrolment_optional(&self, now: u64) -> bool {
-        match self.enrolment.value {
-            Enrolment::Required => false,
-            Enrolment::Optional => true,
-            Enrolment::OptionalUntil(end) => now < end.over,
-        }
-    }
-
     /// The widest window that a record can have, where there is a bound.
     pub fn widest_window(&self) -> Option<Window> {
         match (self.max_window.value, self.window.origin) {
@@ -276,12 +269,22 @@ impl Policy {
     /// Whether somebody may not be asked again from there: an address that many people share, or that is this machine's own,
     /// says too little about who is there.
     pub fn may_have_grace(&self, source: &Source) -> bool {
-        let is_one_persons = source.address().is_none_or(|address| {
-            !self.shared_sources.iter().any(|network| network.contains(address))
-                && !source.is_here_or_next_door()
-                && addresses::is_own(address) == Ok(false)
-        });
-        self.grace.value > 0 && is_one_persons
+        if self.grace.value == 0 {
+            return false;
+        }
+        let is_one_persons = match source {
+            Source::Address(address) => {
+                !self.shared_sources.iter().any(|network| network.contains(*address))
+                    && !source.is_here_or_next_door()
+                    && addresses::is_own(*address) == Ok(false)
+            }
+            // Whoever comes to a server that runs as root and does not say from where.
+            Source::Local(uid) => *uid != 0 && self.service != exempt::NEVER_LOCAL,
+            // "localhost" is a name too.
+            Source::Name(_) => false,
+        };
+        // What ends it are failures, which nobody counts where there is no throttle.
+        is_one_persons && self.throttle.is_some()
     }
 
     /// Whether something here ends at a date, which needs the ledger's memory of the clock.

@@ -11,6 +11,7 @@
 //! A clause is for the tries that its first part names (with `!`: for all others), and any trigger of any such clause
 //! that is reached blocks.
 
+use super::RELATIVES;
 use super::values::{DAY, Network, Span, seconds};
 use crate::source::Source;
 use serde::Deserialize;
@@ -112,8 +113,12 @@ impl Rule {
 }
 
 impl Clause {
+    /// What is said of su and sudo is said of their login shells too.
     fn is_for(&self, user: &[u8], service: &[u8]) -> bool {
-        self.who.iter().any(|who| who.is(user, service)) != self.is_negated
+        let relative =
+            RELATIVES.iter().find(|(name, _)| name.as_bytes() == service).map(|(_, relative)| relative.as_bytes());
+        let names = |who: &WhoAt| who.is(user, service) || relative.is_some_and(|relative| who.is(user, relative));
+        self.who.iter().any(names) != self.is_negated
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -215,6 +220,8 @@ mod tests {
         assert_eq!(triggers("root|admin/su:3/90 *:10/1h", "admin", "su"), ["3/90s", "10/1h"]);
         assert_eq!(triggers("root|admin/su:3/90 *:10/1h", "admin", "sshd"), ["10/1h"]);
         assert_eq!(triggers("*/su:3/1m", "alice", "su"), ["3/1m"]);
+        assert_eq!(triggers("*/su:3/1m", "alice", "su-l"), ["3/1m"]);
+        assert!(triggers("*/su-l:3/1m", "alice", "su").is_empty());
         assert!(triggers("*/su:3/1m", "alice", "sshd").is_empty());
         assert!(triggers("!root|alice/sshd:3/1m", "alice", "sshd").is_empty());
         assert_eq!(triggers("!root|alice/sshd:3/1m", "alice", "su"), ["3/1m"]);

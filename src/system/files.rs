@@ -78,9 +78,9 @@ impl FileError {
             Problem::Failed(call, error) => {
                 Fact::new("file-error").with_path(&self.path).with("call", call).with_error(error)
             }
-            Problem::Link => {
-                Fact::new("link").with_path(&self.path).or("only links that root made, outside of homes, are followed")
-            }
+            Problem::Link => Fact::new("link")
+                .with_path(&self.path)
+                .or("a link where none is followed: only root's own, above a home, are"),
             Problem::Path => {
                 Fact::new("bad-path").with_path(&self.path).or("the path must be absolute and without `..`")
             }

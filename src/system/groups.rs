@@ -2,7 +2,7 @@
 //!
 //! getgrouplist(3) is not used: where a name service does not answer it leaves that service's groups out and says nothing.
 
-use super::Errno;
+use super::{Errno, errno};
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 
@@ -39,7 +39,7 @@ pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Err
             // getgrnam_r(3): these mean that the name was not found.
             libc::ENOENT | libc::ESRCH => return Ok(None),
             libc::EINTR => {}
-            error => return Err(Errno::from_raw_os_error(error)),
+            error => return Err(errno(error)),
         }
     }
 }

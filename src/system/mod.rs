@@ -14,3 +14,8 @@ mod signals;
 pub mod table;
 
 pub use rustix::io::Errno;
+
+/// An error number from C, which a name service may have made up.
+fn errno(number: i32) -> Errno {
+    Errno::from_io_error(&std::io::Error::from_raw_os_error(number)).unwrap_or(Errno::IO)
+}

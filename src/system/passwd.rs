@@ -1,6 +1,6 @@
 //! The user database, by way of getpwnam_r(3): files, LDAP, sssd, whatever nsswitch.conf names.
 
-use super::Errno;
+use super::{Errno, errno};
 use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -64,7 +64,7 @@ fn lookup(
             // getpwnam_r(3): these mean that the name was not found.
             libc::ENOENT | libc::ESRCH => return Ok(None),
             libc::EINTR => {}
-            error => return Err(Errno::from_raw_os_error(error)),
+            error => return Err(errno(error)),
         }
     }
 }

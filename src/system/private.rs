@@ -6,8 +6,8 @@ use super::files::{FileError, Problem, open_trusted_directory};
 use super::signals::without_sigxfsz;
 use crate::secret::Secret;
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, linkat, mkdirat, openat, renameat, statat,
-    unlinkat,
+    AtFlags, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, fsync, linkat, mkdirat, openat, renameat,
+    statat, unlinkat,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -114,15 +114,37 @@ impl Directory {
         result.map(|_| Some(text)).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
-    /// Writes a file in the place of the one that is there, by way of the name `temporary`, which is the caller's alone.
+    /// Writes a file in the place of the one that is there, by way of the name `temporary`, which is the caller's alone. A
+    /// power cut may leave either of them, or half of one.
     ///
     /// # Errors
     /// As open(2) and write(2); the file is as it was then.
     pub fn write(&self, name: &str, temporary: &str, text: &[u8]) -> Result<(), Errno> {
+        self.write_file(name, temporary, text, |_| Ok(()))
+    }
+
+    /// The same, on disk when it returns.
+    ///
+    /// # Errors
+    /// As [`Directory::write`] and fsync(2).
+    pub fn write_for_good(&self, name: &str, temporary: &str, text: &[u8]) -> Result<(), Errno> {
+        self.write_file(name, temporary, text, |file| fsync(file))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        fsync(openat(&self.descriptor, ".", flags, Mode::empty())?)
+    }
+
+    fn write_file(
+        &self,
+        name: &str,
+        temporary: &str,
+        text: &[u8],
+        sync: impl FnOnce(&File) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         self.remove(temporary)?;
         let mut file = File::from(self.create(temporary)?);
         let written = without_sigxfsz(|| file.write_all(text))
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .and_then(|()| sync(&file))
             .and_then(|()| renameat(&self.descriptor, temporary, &self.descriptor, name));
         if written.is_err() {
             let _ = self.remove(temporary);
@@ -152,6 +174,11 @@ impl Directory {
     /// Gives a file a second name, unless something has that name already (EEXIST).
     pub(super) fn link(&self, name: &str, second: &str) -> Result<(), Errno> {
         linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())
+    }
+
+    /// Gives a file another name.
+    pub(super) fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
+        renameat(&self.descriptor, name, &self.descriptor, other)
     }
 
     /// Looks at what has this name.

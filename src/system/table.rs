@@ -54,9 +54,7 @@ impl Table {
             }
             // No table of ours: cut short, or garbage. What it counted is lost; what it would allow is nothing.
             replaced = true;
-            if is_still(directory, name, &stat) {
-                directory.remove(name).map_err(|error| failed("unlink", error))?;
-            }
+            put_aside(directory, name, &stat).map_err(|error| failed("rename", error))?;
         }
         Err(directory.file_error(name, Problem::Changed))
     }
@@ -86,9 +84,10 @@ impl Table {
     /// # Errors
     /// As madvise(2) with MADV_POPULATE_WRITE.
     pub fn prepare(&self, words: Range<usize>) -> Result<(), Errno> {
-        const PAGE: usize = 4096;
+        // SAFETY: takes a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         let range = words.start.saturating_mul(WORD)..words.end.min(self.length).saturating_mul(WORD);
-        let start = range.start & !(PAGE.saturating_sub(1));
+        let start = range.start & !page.saturating_sub(1);
         let length = range.end.saturating_sub(start);
         // SAFETY: inside the mapping, which begins at a page.
         let result = unsafe {
@@ -120,7 +119,7 @@ impl Drop for Table {
 
 /// Makes a whole table under a name of its own, then gives it the right one, unless another process was faster.
 fn make(directory: &Directory, name: &str, length: usize, header: &[u64]) -> Result<(), Errno> {
-    let temporary = format!("{name}.{:016x}", u64::from_ne_bytes(random::bytes()?));
+    let temporary = temporary_name(name)?;
     let file = File::from(directory.create(&temporary)?);
     let made = without_sigxfsz(|| fill(file, length, header)).and_then(|()| match directory.link(&temporary, name) {
         Err(Errno::EXIST) => Ok(()),
@@ -144,8 +143,24 @@ fn fill(mut file: File, length: usize, header: &[u64]) -> Result<(), Errno> {
     file.write_all(&content).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-fn is_still(directory: &Directory, name: &str, seen: &Stat) -> bool {
-    directory.stat(name).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (seen.st_dev, seen.st_ino))
+/// Removes the file that was seen. Another process may have put a good one in its place meanwhile: that one goes back.
+fn put_aside(directory: &Directory, name: &str, seen: &Stat) -> Result<(), Errno> {
+    let aside = temporary_name(name)?;
+    match directory.rename(name, &aside) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    }
+    let moved = directory.stat(&aside)?;
+    if (moved.st_dev, moved.st_ino) != (seen.st_dev, seen.st_ino) {
+        // Unless there is a third one by now.
+        let _ = directory.link(&aside, name);
+    }
+    directory.remove(&aside)
+}
+
+/// A name that nobody else uses.
+fn temporary_name(name: &str) -> Result<String, Errno> {
+    Ok(format!("{name}.{:016x}", u64::from_ne_bytes(random::bytes()?)))
 }
 
 /// What the kernel said to the call that has just failed.

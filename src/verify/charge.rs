@@ -40,6 +40,11 @@ pub(super) struct Counters {
     pub(super) moved: bool,
 }
 
+/// An answer that will not be judged, for a reason that lies outside of the record.
+pub fn refused<'a>() -> Charge<'a> {
+    Charge::Refused(Decision::deny(Denial::Refused, None))
+}
+
 impl Charge<'_> {
     /// The verdict, where nothing has to be stored for it: a denial that leaves no trace in the record. `None`: it needs the
     /// store, and the record has to be locked first.
@@ -71,8 +76,10 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
         Err(bad) => return Charge::Refused(Decision::deny(Denial::BadOption(bad.clone()), None)),
         Ok(Some(limit)) if attempt.earlier == Earlier::Nothing => {
             let (charged, is_spent) = add_try(limit, now, rules.google);
-            next.rate_limit = Ok(Some(charged));
-            is_free = false;
+            if !rules.is_counted {
+                next.rate_limit = Ok(Some(charged));
+                is_free = false;
+            }
             if is_spent {
                 let denial = Denial::Throttled { tries: limit.tries, seconds: limit.seconds };
                 // The C module counts tries that it does not judge too; we do not let them prolong the block.
@@ -107,7 +114,7 @@ fn move_counter(hotp: &mut Hotp, rules: &Rules, attempt: &Try, is_of_device: boo
         }
         Earlier::Nothing | Earlier::Charged | Earlier::Moved { .. } => {}
     }
-    let moved = rules.increment_hotp && is_of_device;
+    let moved = rules.increment_hotp && is_of_device && !rules.is_counted;
     if moved {
         hotp.counter = successor(from)?;
     }

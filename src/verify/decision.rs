@@ -135,6 +135,8 @@ pub enum Denial {
         /// … in so many seconds.
         seconds: u64,
     },
+    /// The answer was not judged, for a reason that lies outside of the record.
+    Refused,
     /// Codes of a later time than now have been accepted: the clock was ahead then or is behind now.
     ClockBehindMark {
         /// How long until a code can be accepted again.
@@ -165,6 +167,7 @@ impl Denial {
             Self::Throttled { tries, seconds } => {
                 Fact::new("throttled").with_number("tries", tries).with_number("seconds", seconds)
             }
+            Self::Refused => Fact::new("refused"),
             Self::ClockBehindMark { seconds } => Fact::new("clock-behind-mark")
                 .with_number("seconds", seconds)
                 .or("codes of a later time were accepted before: set the clock, or empty the DISALLOW_REUSE line"),

@@ -5,7 +5,7 @@ mod decision;
 mod drift;
 mod grace;
 
-pub use charge::{Charge, Charged, Due, charge};
+pub use charge::{Charge, Charged, Due, charge, refused};
 pub use decision::{Decision, Denial, Factor, Verdict};
 pub use grace::{has_grace, is_throttled};
 
@@ -45,6 +45,9 @@ pub struct Rules<'a> {
     pub min_secret_bits: u64,
     /// Off: scratch codes are no codes.
     pub allow_scratch_codes: bool,
+    /// Guesses are counted in the ledger: what the record says about them is read and not written, so that a wrong code
+    /// changes nothing in it, and whoever guesses can neither hold its lock nor use up what is the owner's.
+    pub is_counted: bool,
 }
 
 impl Rules<'_> {
@@ -75,6 +78,7 @@ impl Default for Rules<'_> {
             max_look_ahead: None,
             min_secret_bits: 0,
             allow_scratch_codes: true,
+            is_counted: false,
         }
     }
 }

@@ -207,6 +207,17 @@ impl Machine {
         Login { command, machine: self }
     }
 
+    /// The same, with two clocks moved: the wall clock, and the one that counts from the start of the machine (faketime bends
+    /// the former, a time namespace the latter).
+    pub fn login_when(&self, wall: i64, boot: i64, service: &str, user: &str) -> Login<'_> {
+        need("faketime", "faketime");
+        let mut command = self.command("unshare");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.args(["--time", "--boottime", &boot.to_string(), "--fork", "--kill-child", "timeout"]).args(PATIENCE);
+        command.args(["faketime", "-f", &format!("{wall:+}")]).arg(self.client()).args([service, user]);
+        Login { command, machine: self }
+    }
+
     /// Copied in, as the project may be where a user of the machine cannot get at it.
     pub fn client(&self) -> PathBuf {
         let copy = self.shared().join("pam-client");

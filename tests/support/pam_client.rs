@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
-//!            [--rhost HOST] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
+//!            [--time] [--rhost HOST | --rhosts FIRST:N] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
 //!            [--open-session [--silent]] [--repeat N] [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
-//! said, and `result CODE` for each login. `--env` puts something into the PAM environment. A session is opened if the login
-//! succeeded. With `--parallel` that many processes log in at once: all of them reach their prompt before the first is
-//! answered, and the answers are dealt out among them. With `--repeat` the logins happen one after the other on handles
-//! of their own, and the program fails if one of them leaves anything behind in this process.
+//! said, and `result CODE` for each login; with `--time` `nanoseconds N` from pam_start to pam_end instead of what was asked.
+//! `--env` puts something into the PAM environment. A session is opened if the login succeeded. With `--parallel` that many
+//! processes log in at once: all of them reach their prompt before the first is answered, and the answers are dealt out among
+//! them. With `--repeat` the logins happen one after the other on handles of their own, and the program fails if one of them
+//! leaves anything behind in this process. With `--rhosts` they happen one after the other on one handle, from N IPv4
+//! addresses, and there is a line `results CODE COUNT` for each result.
 
 #![allow(unsafe_code, clippy::disallowed_methods)]
 #![allow(
@@ -21,7 +23,9 @@
     clippy::arithmetic_side_effects
 )]
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsString, c_int, c_uint, c_void};
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::{null, null_mut};
 use std::{env, fs, process};
@@ -53,6 +57,9 @@ struct Script {
     authenticate: bool,
     repeat: usize,
     parallel: usize,
+    timed: bool,
+    /// The first address, and how many there are.
+    rhosts: Option<(Ipv4Addr, u32)>,
 }
 
 /// One login's person.
@@ -67,6 +74,8 @@ fn main() {
     let script = Script::from_arguments();
     if script.parallel > 0 {
         race(&script);
+    } else if let Some((first, count)) = script.rhosts {
+        from_everywhere(&script, first, count);
     } else if script.repeat > 1 {
         let quiet = || Person { answers: script.answers.clone(), gate: None, quiet: true };
         // What the first login loads may stay: libraries, name services.
@@ -77,6 +86,10 @@ fn main() {
         }
         assert_eq!(footprint(), before, "a login left something behind");
         println!("result {first}");
+    } else if script.timed {
+        let start = std::time::Instant::now();
+        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: true });
+        println!("nanoseconds {}\nresult {result}", start.elapsed().as_nanos());
     } else {
         let before = footprint().without_memory();
         let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: false });
@@ -102,6 +115,8 @@ impl Script {
             authenticate: true,
             repeat: 1,
             parallel: 0,
+            timed: false,
+            rhosts: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || c_string(arguments.next().expect("a value"));
@@ -116,8 +131,14 @@ impl Script {
                 Some("--null-response") => script.answers.push(Answer::NullResponse),
                 Some("--fail") => script.answers.push(Answer::Fail),
                 Some("--rhost") => script.items.push((PAM_RHOST, value())),
+                Some("--rhosts") => {
+                    let value = value().into_string().unwrap();
+                    let (first, count) = value.split_once(':').expect("FIRST:N");
+                    script.rhosts = Some((first.parse().unwrap(), count.parse().unwrap()));
+                }
                 Some("--ruser") => script.items.push((PAM_RUSER, value())),
                 Some("--tty") => script.items.push((PAM_TTY, value())),
+                Some("--time") => script.timed = true,
                 Some("--env") => script.environment.push(value()),
                 Some("--open-session") => script.open_session = true,
                 Some("--silent") => script.silent = true,
@@ -257,6 +278,32 @@ fn race(script: &Script) {
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
         assert!(libc::WIFEXITED(status), "a login was killed: status {status:#x}");
         println!("result {}", libc::WEXITSTATUS(status));
+    }
+}
+
+/// Logs in from one address after the other, on one handle.
+fn from_everywhere(script: &Script, first: Ipv4Addr, count: u32) {
+    let mut results = BTreeMap::new();
+    let mut person = Person { answers: Vec::new(), gate: None, quiet: true };
+    let conv = Conv { function: converse, data: (&raw mut person).cast() };
+    let mut pamh = null_mut();
+    // SAFETY: strings, conversation and handle live until pam_end.
+    unsafe {
+        assert_eq!(
+            pam_start(script.service.as_ptr(), script.user.as_ptr(), &raw const conv, &raw mut pamh),
+            PAM_SUCCESS
+        );
+        assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
+        for number in 0..count {
+            let rhost = CString::new(Ipv4Addr::from(u32::from(first) + number).to_string()).unwrap();
+            assert_eq!(pam_set_item(pamh, PAM_RHOST, rhost.as_ptr().cast()), PAM_SUCCESS);
+            (*conv.data.cast::<Person>()).answers.clone_from(&script.answers);
+            *results.entry(pam_authenticate(pamh, 0)).or_insert(0) += 1;
+        }
+        assert_eq!(pam_end(pamh, PAM_SUCCESS), PAM_SUCCESS);
+    }
+    for (result, count) in results {
+        println!("results {result} {count}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `pam-totp check`.
 
 use crate::stacks::{self, Stack};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
 use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, explain};
@@ -32,6 +32,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let in_force = arguments.conf.clone().unwrap_or_else(|| policy::PATH.into());
     let document = match &arguments.file {
         Some(file) => {
+            // A FIFO would keep us waiting.
+            ensure!(!file.exists() || file.is_file(), "{} is not a regular file", file.display());
             let text = fs::read(file).with_context(|| file.display().to_string())?;
             let document = Document::parse(text.clone()).map_err(|bad| anyhow!("{}:{bad}", file.display()))?;
             if arguments.install {
@@ -160,21 +162,5 @@ fn sentence(odds: &Odds) -> String {
             a_year * 100.0
         ),
         None => format!("{live} live codes of 1000000 a device, and no limit: right sooner or later"),
-    }
-}
-
-/// Whether somebody may put a policy in force.
-pub(crate) fn ensure_root(what: &str) -> Result<()> {
-    let (_, euid) = pam_totp::system::passwd::process_uids();
-    ensure!(euid == 0, "only root can {what}");
-    Ok(())
-}
-
-/// The policy of this host, for a program that is not asked at a service.
-pub(crate) fn host_policy(conf: Option<&PathBuf>) -> Result<Policy> {
-    let conf = conf.map(|path| path.as_os_str().as_bytes());
-    match Document::load(conf) {
-        Ok(document) => Ok(Policy::new("", &Options::default(), &document)),
-        Err(fact) => bail!("{fact}"),
     }
 }

@@ -1,12 +1,12 @@
 //! `pam-totp enrol`.
 
 use crate::choices::{Arguments, Choices, WINDOW};
+use crate::host;
 use crate::qr;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::identity::{Person, Unidentified};
 use pam_totp::otp::{Algorithm, Answer, Digits, Form, Moving, OtpauthUri, base32};
-use pam_totp::policy;
 use pam_totp::record::{Device, Hotp, RateLimit, Record, Slot, Totp, Window, google};
 use pam_totp::secret::Secret;
 use pam_totp::store::home::HomeStore;
@@ -44,10 +44,11 @@ struct Enrolment<'a> {
 
 /// `pam-totp enrol`, or with `google` what google-authenticator does.
 pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
+    let policy = host::policy(arguments.conf.as_ref())?;
     let person = person(arguments.user.as_deref())?;
     let file = arguments.secret.as_ref().map(std::path::absolute).transpose()?;
     let store = HomeStore {
-        secret: file.as_ref().map_or(policy::SECRET.as_bytes(), |file| file.as_os_str().as_bytes()),
+        secret: file.as_ref().map_or(policy.secret.value.as_slice(), |file| file.as_os_str().as_bytes()),
         ..HomeStore::default()
     };
     let path = store.path(&person).map_err(by_fact)?;
@@ -55,14 +56,15 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
         bail!("{} exists; --force replaces it, and the codes of its device stop working", path.display());
     }
     let counter_based = if google { arguments.ask_for_kind()? } else { arguments.counter_based };
+    let scratch = arguments.emergency_codes.unwrap_or(SCRATCH_CODES);
     let enrolment = Enrolment {
         arguments,
         google,
         user: String::from_utf8_lossy(person.name()).into_owned(),
         person,
         path,
-        secret: new_secret().context("the kernel gives no random numbers")?,
-        scratch: scratch_codes(arguments.emergency_codes.unwrap_or(SCRATCH_CODES))
+        secret: new_secret(policy.min_secret_bits.value).context("the kernel gives no random numbers")?,
+        scratch: scratch_codes(if policy.allow_scratch_codes.value { scratch } else { 0 })
             .context("the kernel gives no random numbers")?,
     };
     enrolment.run(&store, counter_based)
@@ -254,8 +256,15 @@ impl Enrolment<'_> {
     }
 }
 
-fn new_secret() -> io::Result<Arc<Secret<Vec<u8>>>> {
-    Ok(Arc::new(Secret::new(random::bytes::<SECRET_BYTES>()?.to_vec())))
+/// A secret of the usual length, or of as many bits as the policy asks for.
+fn new_secret(min_bits: u64) -> io::Result<Arc<Secret<Vec<u8>>>> {
+    let length = usize::try_from(min_bits.div_ceil(8)).unwrap_or(0).max(SECRET_BYTES);
+    let mut secret = Vec::with_capacity(length.saturating_add(SECRET_BYTES));
+    while secret.len() < length {
+        secret.extend_from_slice(&random::bytes::<SECRET_BYTES>()?);
+    }
+    secret.truncate(length);
+    Ok(Arc::new(Secret::new(secret)))
 }
 
 /// Judges an answer as a login would, and says what would be stored then. Mistyping here is no guess: the budget begins
@@ -333,9 +342,11 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_new_and_have_160_bits() {
-        let [one, two] = [new_secret().unwrap(), new_secret().unwrap()];
-        assert_eq!(one.expose().len(), 20);
+    fn secrets_are_new_and_have_160_bits_or_more() {
+        let [one, two] = [new_secret(0).unwrap(), new_secret(160).unwrap()];
+        assert_eq!((one.expose().len(), two.expose().len()), (20, 20));
         assert_ne!(one.expose(), two.expose());
+        assert_eq!(new_secret(161).unwrap().expose().len(), 21);
+        assert_eq!(new_secret(512).unwrap().expose().len(), 64);
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pam_totp::identity::{Person, Unidentified};
 use pam_totp::otp::{Algorithm, Digits, base32};
+use pam_totp::policy::Policy;
 use pam_totp::record::{Device, Hotp, RateLimit, Record, Slot, Totp, Window, google};
 use pam_totp::secret::Secret;
 use pam_totp::store::Store;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::choices::WINDOW;
+use crate::host;
 
 /// RFC 4226 section 4 (R6): what a secret has to have at least.
 const STRONG_BYTES: usize = 16;
@@ -58,6 +60,7 @@ enum Moving {
 
 /// Takes over every line, says what became of each, and fails in the end if one of them could not be taken.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let policy = host::policy(arguments.conf.as_ref())?;
     let text = read(arguments)?;
     let lines =
         || (1..).zip(text.expose().lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
@@ -76,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if arguments.user.as_ref().is_some_and(|user| *user != imported.user) {
             continue;
         }
-        match store(&imported, arguments.force) {
+        match store(&imported, &policy, arguments.force) {
             Ok(path) => {
                 println!("{}: {}: {} in {}", place(), imported.user, imported.what(), path.display());
                 for remark in &imported.remarks {
@@ -170,14 +173,17 @@ fn parse_uri(rest: &str, user: Option<&str>) -> Result<Imported> {
     Ok(Imported { user, secret, algorithm, digits, moving, remarks: Vec::new() })
 }
 
-fn store(imported: &Imported, force: bool) -> Result<PathBuf> {
+fn store(imported: &Imported, policy: &Policy, force: bool) -> Result<PathBuf> {
     let person = Person::in_database(imported.user.as_bytes()).map_err(|error| match error {
         Unidentified::Unknown => anyhow!("there is no such user"),
         error => anyhow!("{}", error.fact()),
     })?;
     let (_, euid) = passwd::process_uids();
     ensure!(euid == 0 || person.uid() == euid, "only root can do this for somebody else");
-    let store = HomeStore::default();
+    let bits = (imported.secret.expose().len() as u64).saturating_mul(8);
+    let least = policy.min_secret_bits.value;
+    ensure!(bits >= least, "the secret has {bits} bits, and min_secret_bits asks for {least}");
+    let store = HomeStore { secret: &policy.secret, ..HomeStore::default() };
     let path = store.path(&person).map_err(|fact| anyhow!("{fact}"))?;
     let record = imported.record()?;
     // What was used here since would work again.

@@ -7,18 +7,16 @@
 mod check;
 mod choices;
 mod enrol;
+mod host;
 mod import;
 mod qr;
 mod stacks;
 mod throttle;
 
-use anyhow::{Result, anyhow};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use pam_totp::policy::Document;
 use std::env;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// One-time codes for sshd, sudo, su and login: enrolment, policy, throttling.
@@ -58,13 +56,13 @@ fn main() -> ExitCode {
     let is_google = Path::new(&name).file_name().is_some_and(|name| name == GOOGLE);
     let result = if is_google {
         match google_arguments() {
-            Ok(GoogleArguments { arguments }) => with_policy(&arguments.conf, || enrol::run(&arguments, true)),
+            Ok(GoogleArguments { arguments }) => enrol::run(&arguments, true),
             Err(code) => return code,
         }
     } else {
         match Arguments::parse().command {
-            Command::Enrol(arguments) => with_policy(&arguments.conf, || enrol::run(&arguments, false)),
-            Command::Import(arguments) => with_policy(&arguments.conf, || import::run(&arguments)),
+            Command::Enrol(arguments) => enrol::run(&arguments, false),
+            Command::Import(arguments) => import::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Throttle(arguments) => throttle::run(&arguments),
         }
@@ -76,12 +74,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Nobody can log in while there is something wrong with the policy file: better said now than then.
-fn with_policy(conf: &Option<PathBuf>, run: impl FnOnce() -> Result<()>) -> Result<()> {
-    Document::load(conf.as_ref().map(|path| path.as_os_str().as_bytes())).map_err(|fact| anyhow!("{fact}"))?;
-    run()
 }
 
 /// google-authenticator ends with 1 at a wrong option, and with 0 at an argument that is none, showing how it is used.

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::Path;
 
 const MODULE: &str = "pam_totp.so";
-/// Files that include each other deeper than this go round in circles.
-const DEPTH: usize = 8;
 
 /// A service whose stack loads the module.
 pub(crate) struct Stack {
@@ -27,12 +25,15 @@ pub(crate) fn loading_us(directory: &Path) -> Vec<Stack> {
     let names = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
-    names.iter().filter_map(|service| find(directory, service, service, DEPTH)).collect()
+    names.iter().filter_map(|service| find(directory, service, service, &mut Vec::new())).collect()
 }
 
-/// The first line for `auth` that loads the module, in a file or in what it includes.
-fn find(directory: &Path, service: &str, file: &str, depth: usize) -> Option<Stack> {
-    let depth = depth.checked_sub(1)?;
+/// The first line for `auth` that loads the module, in a file or in what it includes. `seen`: files that were looked at.
+fn find(directory: &Path, service: &str, file: &str, seen: &mut Vec<String>) -> Option<Stack> {
+    if seen.iter().any(|seen| seen == file) {
+        return None;
+    }
+    seen.push(file.to_owned());
     let path = directory.join(file);
     // A FIFO would keep us waiting.
     let text = path.is_file().then(|| fs::read_to_string(path).ok()).flatten()?;
@@ -40,7 +41,7 @@ fn find(directory: &Path, service: &str, file: &str, depth: usize) -> Option<Sta
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let found = match words.as_slice() {
             ["@include", included, ..] | ["auth" | "-auth", "include" | "substack", included, ..] => {
-                find(directory, service, included, depth)
+                find(directory, service, included, seen)
             }
             ["auth" | "-auth", _, module, arguments @ ..] if module.rsplit('/').next() == Some(MODULE) => Some(Stack {
                 service: service.to_owned(),

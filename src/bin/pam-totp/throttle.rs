@@ -1,9 +1,11 @@
 //! `pam-totp throttle`.
 
-use crate::check::{ensure_root, host_policy};
+use crate::host::{self, ensure_root};
 use anyhow::{Result, anyhow, ensure};
+use clap::ArgGroup;
 use pam_totp::fact::Escaped;
-use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE};
+use pam_totp::identity::Person;
+use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE, Who};
 use pam_totp::policy::Policy;
 use pam_totp::policy::throttle::Trigger;
 use pam_totp::policy::values::Span;
@@ -33,26 +35,26 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-#[group(required = true, multiple = true, id = "what")]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["user", "host", "clock"])))]
 struct Unlock {
     /// All failures of this person, those that disabled the device included
-    #[arg(long, value_name = "USER", group = "what")]
+    #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// All failures from this source, named as `list` names it: an address, a host or uid:N
-    #[arg(long, value_name = "HOST", group = "what")]
+    #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// The latest time that the clock ever showed: after the clock was ahead, what ends at a date is over without this
-    #[arg(long, group = "what")]
+    #[arg(long)]
     clock: bool,
     /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
-    #[arg(long, value_name = "FILE", group = "where")]
+    #[arg(long, value_name = "FILE")]
     conf: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
-        Command::List { json, conf } => list(&host_policy(conf.as_ref())?, *json),
-        Command::Unlock(unlock) => self::unlock(&host_policy(unlock.conf.as_ref())?, unlock),
+        Command::List { json, conf } => list(&host::policy(conf.as_ref())?, *json),
+        Command::Unlock(unlock) => self::unlock(&host::policy(unlock.conf.as_ref())?, unlock),
     }
 }
 
@@ -128,16 +130,20 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     }
     let mut not_there = Vec::new();
     if let Some(user) = &unlock.user {
-        match ledger.unlock_person(user.as_bytes(), throttle) {
+        let unlocked = match Person::in_database(user.as_bytes()) {
+            Ok(person) => ledger.unlock_person(Who::of(&person), throttle),
+            Err(_) => ledger.unlock_name(user.as_bytes(), throttle),
+        };
+        match unlocked {
             true => println!("{user}: unlocked"),
             false => not_there.push(user.clone()),
         }
     }
     if let Some(host) = &unlock.host {
-        let source = Source::named(host).to_string();
-        match ledger.unlock_source(source.as_bytes(), throttle) {
+        let source = Source::named(host);
+        match ledger.unlock_source(&source, throttle) {
             true => println!("{source}: unlocked"),
-            false => not_there.push(source),
+            false => not_there.push(source.to_string()),
         }
     }
     ensure!(not_there.is_empty(), "no failures of {}", not_there.join(" or "));

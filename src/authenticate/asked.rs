@@ -1,0 +1,171 @@
+//! Who is asked: the question, the answer, and the verdict on it.
+
+use super::cost::Guess;
+use super::{Application, Login, NoAnswer, Outcome};
+use crate::fact::Fact;
+use crate::ledger::Memory;
+use crate::options::FirstPass;
+use crate::otp::{Answer, Form, NotACode};
+use crate::record::Record;
+use crate::store::{Attempt, Store, StoreError};
+use crate::system::clock::Moment;
+use crate::verify::{self, Denial, Earlier, Try, Verdict};
+
+/// What an answer came to.
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    pub(super) fact: Fact,
+}
+
+impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, N> {
+    /// First what an earlier module got, if it shall be looked at, then what the person is asked for.
+    pub(super) fn with_code(&mut self, application: &mut impl Application) -> Outcome {
+        let first_pass = self.policy.options.first_pass;
+        if first_pass != FirstPass::Prompt {
+            let text = application.first_pass();
+            let answer = text.map(|text| Answer::new(text, Form::Combined, self.rules.google));
+            let result = match &answer {
+                Some(answer) => self.judged(Some(answer)),
+                None => self.without_first_pass(),
+            };
+            let ends = first_pass == FirstPass::Use || self.ends_there(answer.as_ref(), &result);
+            match (result, answer) {
+                (Ok(Judged { verdict: Verdict::Accepted { digits, .. }, fact }), Some(answer)) => {
+                    return self.accepted(application, &answer, digits, fact);
+                }
+                (Ok(Judged { fact, .. }) | Err(fact), _) if ends => return Outcome::Denied(fact),
+                // What was no code was a password, and costs nothing.
+                _ => self.was_no_code = false,
+            }
+        }
+        match self.asked(application) {
+            Ok(answer) => match self.judged(Some(&answer)) {
+                Ok(Judged { verdict: Verdict::Accepted { digits, .. }, fact }) => {
+                    self.accepted(application, &answer, digits, fact)
+                }
+                Ok(Judged { fact, .. }) | Err(fact) => Outcome::Denied(fact),
+            },
+            Err(fact) => {
+                // Nothing was given, which costs nothing, but for the C module.
+                let _ = self.rules.google.then(|| self.judged(None));
+                Outcome::Denied(fact)
+            }
+        }
+    }
+
+    /// No module before us has asked. With `use_first_pass` that is the end, which the C module charges like any other.
+    pub(super) fn without_first_pass(&mut self) -> Result<Judged, Fact> {
+        if self.rules.google && self.policy.options.first_pass == FirstPass::Use {
+            let _ = self.judged(None);
+        }
+        Err(Fact::new("no-first-pass").or("no module before this one has asked for a password"))
+    }
+
+    /// Whether the person is not asked after a first pass that did not get them in. Here everybody is asked; the C module
+    /// stops at an answer that looked like a code and was more than plainly wrong.
+    pub(super) fn ends_there(&self, answer: Option<&Answer>, result: &Result<Judged, Fact>) -> bool {
+        let is_plain = |verdict: &Verdict| {
+            let plain = [Denial::NotACode, Denial::NoDevice];
+            matches!(verdict, Verdict::Denied(denial) if plain.contains(denial) || matches!(denial, Denial::WrongCode { .. }))
+        };
+        self.rules.google
+            && match result {
+                Ok(judged) => !is_plain(&judged.verdict),
+                Err(_) => answer.is_some_and(|answer| answer.check().is_ok()),
+            }
+    }
+
+    pub(super) fn asked(&mut self, application: &mut impl Application) -> Result<Answer, Fact> {
+        let form = if self.policy.options.forward_pass { Form::Combined } else { Form::Code };
+        let mut ask = || application.ask(&self.policy.prompt, self.policy.echo.value);
+        match ask() {
+            Ok(text) => Ok(Answer::new(text, form, self.rules.google)),
+            Err(NoAnswer::TooLong) if !self.rules.google => {
+                self.was_no_code = true;
+                Err(no_answer(NoAnswer::TooLong))
+            }
+            // The C module, which looks for 6 digits first and for 8 then, asks for the 8 once more.
+            Err(_) if self.rules.google => {
+                let text = ask().map_err(no_answer)?;
+                Ok(Answer::new(text, form, true).only(verify::SCRATCH_DIGITS))
+            }
+            Err(reason) => Err(no_answer(reason)),
+        }
+    }
+
+    /// From an answer to the verdict: charged first, then judged. The clock is read once the record is locked: a try that
+    /// waited for its turn is charged for the time at which it is judged.
+    pub(super) fn judged(&mut self, answer: Option<&Answer>) -> Result<Judged, Fact> {
+        let shape = answer.map_or(Err(NotACode::Empty), Answer::check);
+        self.was_no_code |= shape.is_err();
+        let guess = Guess::new(shape.is_ok());
+        let paid_before = self.charges.borrow().len();
+        let person = match self.visit.person {
+            Ok(person) => person,
+            Err(unidentified) => {
+                self.charge(&guess, None)?;
+                return Err(unidentified.fact());
+            }
+        };
+        if !self.rules.google {
+            shape.map_err(not_a_code)?;
+        }
+        let attempt = Try { answer, earlier: self.earlier };
+        let charge = |record: &Record| match self.charge(&guess, Some(record)) {
+            Ok(()) => verify::charge(record, &self.rules, &attempt, (self.now)()),
+            Err(_) => verify::refused(),
+        };
+        let attempted = self.store.attempt(person, &charge);
+        // Also where there was no record to judge it by.
+        self.charge(&guess, None)?;
+        let Attempt { verdict, place, remarks } = attempted.map_err(StoreError::into_fact)?;
+        if self.rules.google {
+            self.earlier = match (&verdict, self.earlier) {
+                (Verdict::Denied(Denial::WrongCode { moved_from: Some(from) }), _) => Earlier::Moved { from: *from },
+                (_, Earlier::Moved { from }) => Earlier::Moved { from },
+                _ => Earlier::Charged,
+            };
+        }
+        self.count(&verdict, paid_before);
+        let fact = match (&verdict, shape) {
+            (Verdict::Denied(Denial::NotACode), Err(reason)) => not_a_code(reason),
+            (Verdict::Denied(denial @ (Denial::BadOption(_) | Denial::BadSecret | Denial::NoDevice)), _) => {
+                denial.fact().with_path(&place)
+            }
+            (Verdict::Denied(denial), _) => denial.fact(),
+            (Verdict::Accepted { factor, .. }, _) => factor.fact(),
+        };
+        let fact = if remarks.is_empty() { fact } else { fact.with("remarks", remarks.join("+")) };
+        Ok(Judged { verdict, fact })
+    }
+
+    pub(super) fn accepted(
+        &self,
+        application: &mut impl Application,
+        answer: &Answer,
+        digits: usize,
+        fact: Fact,
+    ) -> Outcome {
+        if self.policy.options.forward_pass && !application.forward(&answer.before(digits)) {
+            return Outcome::Denied(Fact::new("no-forward").or("the application does not take the password"));
+        }
+        Outcome::Accepted(fact)
+    }
+}
+
+fn no_answer(reason: NoAnswer) -> Fact {
+    match reason {
+        NoAnswer::Failed(code) => Fact::new("no-answer").with_number("conversation", code),
+        NoAnswer::Missing => Fact::new("no-answer"),
+        NoAnswer::TooLong => Fact::new("not-a-code"),
+    }
+}
+
+fn not_a_code(reason: NotACode) -> Fact {
+    match reason {
+        NotACode::Empty => Fact::new("empty-answer"),
+        NotACode::Shape => Fact::new("not-a-code"),
+        NotACode::RefusedBySshd => Fact::new("refused-by-sshd")
+            .or("sshd had refused this login already: an unknown user, PermitRootLogin, AllowUsers or the like"),
+    }
+}

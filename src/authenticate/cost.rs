@@ -1,0 +1,111 @@
+//! What an answer costs: charged before it is judged, taken back if it was right.
+
+use super::{Counter, Login};
+use crate::fact::Fact;
+use crate::ledger::{self, Charge, Grace, Memory, Refusal};
+use crate::policy::throttle::Trigger;
+use crate::record::Record;
+use crate::store::Store;
+use crate::system::clock::Moment;
+use crate::verify::{Denial, Verdict};
+use std::cell::OnceCell;
+
+impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M, C, N> {
+    /// Charges a guess, once. Whoever has no budget left is refused, as is everybody where the ledger does not work.
+    pub(super) fn charge(&self, guess: &Guess, record: Option<&Record>) -> Result<(), Fact> {
+        if !guess.is_one {
+            return Ok(());
+        }
+        guess.result.get_or_init(|| self.charge_now(record)).clone()
+    }
+
+    fn charge_now(&self, record: Option<&Record>) -> Result<(), Fact> {
+        match self.counter {
+            Counter::Ledger(_) if self.policy.throttle.is_none() => Ok(()),
+            Counter::Ledger(ledger) => {
+                let own_limit = record.filter(|_| self.rules.is_counted).and_then(own_limit);
+                match ledger.charge(&ledger::Login { own_limit, ..self.counted() }) {
+                    Ok(charge) => {
+                        self.charges.borrow_mut().push(charge);
+                        Ok(())
+                    }
+                    Err(refusal) => Err(refused(refusal)),
+                }
+            }
+            Counter::Nothing => Ok(()),
+            Counter::Broken(fact) => Err(fact.clone()),
+        }
+    }
+
+    /// A right code takes the charges of this login back; what cannot have been a code was no guess, and takes back what it
+    /// was charged itself: all but the first `paid_before`.
+    pub(super) fn count(&mut self, verdict: &Verdict, paid_before: usize) {
+        let Counter::Ledger(ledger) = self.counter else { return };
+        match verdict {
+            Verdict::Accepted { .. } => {
+                let grace = self.grace().filter(|_| self.policy.may_have_grace(self.visit.source));
+                let grace = grace.as_ref().map(|(period, factors)| Grace {
+                    period: *period,
+                    login_key: self.visit.login_key,
+                    factors: factors.expose(),
+                });
+                // Where that fails the person is asked again next time.
+                let _ = ledger.give_back(&self.counted(), self.charges.take(), grace.as_ref());
+            }
+            Verdict::Denied(Denial::NotACode) => {
+                self.was_no_code = true;
+                self.take_back_from(paid_before);
+            }
+            // The record's own limit is spent: the code was not judged.
+            Verdict::Denied(Denial::Throttled { .. }) => self.take_back_from(paid_before),
+            Verdict::Denied(_) => {}
+        }
+    }
+
+    fn take_back_from(&self, paid_before: usize) {
+        let mut charges = self.charges.borrow_mut();
+        let first = paid_before.min(charges.len());
+        charges.drain(first..).for_each(Charge::take_back);
+    }
+
+    /// This login, as the ledger counts it.
+    pub(super) fn counted(&self) -> ledger::Login<'a> {
+        ledger::Login {
+            who: self.who,
+            source: self.visit.source,
+            service: &self.policy.service,
+            throttle: self.policy.throttle.as_ref(),
+            own_limit: None,
+        }
+    }
+}
+
+/// One answer, as far as it has to be paid for.
+pub(super) struct Guess {
+    /// What cannot be a code is no guess.
+    is_one: bool,
+    /// Whether it may be judged, once that was asked.
+    result: OnceCell<Result<(), Fact>>,
+}
+
+impl Guess {
+    pub(super) const fn new(is_one: bool) -> Self {
+        Self { is_one, result: OnceCell::new() }
+    }
+}
+
+/// `RATE_LIMIT n m` of a person's file as a rule about the person's failures.
+fn own_limit(record: &Record) -> Option<Trigger> {
+    let limit = record.rate_limit.as_ref().ok()?.as_ref()?;
+    Some(Trigger { failures: limit.tries as u64, period: limit.seconds })
+}
+
+fn refused(refusal: Refusal) -> Fact {
+    match refusal {
+        Refusal::Person(trigger) => Fact::new("throttled").with("by", "user").with("limit", trigger.to_string()),
+        Refusal::Source(trigger) => Fact::new("throttled").with("by", "host").with("limit", trigger.to_string()),
+        Refusal::Disabled => Fact::new("device-disabled")
+            .or("100 codes in a row were wrong; if they were not the owner's: pam-totp throttle unlock --user NAME"),
+        Refusal::Unwritable => Fact::new("ledger-error").or("the ledger in state_dir cannot be written"),
+    }
+}

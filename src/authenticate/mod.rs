@@ -1,0 +1,219 @@
+//! The story of a login.
+
+mod asked;
+mod cost;
+mod unasked;
+
+use crate::fact::Fact;
+use crate::identity::{Person, Unidentified};
+use crate::ledger::{Charge, Ledger, Memory, Who};
+use crate::policy::Policy;
+use crate::record::Record;
+use crate::secret::Secret;
+use crate::source::Source;
+use crate::store::Store;
+use crate::system::clock::Moment;
+use crate::verify::{Earlier, Rules};
+use std::cell::RefCell;
+
+/// The application that somebody logs in to.
+pub trait Application {
+    /// Shows a prompt and waits for the answer. Nothing of ours is held meanwhile.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    fn ask(&mut self, prompt: &[u8], echo: bool) -> Result<Secret<Vec<u8>>, NoAnswer>;
+
+    /// What an earlier module asked for (PAM_AUTHTOK).
+    fn first_pass(&self) -> Option<Secret<Vec<u8>>>;
+
+    /// Leaves a password for the modules behind us (PAM_AUTHTOK). `false`: it cannot be left.
+    fn forward(&mut self, password: &Secret<Vec<u8>>) -> bool;
+}
+
+/// The application could not or would not ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// There is no conversation function, or it returned this code.
+    Failed(i32),
+    /// It said success and gave no answer.
+    Missing,
+    /// Longer than any answer may be.
+    TooLong,
+}
+
+/// Somebody at the door.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'a> {
+    /// Whose code is asked for.
+    pub person: Result<&'a Person, Unidentified>,
+    /// PAM_USER, as the application has it.
+    pub name: &'a [u8],
+    /// PAM_RHOST, as the application has it.
+    pub host: &'a str,
+    /// Where from.
+    pub source: &'a Source,
+    /// What sshd says about the key that it accepted, empty elsewhere.
+    pub login_key: &'a [u8],
+}
+
+/// What counts the guesses.
+pub enum Counter<M, C> {
+    /// The ledger.
+    Ledger(Ledger<M, C>),
+    /// Nothing: the policy says so, or this process cannot get at the ledger.
+    Nothing,
+    /// The ledger is there for us and does not work: nobody gets in.
+    Broken(Fact),
+}
+
+/// How a login ended, with what the operator's log says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The code was right, and is used up; or there is a grace period, or an exemption that says so.
+    Accepted(Fact),
+    /// The person has no record, and policy lets such people pass; or there is an exemption. Never the outcome of an error.
+    NotAsked(Fact),
+    /// Everything else.
+    Denied(Fact),
+}
+
+impl Outcome {
+    /// The same outcome, with more to say about it.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(Fact) -> Fact) -> Self {
+        match self {
+            Self::Accepted(fact) => Self::Accepted(change(fact)),
+            Self::NotAsked(fact) => Self::NotAsked(change(fact)),
+            Self::Denied(fact) => Self::Denied(change(fact)),
+        }
+    }
+}
+
+/// Asks for a code and judges it.
+///
+/// Whoever is unknown, not enrolled or throttled is asked as everybody else is, so that the prompt tells nothing.
+pub fn authenticate<M: Memory, C: Fn() -> Moment>(
+    visit: &Visit,
+    policy: &Policy,
+    application: &mut impl Application,
+    store: &impl Store,
+    counter: &Counter<M, C>,
+    now: impl Fn() -> u64,
+) -> Outcome {
+    if let Err(unidentified) = visit.person
+        && unidentified.is_misconfigured()
+    {
+        return Outcome::Denied(unidentified.fact());
+    }
+    let mut login = Login {
+        who: who(visit, store),
+        visit,
+        policy,
+        rules: Rules { is_counted: is_counted(policy, counter), ..rules(policy, visit.host) },
+        store,
+        counter,
+        now,
+        earlier: Earlier::Nothing,
+        charges: RefCell::default(),
+        record: None,
+        was_no_code: false,
+        void_exemption: None,
+    };
+    let outcome = login.outcome(application);
+    login.settle(outcome)
+}
+
+fn rules<'a>(policy: &Policy, host: &'a str) -> Rules<'a> {
+    Rules {
+        google: policy.google.value,
+        skew_adjustment: policy.skew_adjustment.value,
+        increment_hotp: policy.options.increment_hotp,
+        remember: (lines_period(policy) > 0).then_some(host),
+        window: policy.window.value,
+        widest_window: policy.widest_window(),
+        max_look_ahead: policy.max_window.value,
+        min_secret_bits: policy.min_secret_bits.value,
+        allow_scratch_codes: policy.allow_scratch_codes.value,
+        is_counted: false,
+    }
+}
+
+/// Whether the ledger counts, and not the person's file. The C module counts in the file whatever else there is.
+fn is_counted<M, C>(policy: &Policy, counter: &Counter<M, C>) -> bool {
+    matches!(counter, Counter::Ledger(_)) && policy.throttle.is_some() && !policy.google.value
+}
+
+/// For how long the `LASTn` lines of a person's file count: where the policy has a grace of its own, not at all.
+fn lines_period(policy: &Policy) -> u64 {
+    if policy.grace.value == 0 { policy.options.grace_period } else { 0 }
+}
+
+/// Who is counted. A name that is in no user database and has no record is nobody's: there are as many as can be typed.
+fn who<'a>(visit: &Visit<'a>, store: &impl Store) -> Who<'a> {
+    match visit.person {
+        Ok(person) if person.is_virtual() && store.has_record(person) == Ok(false) => Who::Nobody(person.name()),
+        Ok(person) => Who::of(person),
+        Err(_) => Who::Nobody(visit.name),
+    }
+}
+
+/// One login under way.
+struct Login<'a, S, M, C, N> {
+    who: Who<'a>,
+    visit: &'a Visit<'a>,
+    policy: &'a Policy,
+    rules: Rules<'a>,
+    store: &'a S,
+    counter: &'a Counter<M, C>,
+    now: N,
+    /// The C module charges a login once.
+    earlier: Earlier,
+    /// What the answers of this login have cost.
+    charges: RefCell<Vec<Charge<'a>>>,
+    /// The record before the person was asked, where there is a grace of the policy's.
+    record: Option<Record>,
+    /// An answer could not be a code.
+    was_no_code: bool,
+    /// There is an exemption, and it is over.
+    void_exemption: Option<String>,
+}
+
+impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, N> {
+    /// The story: who need not be asked, in this order, and then the question.
+    fn outcome(&mut self, application: &mut impl Application) -> Outcome {
+        if let Some(exempt) = self.exempt() {
+            return exempt;
+        }
+        if let Some(reason) = self.passes_without_a_device() {
+            return Outcome::NotAsked(reason);
+        }
+        if self.has_grace() {
+            return self.with_grace(application);
+        }
+        if self.rules.google && self.is_throttled() {
+            return Outcome::Denied(self.judged(None).map_or_else(|fact| fact, |judged| judged.fact));
+        }
+        self.with_code(application)
+    }
+
+    /// What the outcome means for what was charged, and the whole fact for the log. A right code has taken its charges back
+    /// by now.
+    fn settle(self, outcome: Outcome) -> Outcome {
+        if let Counter::Ledger(ledger) = self.counter {
+            let login = self.counted();
+            self.charges.take().into_iter().for_each(|charge| ledger.keep(&login, charge));
+            if self.was_no_code && matches!(outcome, Outcome::Denied(_)) {
+                ledger.charge_source(&login);
+            }
+        }
+        let outcome = match &self.void_exemption {
+            Some(until) => outcome.map(|fact| fact.with("void-exemption", until)),
+            None => outcome,
+        };
+        if self.rules.google { outcome.map(|fact| fact.with("compat", "google")) } else { outcome }
+    }
+}
+
+#[cfg(test)]
+mod tests;

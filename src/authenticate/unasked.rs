@@ -1,0 +1,117 @@
+//! Who is not asked: by exemption, for want of a device, or because they were here a while ago.
+
+use super::asked::Judged;
+use super::{Application, Counter, Login, Outcome, lines_period};
+use crate::fact::Fact;
+use crate::ledger::{Grace, Memory};
+use crate::policy::Enrolment;
+use crate::policy::exempt::{self, Visitor};
+use crate::record::Record;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::system::clock::Moment;
+use crate::verify::{self, Verdict};
+
+impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, N> {
+    /// An exemption that is not over. One that is over is void, and the log says so.
+    pub(super) fn exempt(&mut self) -> Option<Outcome> {
+        let person = self.visit.person.ok()?;
+        let visitor = Visitor {
+            name: person.name(),
+            gid: (!person.is_virtual()).then(|| person.gid()),
+            service: &self.policy.service,
+            source: self.visit.source,
+        };
+        for exemption in &self.policy.exemptions {
+            if !exemption.is_about(&visitor, &self.policy.shared_sources) {
+                continue;
+            }
+            if self.latest_time() >= exemption.until.over {
+                self.void_exemption = Some(exemption.until.to_string());
+                continue;
+            }
+            let fact = Fact::new("exempt").with("until", exemption.until.to_string()).with("for", &exemption.reason);
+            return Some(match exemption.result {
+                exempt::Answer::Ignore => Outcome::NotAsked(fact),
+                exempt::Answer::Success => Outcome::Accepted(fact),
+            });
+        }
+        None
+    }
+
+    /// Why somebody without a device is let pass. Whoever has one is asked, and so is everybody where the store does not
+    /// know.
+    pub(super) fn passes_without_a_device(&self) -> Option<Fact> {
+        let person = self.visit.person.ok()?;
+        let gid = (!person.is_virtual()).then(|| person.gid());
+        let needs_a_code = self.policy.require.as_ref().is_none_or(|r| r.needs_a_code(person.name(), gid));
+        let reason = match (needs_a_code, self.policy.enrolment.value) {
+            (false, _) => Fact::new("not-required").or("in none of the groups that [require] names"),
+            (true, Enrolment::Optional) if self.policy.options.nullok => Fact::new("not-enrolled").or("nullok"),
+            (true, Enrolment::Optional) => Fact::new("not-enrolled").or("enrolment is optional"),
+            (true, Enrolment::OptionalUntil(end)) if self.latest_time() < end.over => {
+                Fact::new("not-enrolled").with("until", end.to_string()).or("enrolment is optional until then")
+            }
+            (true, _) => return None,
+        };
+        (self.store.has_record(person) == Ok(false)).then_some(reason)
+    }
+
+    /// The present, or the latest time that this host's clock ever showed: a clock that was set back opens nothing again.
+    /// Where the ledger does not work, everything is over.
+    pub(super) fn latest_time(&self) -> u64 {
+        match self.counter {
+            Counter::Ledger(ledger) => ledger.latest_wall(),
+            Counter::Nothing => (self.now)(),
+            Counter::Broken(_) => u64::MAX,
+        }
+    }
+
+    /// Whether there was a login from here lately. A record that cannot be read gives nobody grace.
+    pub(super) fn has_grace(&mut self) -> bool {
+        let lines = lines_period(self.policy);
+        if lines > 0 {
+            let has_grace = |record: &Record| verify::has_grace(record, self.visit.host, lines, (self.now)());
+            return !self.visit.host.is_empty() && self.loaded().is_some_and(|record| has_grace(&record));
+        }
+        let Counter::Ledger(ledger) = self.counter else { return false };
+        if !self.policy.may_have_grace(self.visit.source) {
+            return false;
+        }
+        self.record = self.loaded();
+        self.grace().is_some_and(|(period, factors)| {
+            let grace = Grace { period, login_key: self.visit.login_key, factors: factors.expose() };
+            ledger.has_grace(&self.counted(), &grace)
+        })
+    }
+
+    /// How long the policy's grace lasts, and with which secret.
+    pub(super) fn grace(&self) -> Option<(u64, Secret<Vec<u8>>)> {
+        Some((self.policy.grace.value, self.record.as_ref()?.factors()?))
+    }
+
+    /// With `forward_pass` the password is asked for all the same, and a code may be typed behind it.
+    pub(super) fn with_grace(&mut self, application: &mut impl Application) -> Outcome {
+        let grace = Fact::new("grace");
+        if !self.policy.options.forward_pass {
+            return Outcome::Accepted(grace);
+        }
+        let answer = match self.asked(application) {
+            Ok(answer) => answer,
+            Err(fact) => return Outcome::Denied(fact),
+        };
+        let is_forwarded = match self.judged(Some(&answer)) {
+            Ok(Judged { verdict: Verdict::Accepted { digits, .. }, .. }) => application.forward(&answer.before(digits)),
+            _ => application.forward(answer.whole()),
+        };
+        if is_forwarded { Outcome::Accepted(grace) } else { Outcome::Denied(Fact::new("no-forward")) }
+    }
+
+    pub(super) fn is_throttled(&self) -> bool {
+        self.loaded().is_some_and(|record| verify::is_throttled(&record, (self.now)()))
+    }
+
+    pub(super) fn loaded(&self) -> Option<Record> {
+        self.store.load(self.visit.person.ok()?).ok()
+    }
+}
