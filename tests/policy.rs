@@ -781,6 +781,38 @@ fn an_exemption_that_is_over_is_void_and_a_clock_set_back_does_not_revive_it() {
 }
 
 #[test]
+fn at_1970_nothing_opens_that_is_over_also_on_a_host_that_knows_no_other_time() {
+    let machine = machine();
+    put(&machine, &exempt("users = [\"alice\"]", "2001-01-01", "result = \"success\""));
+    let login = machine.login_at(LONG_AGO, "test", "alice").with(&["--rhost", AWAY]).answer("0").run();
+    assert!(login.result() == AUTH_ERR && login.log[1].contains("void-exemption=2001-01-01"), "{login:#?}");
+    put(&machine, "[defaults]\nenrol_by = 2001-01-01\n");
+    let login = machine.login_at(LONG_AGO, "test", "bob").answer("0").run();
+    assert_eq!((login.result(), login.prompts.len()), (AUTH_ERR, 1), "{login:#?}");
+}
+
+#[test]
+fn installing_a_shorter_policy_denies_no_login_beside_it() {
+    let machine = machine();
+    let (long, short) = ("version = 1\n[throttle]\nuser = \"*:3/1d\"\n", "version = 1\n");
+    let login = || machine.login("test", "alice").answer("no code").run().reason();
+    for policy in [long, short, long, short] {
+        machine.write("/run/draft.toml", policy);
+        assert_eq!(said(&pam_totp(&machine, &["check", "--install", "/run/draft.toml"])).0, Some(0));
+        assert_eq!(login(), "not-a-code");
+    }
+    // A login that had seen the long one writes down that it was in use, after the short one was installed.
+    machine.write(POLICY, long);
+    assert_eq!(login(), "not-a-code");
+    machine.write(POLICY, short);
+    assert_eq!(login(), "not-a-code", "what root has installed is whole");
+    machine.write(POLICY, long);
+    assert_eq!(login(), "not-a-code");
+    machine.write(POLICY, "version = 1\n[throttle]\n");
+    assert_eq!(login(), "policy-cut-short");
+}
+
+#[test]
 fn over_sshd_only_somebody_from_another_machine_is_exempt() {
     let machine = machine();
     machine.service("sshd", &example_file("sshd-debian"));

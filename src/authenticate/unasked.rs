@@ -3,7 +3,7 @@
 use super::asked::Judged;
 use super::{Application, Counter, Login, Outcome, lines_period};
 use crate::fact::Fact;
-use crate::ledger::{Grace, Memory};
+use crate::ledger::{EARLIEST, Grace, Memory};
 use crate::policy::Enrolment;
 use crate::policy::exempt::{self, Visitor};
 use crate::record::Record;
@@ -62,7 +62,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
     pub(super) fn latest_time(&self) -> u64 {
         match self.counter {
             Counter::Ledger(ledger) => ledger.latest_wall(),
-            Counter::Nothing => (self.now)(),
+            Counter::Nothing => (self.now)().max(EARLIEST),
             Counter::Broken(_) => u64::MAX,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::people::Tally;
 use super::table::Rows;
-use super::{HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who};
+use super::{EARLIEST, HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who};
 use crate::policy::throttle::Throttle;
 use crate::source::Source;
 use crate::system::clock::Moment;
@@ -102,7 +102,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// Forgets the latest time that the wall clock showed.
     pub fn forget_latest_wall(&self) {
         if let Some(word) = self.word(HIGHEST) {
-            word.store(0, SeqCst);
+            word.store(EARLIEST, SeqCst);
         }
     }
 }

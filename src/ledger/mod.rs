@@ -61,6 +61,8 @@ const MARKS: Region = Region { start: PEOPLE_SHARED.end(), buckets: 256, rows: 6
 /// Words of the whole: 11 MB.
 pub const LENGTH: usize = MARKS.end();
 
+/// 2026-01-01: this program is younger than a clock that shows less, so that what is over at that time is over.
+pub const EARLIEST: u64 = 1_767_225_600;
 /// How long a source stays known after a login from there.
 pub const KNOWN_FOR: u64 = 30 * DAY;
 /// Failures are remembered for at least so long, for whoever lists them.
@@ -231,9 +233,10 @@ fn is_full_or_read_only(error: &FileError) -> bool {
     matches!(error.problem, Problem::Failed(_, Errno::ROFS | Errno::NOSPC | Errno::DQUOT))
 }
 
+/// All that is not 0: what is here, the key, and in the place of [`HIGHEST`] the latest time that is known.
 fn new_header() -> Result<Vec<u64>, Errno> {
     let [one, two] = [random::bytes()?, random::bytes()?].map(u64::from_ne_bytes);
-    Ok(vec![MAGIC, SHAPE, one, two])
+    Ok(vec![MAGIC, SHAPE, one, two, 0, 0, EARLIEST])
 }
 
 fn is_good(words: &[AtomicU64]) -> bool {

@@ -16,12 +16,21 @@ use sha1::{Digest, Sha1};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The copy of a policy file. `Ok(None)`: none was in use.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Fact> {
+/// A copy of a policy file.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Copy {
+    /// The one that was last in use.
+    InUse,
+    /// The one that was last installed: root has said that it is whole.
+    Installed,
+}
+
+/// Reads a copy. `Ok(None)`: there is none.
+pub(super) fn read(path: &Path, copy: Copy) -> Result<Option<Vec<u8>>, Fact> {
     if process_uids().1 != 0 {
         return Ok(None);
     }
-    let name = name(path);
+    let name = name(path, copy);
     let Some(directory) = Directory::open(Path::new(STATE_DIR)).map_err(|error| error.fact())? else { return Ok(None) };
     let failed =
         |error| Fact::new("file-error").with_path(&directory.path(&name)).with("call", "read").with_error(error);
@@ -34,6 +43,9 @@ pub(super) fn check(copy: Option<Vec<u8>>, path: &Path, text: &[u8], file: &Poli
     match copy {
         Some(copy) if copy == text => Ok(false),
         Some(copy) if copy.starts_with(text) && is_weaker(file, text, &copy) => {
+            if read(path, Copy::Installed)?.as_deref() == Some(text) {
+                return Ok(true);
+            }
             let missing = copy.len().saturating_sub(text.len());
             Err(Fact::new("policy-cut-short").with_path(path).with_number("missing-bytes", missing).or(
                 "it is the beginning of the file that was in use, and weaker; if that is meant: pam-totp check --install it",
@@ -88,18 +100,22 @@ impl Policy {
 }
 
 /// Remembers a file. Where that fails (a full disk) the next login tries again: it must not keep anybody out.
-pub(super) fn write(path: &Path, text: &[u8]) {
+pub(super) fn write(path: &Path, copy: Copy, text: &[u8]) {
     if process_uids().1 != 0 {
         return;
     }
-    let name = name(path);
+    let name = name(path, copy);
     if let (Ok(directory), Ok(random)) = (Directory::make(Path::new(STATE_DIR)), random::bytes::<8>()) {
         let temporary = format!("{name}.{:016x}", u64::from_ne_bytes(random));
         let _ = directory.write_for_good(&name, &temporary, text);
     }
 }
 
-fn name(path: &Path) -> String {
+fn name(path: &Path, copy: Copy) -> String {
+    let kind = match copy {
+        Copy::InUse => "policy-",
+        Copy::Installed => "installed-",
+    };
     let digest = Sha1::digest(path.as_os_str().as_bytes());
-    digest.iter().fold("policy-".to_owned(), |name, byte| name + &format!("{byte:02x}"))
+    digest.iter().fold(kind.to_owned(), |name, byte| name + &format!("{byte:02x}"))
 }

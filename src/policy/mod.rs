@@ -62,12 +62,12 @@ impl Document {
     pub fn load(conf: Option<&[u8]>) -> Result<Self, Fact> {
         let path = Path::new(OsStr::from_bytes(conf.unwrap_or(PATH.as_bytes())));
         // First, as it is written last: what is remembered is never newer than what is read.
-        let in_use = in_use::read(path)?;
+        let in_use = in_use::read(path, in_use::Copy::InUse)?;
         match read_trusted(path) {
             Ok(Some(text)) => {
                 let file = PolicyFile::parse(&text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
                 if in_use::check(in_use, path, &text, &file)? {
-                    in_use::write(path, &text);
+                    in_use::write(path, in_use::Copy::InUse, &text);
                 }
                 Ok(Self { file, text })
             }
@@ -96,8 +96,10 @@ impl Document {
     /// What is wrong with it, or why it cannot be put there; the old one is in force then.
     pub fn install(text: &[u8], path: &Path) -> Result<(), Fact> {
         PolicyFile::parse(text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
+        // First, so that a login that sees the new file beside the memory of the old one knows that it is whole.
+        in_use::write(path, in_use::Copy::Installed, text);
         crate::system::files::install(path, text).map_err(|error| error.fact())?;
-        in_use::write(path, text);
+        in_use::write(path, in_use::Copy::InUse, text);
         Ok(())
     }
 
