@@ -142,7 +142,7 @@ impl Login<'_> {
 }
 
 /// What a try has cost.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use = "a charge stands until it is given back"]
 pub struct Charge<'a> {
     entries: Vec<Entry<'a>>,
@@ -265,7 +265,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     fn charge_at(&self, now: Time, login: &Login) -> Result<Charge<'_>, Refusal> {
         let is_known = self.is_known(login, now);
         let rows = self.rows(now, login.throttle);
-        let mut charge = Charge { entries: Vec::new(), counter: None };
+        let mut charge = Charge::default();
         let result = self
             .charge_source_in(&rows, login, is_known, &mut charge)
             .and_then(|()| self.charge_person(&rows, login, is_known, &mut charge));
@@ -281,7 +281,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     /// Charges the source alone: for what cannot be a code, and so is no guess at a person's.
     pub fn charge_source(&self, login: &Login) {
         let now = self.now();
-        let mut charge = Charge { entries: Vec::new(), counter: None };
+        let mut charge = Charge::default();
         // Whoever is over the limit has nothing left to be charged for.
         let _ = self.charge_source_in(&self.rows(now, login.throttle), login, false, &mut charge);
     }
@@ -385,10 +385,11 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             && !self.is_blocked(login, now)
     }
 
+    /// Whether the person's known sources are blocked, by their own row or by the one for those who have none.
     fn is_blocked(&self, login: &Login, now: Time) -> bool {
-        let rows = self.rows(now, login.throttle);
-        let known = rows.is_reached(KNOWN, &self.person(login.who), &login.user_triggers());
-        known != Ok(None)
+        let (rows, triggers) = (self.rows(now, login.throttle), login.user_triggers());
+        let places = [(KNOWN, self.person(login.who)), (KNOWN_SHARED, self.shared(login.who.name()))];
+        places.iter().any(|(region, subject)| rows.is_reached(*region, subject, &triggers) != Ok(None))
     }
 
     /// Takes the notice for a person who has just got in: what failed since the last time.

@@ -114,7 +114,7 @@ impl Region {
     }
 }
 
-/// Whom something is counted for: a keyed hash in three parts, and a name to show.
+/// Whom something is counted for: two numbers from a keyed hash, and a name to show.
 pub(super) struct Subject {
     /// 64 bits that are not 0 or 1.
     pub(super) tag: u64,

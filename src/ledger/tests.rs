@@ -552,6 +552,24 @@ fn a_device_is_disabled_for_its_own_failures_alone_and_can_be_unlocked_in_any_ca
 }
 
 #[test]
+fn there_is_no_grace_while_the_row_for_those_without_one_is_spent() {
+    let throttle = rules("*:3/1h", "");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    let grace = Grace { period: HOUR, login_key: b"", factors: b"secret" };
+    ledger.give_back(&login, Vec::new(), Some(&grace)).unwrap();
+    assert!(ledger.has_grace(&login, &grace));
+    let rows = ledger.rows(ledger.now(), Some(&throttle));
+    for _ in 0..3 {
+        assert!(ledger.has_grace(&login, &grace));
+        let admission = rows.admit(KNOWN_SHARED, &ledger.shared(b"alice"), &login.user_triggers());
+        assert!(matches!(admission, Ok(Admission::Counted(_))));
+    }
+    assert!(!ledger.has_grace(&login, &grace));
+}
+
+#[test]
 fn rows_of_people_without_failures_are_given_to_others_in_time() {
     let throttle = rules("", "");
     let machine = Machine::at(1_700_000_000, 100);

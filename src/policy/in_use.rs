@@ -105,8 +105,8 @@ pub(super) fn write(path: &Path, copy: Copy, text: &[u8]) {
         return;
     }
     let name = name(path, copy);
-    if let (Ok(directory), Ok(random)) = (Directory::make(Path::new(STATE_DIR)), random::bytes::<8>()) {
-        let temporary = format!("{name}.{:016x}", u64::from_ne_bytes(random));
+    if let (Ok(directory), Ok(suffix)) = (Directory::make(Path::new(STATE_DIR)), random::suffix()) {
+        let temporary = format!("{name}{suffix}");
         let _ = directory.write_for_good(&name, &temporary, text);
     }
 }

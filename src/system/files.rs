@@ -507,8 +507,7 @@ impl Place {
 
     /// A name that nobody else writes to, where there is no lock.
     fn random_suffix(&self) -> Result<String, FileError> {
-        let suffix = random::bytes::<8>().map_err(failed("getrandom", &self.path))?;
-        Ok(format!(".{:016x}", u64::from_ne_bytes(suffix)))
+        random::suffix().map_err(failed("getrandom", &self.path))
     }
 
     /// A complete and synced file beside this one, with the owner and group of `like`.

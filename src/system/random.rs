@@ -19,3 +19,11 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], Errno> {
     }
     Ok(bytes)
 }
+
+/// The end of a file name that nobody else uses: a dot and 16 hexadecimal digits.
+///
+/// # Errors
+/// As getrandom(2).
+pub fn suffix() -> Result<String, Errno> {
+    Ok(format!(".{:016x}", u64::from_ne_bytes(bytes()?)))
+}

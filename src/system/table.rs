@@ -119,7 +119,7 @@ impl Drop for Table {
 
 /// Makes a whole table under a name of its own, then gives it the right one, unless another process was faster.
 fn make(directory: &Directory, name: &str, length: usize, header: &[u64]) -> Result<(), Errno> {
-    let temporary = temporary_name(name)?;
+    let temporary = format!("{name}{}", random::suffix()?);
     let file = File::from(directory.create(&temporary)?);
     let made = without_sigxfsz(|| fill(file, length, header)).and_then(|()| match directory.link(&temporary, name) {
         Err(Errno::EXIST) => Ok(()),
@@ -145,7 +145,7 @@ fn fill(mut file: File, length: usize, header: &[u64]) -> Result<(), Errno> {
 
 /// Removes the file that was seen. Another process may have put a good one in its place meanwhile: that one goes back.
 fn put_aside(directory: &Directory, name: &str, seen: &Stat) -> Result<(), Errno> {
-    let aside = temporary_name(name)?;
+    let aside = format!("{name}{}", random::suffix()?);
     match directory.rename(name, &aside) {
         Err(Errno::NOENT) => return Ok(()),
         result => result?,
@@ -156,11 +156,6 @@ fn put_aside(directory: &Directory, name: &str, seen: &Stat) -> Result<(), Errno
         let _ = directory.link(&aside, name);
     }
     directory.remove(&aside)
-}
-
-/// A name that nobody else uses.
-fn temporary_name(name: &str) -> Result<String, Errno> {
-    Ok(format!("{name}.{:016x}", u64::from_ne_bytes(random::bytes()?)))
 }
 
 /// What the kernel said to the call that has just failed.
