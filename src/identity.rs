@@ -4,6 +4,7 @@ use crate::fact::Fact;
 use crate::options::{FixedUser, Options};
 use crate::system::Errno;
 use crate::system::passwd::{self, Account};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Longest name that is taken unseen (with `user=`, where no user database vouches for it).
@@ -22,6 +23,19 @@ impl Person {
     /// The canonical name. Contains no `/` and is neither `.` nor `..`.
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    /// The name as that of a file: every byte outside `[A-Za-z0-9_.@-]` is `%XX`.
+    pub fn file_name(&self) -> String {
+        self.name.iter().fold(String::with_capacity(self.name.len()), |mut text, &byte| {
+            if is_plain(byte) {
+                text.push(char::from(byte));
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "%{byte:02X}");
+            }
+            text
+        })
     }
 
     /// With whose rights the person's files are read and written.
@@ -86,11 +100,14 @@ pub fn identify(pam_user: &[u8], options: &Options) -> Result<Person, Unidentifi
         FixedUser::Name(name) => passwd::by_name(name),
     };
     let owner = account.map_err(Unidentified::Database)?.ok_or(Unidentified::NoFixedUser)?;
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(byte);
-    if pam_user.len() > MAX_UNVOUCHED_NAME || !pam_user.iter().all(is_plain) || is_path_like(pam_user) {
+    if pam_user.len() > MAX_UNVOUCHED_NAME || !pam_user.iter().copied().all(is_plain) || is_path_like(pam_user) {
         return Err(Unidentified::Name);
     }
     Ok(Person { name: pam_user.to_vec(), uid: owner.uid, gid: owner.gid, home: None })
+}
+
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'@' | b'-')
 }
 
 fn is_path_like(name: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use crate::ledger::Memory;
 use crate::options::FirstPass;
 use crate::otp::{Answer, Form, NotACode};
 use crate::record::Record;
-use crate::store::{Attempt, Store, StoreError};
+use crate::store::{Attempt, StoreError};
 use crate::system::clock::Moment;
 use crate::verify::{self, Denial, Earlier, Try, Verdict};
 
@@ -17,7 +17,28 @@ pub(super) struct Judged {
     pub(super) fact: Fact,
 }
 
-impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, N> {
+/// Why an answer came to nothing.
+pub(super) enum NotJudged {
+    Denied(Fact),
+    /// There was nobody to judge it.
+    Unavailable(Fact),
+}
+
+impl NotJudged {
+    pub(super) fn into_fact(self) -> Fact {
+        match self {
+            Self::Denied(fact) | Self::Unavailable(fact) => fact,
+        }
+    }
+}
+
+impl From<Fact> for NotJudged {
+    fn from(fact: Fact) -> Self {
+        Self::Denied(fact)
+    }
+}
+
+impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// First what an earlier module got, if it shall be looked at, then what the person is asked for.
     pub(super) fn with_code(&mut self, application: &mut impl Application) -> Outcome {
         let first_pass = self.policy.options.first_pass;
@@ -30,20 +51,22 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             };
             let ends = first_pass == FirstPass::Use || self.ends_there(answer.as_ref(), &result);
             match (result, answer) {
-                (Ok(Judged { verdict: Verdict::Accepted { digits, .. }, fact }), Some(answer)) => {
-                    return self.accepted(application, &answer, digits, fact);
+                (Ok(Judged { verdict: Verdict::Accepted(accepted), fact }), Some(answer)) => {
+                    return self.accepted(application, &answer, accepted.length, fact);
                 }
-                (Ok(Judged { fact, .. }) | Err(fact), _) if ends => return Outcome::Denied(fact),
+                (Ok(Judged { fact, .. }) | Err(NotJudged::Denied(fact)), _) if ends => return Outcome::Denied(fact),
+                (Err(NotJudged::Unavailable(fact)), _) if ends => return Outcome::Unavailable(fact),
                 // What was no code was a password, and costs nothing.
                 _ => self.was_no_code = false,
             }
         }
         match self.asked(application) {
             Ok(answer) => match self.judged(Some(&answer)) {
-                Ok(Judged { verdict: Verdict::Accepted { digits, .. }, fact }) => {
-                    self.accepted(application, &answer, digits, fact)
+                Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => {
+                    self.accepted(application, &answer, accepted.length, fact)
                 }
-                Ok(Judged { fact, .. }) | Err(fact) => Outcome::Denied(fact),
+                Ok(Judged { fact, .. }) | Err(NotJudged::Denied(fact)) => Outcome::Denied(fact),
+                Err(NotJudged::Unavailable(fact)) => Outcome::Unavailable(fact),
             },
             Err(fact) => {
                 // Nothing was given, which costs nothing, but for the C module.
@@ -54,16 +77,16 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
     }
 
     /// No module before us has asked. With `use_first_pass` that is the end, which the C module charges like any other.
-    pub(super) fn without_first_pass(&mut self) -> Result<Judged, Fact> {
+    pub(super) fn without_first_pass(&mut self) -> Result<Judged, NotJudged> {
         if self.rules.google && self.policy.options.first_pass == FirstPass::Use {
             let _ = self.judged(None);
         }
-        Err(Fact::new("no-first-pass").or("no module before this one has asked for a password"))
+        Err(Fact::new("no-first-pass").or("no module before this one has asked for a password").into())
     }
 
     /// Whether the person is not asked after a first pass that did not get them in. Here everybody is asked; the C module
     /// stops at an answer that looked like a code and was more than plainly wrong.
-    pub(super) fn ends_there(&self, answer: Option<&Answer>, result: &Result<Judged, Fact>) -> bool {
+    pub(super) fn ends_there(&self, answer: Option<&Answer>, result: &Result<Judged, NotJudged>) -> bool {
         let is_plain = |verdict: &Verdict| {
             let plain = [Denial::NotACode, Denial::NoDevice];
             matches!(verdict, Verdict::Denied(denial) if plain.contains(denial) || matches!(denial, Denial::WrongCode { .. }))
@@ -95,7 +118,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
 
     /// From an answer to the verdict: charged first, then judged. The clock is read once the record is locked: a try that
     /// waited for its turn is charged for the time at which it is judged.
-    pub(super) fn judged(&mut self, answer: Option<&Answer>) -> Result<Judged, Fact> {
+    pub(super) fn judged(&mut self, answer: Option<&Answer>) -> Result<Judged, NotJudged> {
         let shape = answer.map_or(Err(NotACode::Empty), Answer::check);
         self.was_no_code |= shape.is_err();
         let guess = Guess::new(shape.is_ok());
@@ -104,7 +127,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             Ok(person) => person,
             Err(unidentified) => {
                 self.charge(&guess, None)?;
-                return Err(unidentified.fact());
+                return Err(unidentified.fact().into());
             }
         };
         if !self.rules.google {
@@ -116,6 +139,9 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             Err(_) => verify::refused(),
         };
         let attempted = self.store.attempt(person, &charge);
+        if let Err(StoreError::Unreachable(fact)) = attempted {
+            return Err(NotJudged::Unavailable(fact));
+        }
         // Also where there was no record to judge it by.
         self.charge(&guess, None)?;
         let Attempt { verdict, place, remarks } = attempted.map_err(StoreError::into_fact)?;
@@ -133,7 +159,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
                 denial.fact().with_path(&place)
             }
             (Verdict::Denied(denial), _) => denial.fact(),
-            (Verdict::Accepted { factor, .. }, _) => factor.fact(),
+            (Verdict::Accepted(accepted), _) => accepted.fact(),
         };
         let fact = if remarks.is_empty() { fact } else { fact.with("remarks", remarks.join("+")) };
         Ok(Judged { verdict, fact })
@@ -143,10 +169,10 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
         &self,
         application: &mut impl Application,
         answer: &Answer,
-        digits: usize,
+        length: usize,
         fact: Fact,
     ) -> Outcome {
-        if self.policy.options.forward_pass && !application.forward(&answer.before(digits)) {
+        if self.policy.options.forward_pass && !application.forward(&answer.before(length)) {
             return Outcome::Denied(Fact::new("no-forward").or("the application does not take the password"));
         }
         Outcome::Accepted(fact)

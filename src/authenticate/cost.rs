@@ -5,12 +5,11 @@ use crate::fact::Fact;
 use crate::ledger::{self, Charge, Grace, Memory, Refusal};
 use crate::policy::throttle::Trigger;
 use crate::record::Record;
-use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Denial, Verdict};
 use std::cell::OnceCell;
 
-impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M, C, N> {
+impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
     /// Charges a guess, once. Whoever has no budget left is refused, as is everybody where the ledger does not work.
     pub(super) fn charge(&self, guess: &Guess, record: Option<&Record>) -> Result<(), Fact> {
         if !guess.is_one {
@@ -42,7 +41,7 @@ impl<'a, S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, S, M,
     pub(super) fn count(&mut self, verdict: &Verdict, paid_before: usize) {
         let Counter::Ledger(ledger) = self.counter else { return };
         match verdict {
-            Verdict::Accepted { .. } => {
+            Verdict::Accepted(_) => {
                 let grace = self.grace().filter(|_| self.policy.may_have_grace(self.visit.source));
                 let grace = grace.as_ref().map(|(period, factors)| Grace {
                     period: *period,

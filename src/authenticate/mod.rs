@@ -7,13 +7,14 @@ mod unasked;
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified};
 use crate::ledger::{Charge, Ledger, Memory, Who};
-use crate::policy::Policy;
+use crate::policy::{Policy, StoreKind};
 use crate::record::Record;
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Earlier, Rules};
+use asked::NotJudged;
 use std::cell::RefCell;
 
 /// The application that somebody logs in to.
@@ -74,6 +75,8 @@ pub enum Outcome {
     Accepted(Fact),
     /// The person has no record, and policy lets such people pass; or there is an exemption. Never the outcome of an error.
     NotAsked(Fact),
+    /// There is no store to ask. Nobody was judged, and nobody has to be banned for it.
+    Unavailable(Fact),
     /// Everything else.
     Denied(Fact),
 }
@@ -85,6 +88,7 @@ impl Outcome {
         match self {
             Self::Accepted(fact) => Self::Accepted(change(fact)),
             Self::NotAsked(fact) => Self::NotAsked(change(fact)),
+            Self::Unavailable(fact) => Self::Unavailable(change(fact)),
             Self::Denied(fact) => Self::Denied(change(fact)),
         }
     }
@@ -97,7 +101,7 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
     visit: &Visit,
     policy: &Policy,
     application: &mut impl Application,
-    store: &impl Store,
+    store: &dyn Store,
     counter: &Counter<M, C>,
     now: impl Fn() -> u64,
 ) -> Outcome {
@@ -146,11 +150,12 @@ fn is_counted<M, C>(policy: &Policy, counter: &Counter<M, C>) -> bool {
 
 /// For how long the `LASTn` lines of a person's file count: where the policy has a grace of its own, not at all.
 fn lines_period(policy: &Policy) -> u64 {
-    if policy.grace.value == 0 { policy.options.grace_period } else { 0 }
+    let has_lines = policy.store.value == StoreKind::Home;
+    if has_lines && policy.grace.value == 0 { policy.options.grace_period } else { 0 }
 }
 
 /// Who is counted. A name that is in no user database and has no record is nobody's: there are as many as can be typed.
-fn who<'a>(visit: &Visit<'a>, store: &impl Store) -> Who<'a> {
+fn who<'a>(visit: &Visit<'a>, store: &dyn Store) -> Who<'a> {
     match visit.person {
         Ok(person) if person.is_virtual() && store.has_record(person) == Ok(false) => Who::Nobody(person.name()),
         Ok(person) => Who::of(person),
@@ -159,12 +164,12 @@ fn who<'a>(visit: &Visit<'a>, store: &impl Store) -> Who<'a> {
 }
 
 /// One login under way.
-struct Login<'a, S, M, C, N> {
+struct Login<'a, M, C, N> {
     who: Who<'a>,
     visit: &'a Visit<'a>,
     policy: &'a Policy,
     rules: Rules<'a>,
-    store: &'a S,
+    store: &'a dyn Store,
     counter: &'a Counter<M, C>,
     now: N,
     /// The C module charges a login once.
@@ -179,7 +184,7 @@ struct Login<'a, S, M, C, N> {
     void_exemption: Option<String>,
 }
 
-impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, N> {
+impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// The story: who need not be asked, in this order, and then the question.
     fn outcome(&mut self, application: &mut impl Application) -> Outcome {
         if let Some(exempt) = self.exempt() {
@@ -192,7 +197,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             return self.with_grace(application);
         }
         if self.rules.google && self.is_throttled() {
-            return Outcome::Denied(self.judged(None).map_or_else(|fact| fact, |judged| judged.fact));
+            return Outcome::Denied(self.judged(None).map_or_else(NotJudged::into_fact, |judged| judged.fact));
         }
         self.with_code(application)
     }

@@ -105,6 +105,7 @@ fn word(outcome: &Outcome) -> (&'static str, &'static str) {
     match outcome {
         Outcome::Accepted(fact) => ("accepted", fact.word()),
         Outcome::NotAsked(fact) => ("not asked", fact.word()),
+        Outcome::Unavailable(fact) => ("unavailable", fact.word()),
         Outcome::Denied(fact) => ("denied", fact.word()),
     }
 }
@@ -435,7 +436,7 @@ fn grace_is_for_the_same_person_service_source_and_secret_and_ends_with_three_fa
     NOW.set(100_000);
     let code = |now: u64| {
         let record = store.load(&person).unwrap();
-        let secret = record.secret.as_ref().unwrap();
+        let secret = record.devices[0].secret.as_ref().unwrap();
         let generator = crate::otp::Generator::new(secret, crate::otp::Algorithm::Sha1, crate::otp::Digits::SIX);
         &*Box::leak(generator.code(now / 30).expose().clone().into_boxed_str())
     };

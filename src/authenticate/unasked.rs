@@ -8,11 +8,10 @@ use crate::policy::Enrolment;
 use crate::policy::exempt::{self, Visitor};
 use crate::record::Record;
 use crate::secret::Secret;
-use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{self, Verdict};
 
-impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, N> {
+impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// An exemption that is not over. One that is over is void, and the log says so.
     pub(super) fn exempt(&mut self) -> Option<Outcome> {
         let person = self.visit.person.ok()?;
@@ -39,8 +38,8 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
         None
     }
 
-    /// Why somebody without a device is let pass. Whoever has one is asked, and so is everybody where the store does not
-    /// know.
+    /// Why somebody without a device is let pass. Whoever has one, or ever had one, is asked, and so is everybody where the
+    /// store does not know.
     pub(super) fn passes_without_a_device(&self) -> Option<Fact> {
         let person = self.visit.person.ok()?;
         let gid = (!person.is_virtual()).then(|| person.gid());
@@ -54,7 +53,7 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             }
             (true, _) => return None,
         };
-        (self.store.has_record(person) == Ok(false)).then_some(reason)
+        (self.store.never_enrolled(person) == Ok(true)).then_some(reason)
     }
 
     /// The present, or the latest time that this host's clock ever showed: a clock that was set back opens nothing again.
@@ -101,7 +100,9 @@ impl<S: Store, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, S, M, C, 
             Err(fact) => return Outcome::Denied(fact),
         };
         let is_forwarded = match self.judged(Some(&answer)) {
-            Ok(Judged { verdict: Verdict::Accepted { digits, .. }, .. }) => application.forward(&answer.before(digits)),
+            Ok(Judged { verdict: Verdict::Accepted(accepted), .. }) => {
+                application.forward(&answer.before(accepted.length))
+            }
             _ => application.forward(answer.whole()),
         };
         if is_forwarded { Outcome::Accepted(grace) } else { Outcome::Denied(Fact::new("no-forward")) }

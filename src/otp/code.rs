@@ -1,5 +1,6 @@
 //! What a person typed, brought into the one form that anything compares or counts.
 
+use super::RecoveryCode;
 use crate::secret::Secret;
 
 /// Shortest and longest code of any kind: RFC 4226 codes have 6 to 8 digits, scratch codes 8.
@@ -66,6 +67,8 @@ pub struct Answer {
     form: Form,
     /// The only number of digits that is looked for, if there is one.
     only: Option<usize>,
+    /// Off: there are no recovery codes for those who count blanks.
+    may_be_recovery: bool,
 }
 
 /// What an answer may be.
@@ -81,13 +84,13 @@ impl Answer {
     /// Takes blanks off, unless `blanks_count`: those behind the answer, and where it is a code alone those before it.
     pub fn new(text: Secret<Vec<u8>>, form: Form, blanks_count: bool) -> Self {
         if blanks_count {
-            return Self { text, form, only: None };
+            return Self { text, form, only: None, may_be_recovery: false };
         }
         let kept = match form {
             Form::Code => strip_blanks(text.expose()),
             Form::Combined => strip_trailing_blanks(text.expose()),
         };
-        Self { text: Secret::new(kept.to_vec()), form, only: None }
+        Self { text: Secret::new(kept.to_vec()), form, only: None, may_be_recovery: true }
     }
 
     /// The same answer, in which codes of this many digits alone are looked for.
@@ -109,9 +112,19 @@ impl Answer {
         }
     }
 
-    /// What stands before the code of so many digits.
-    pub fn before(&self, digits: usize) -> Secret<Vec<u8>> {
-        Secret::new(self.split(digits).map_or_else(Vec::new, |(before, _)| before.to_vec()))
+    /// The recovery code at the end, and how long it was written.
+    pub fn recovery_code(&self) -> Option<(RecoveryCode, usize)> {
+        let text = self.text.expose();
+        match self.form {
+            _ if !self.may_be_recovery => None,
+            Form::Code => Some((RecoveryCode::parse(text)?, text.len())),
+            Form::Combined => Some((RecoveryCode::parse_end(text)?, RecoveryCode::shown_length())),
+        }
+    }
+
+    /// What stands before a code of this length.
+    pub fn before(&self, length: usize) -> Secret<Vec<u8>> {
+        Secret::new(self.split(length).map_or_else(Vec::new, |(before, _)| before.to_vec()))
     }
 
     /// All of it.
@@ -124,15 +137,15 @@ impl Answer {
     /// # Errors
     /// [`NotACode`].
     pub fn check(&self) -> Result<(), NotACode> {
-        if LENGTHS.into_iter().any(|digits| self.code(digits).is_some()) {
+        if LENGTHS.into_iter().any(|digits| self.code(digits).is_some()) || self.recovery_code().is_some() {
             return Ok(());
         }
         Code::parse(self.text.expose()).map_or_else(Err, |_| Err(NotACode::Shape))
     }
 
-    fn split(&self, digits: usize) -> Option<(&[u8], &[u8])> {
+    fn split(&self, length: usize) -> Option<(&[u8], &[u8])> {
         let text = self.text.expose();
-        text.split_at_checked(text.len().checked_sub(digits)?)
+        text.split_at_checked(text.len().checked_sub(length)?)
     }
 }
 

@@ -2,9 +2,11 @@
 
 pub mod base32;
 mod code;
+mod recovery;
 mod uri;
 
 pub use code::{Answer, Code, Form, NotACode};
+pub use recovery::{BYTES as RECOVERY_BYTES, RecoveryCode};
 pub use uri::{Moving, OtpauthUri};
 
 use crate::secret::Secret;

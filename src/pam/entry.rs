@@ -9,7 +9,7 @@ use crate::ledger::{self, Notice, Who};
 use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Policy};
 use crate::source::Source;
-use crate::store::home::HomeStore;
+use crate::store;
 use crate::system::clock::{self, Moment};
 use crate::system::passwd;
 use crate::system::table::Table;
@@ -107,7 +107,8 @@ pub unsafe extern "C" fn pam_sm_close_session(
 
 fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
     let Attended { user, outcome, fail_delay } = attend(handle, arguments);
-    // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason.
+    // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason, but where there is
+    // nothing that could have judged anybody.
     match outcome {
         Outcome::Accepted(fact) => {
             handle.log(libc::LOG_INFO, &line("accepted", handle, &user, "factor", &fact));
@@ -116,6 +117,12 @@ fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
         Outcome::NotAsked(fact) => {
             handle.log(libc::LOG_INFO, &line("not asked", handle, &user, "reason", &fact));
             sys::PAM_IGNORE
+        }
+        // Not the line that fail2ban counts: nobody has guessed anything.
+        Outcome::Unavailable(fact) => {
+            handle.log(libc::LOG_ERR, &line("unavailable", handle, &user, "reason", &fact));
+            delay(handle, fail_delay);
+            sys::PAM_AUTHINFO_UNAVAIL
         }
         Outcome::Denied(fact) => {
             log_denial(handle, &user, &fact);
@@ -151,15 +158,10 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         Err(code) => return Fact::new("no-user").with_number("pam_get_user", code).into(),
     };
     let person = identify(&user, &policy.options);
-    let store = HomeStore {
-        secret: &policy.secret,
-        strict_owner: policy.options.strict_owner,
-        allowed_perm: policy.options.allowed_perm,
-        allow_readonly: policy.options.allow_readonly,
-    };
+    let store = store::of(&policy);
     if policy.options.debug {
         let path = person.as_ref().map_err(|error| error.fact()).and_then(|person| store.path(person));
-        let fact = path.map_or_else(|fact| fact, |path| Fact::new("secret-file").with_path(&path));
+        let fact = path.map_or_else(|fact| fact, |path| Fact::new("record").with_path(&path));
         handle.log(libc::LOG_INFO, &line("debug", handle, &user, "start", &fact));
     }
     let rhost = handle.text_item(sys::PAM_RHOST);
@@ -173,7 +175,7 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         login_key: &login_key,
     };
     let (counter, remark) = counter(&policy);
-    let outcome = authenticate(&visit, &policy, handle, &store, &counter, clock::now);
+    let outcome = authenticate(&visit, &policy, handle, &*store, &counter, clock::now);
     let outcome = match remark {
         Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
         None => outcome,

@@ -45,6 +45,8 @@ pub struct PamConv {
 pub const PAM_SUCCESS: c_int = 0;
 /// Denied; what fail2ban counts.
 pub const PAM_AUTH_ERR: c_int = 7;
+/// There is nobody who could judge; fail2ban does not count it.
+pub const PAM_AUTHINFO_UNAVAIL: c_int = 9;
 /// As if this module were not in the stack.
 pub const PAM_IGNORE: c_int = 25;
 
@@ -98,6 +100,7 @@ mod abi_check {
         for (ours, theirs) in [
             (PAM_SUCCESS, pam_sys::PAM_SUCCESS as c_int),
             (PAM_AUTH_ERR, pam_sys::PAM_AUTH_ERR as c_int),
+            (PAM_AUTHINFO_UNAVAIL, pam_sys::PAM_AUTHINFO_UNAVAIL as c_int),
             (PAM_IGNORE, pam_sys::PAM_IGNORE as c_int),
             (PAM_SERVICE, pam_sys::PAM_SERVICE as c_int),
             (PAM_TEXT_INFO, pam_sys::PAM_TEXT_INFO as c_int),

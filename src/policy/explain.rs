@@ -31,6 +31,7 @@ pub fn explain(policy: &Policy) -> Vec<Line> {
             &policy.store,
             match policy.store.value {
                 StoreKind::Home => "\"home\"",
+                StoreKind::System => "\"system\"",
             },
         ),
         line("secret", &policy.secret, text(&policy.secret)),

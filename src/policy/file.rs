@@ -83,6 +83,8 @@ pub(super) struct Compat {
 pub enum StoreKind {
     /// In a file of the person's.
     Home,
+    /// In `state_dir`, root's alone.
+    System,
 }
 
 /// Whose code is asked for.
@@ -208,11 +210,16 @@ impl PolicyFile {
         let services = self.service.values();
         let state_dir = services.clone().find_map(|table| table.state_dir.as_ref());
         let state_dir = state_dir.map(|value| (value.span().start, "`state_dir` is one for all services: [defaults]"));
+        // A code that two stores know works twice.
+        let store = services.clone().find_map(|table| table.store.as_ref());
+        let store = store.map(|value| (value.span().start, "`store` is one for all services: [defaults]"));
         let both = std::iter::once(&self.defaults).chain(services).find_map(|table| {
             let required = table.enrolment.as_ref().filter(|kind| *kind.get_ref() == EnrolmentKind::Required)?;
             table.enrol_by.as_ref().map(|_| required.span().start)
         });
-        state_dir.or(both.map(|offset| (offset, "`enrol_by` makes enrolment optional until then: not `required` too")))
+        state_dir
+            .or(store)
+            .or(both.map(|offset| (offset, "`enrol_by` makes enrolment optional until then: not `required` too")))
     }
 }
 

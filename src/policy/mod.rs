@@ -219,8 +219,11 @@ impl Policy {
     /// The arguments above the service's table, that above the defaults, and our own below all.
     pub fn new(service: &str, options: &Options, document: &Document) -> Self {
         let pick = Pick { document, service: document.table(service) };
-        let google = pick.compat(|compat| compat.google.as_ref(), false);
-        let skew_adjustment = pick.compat(|compat| compat.skew_adjustment.as_ref(), false);
+        let store = pick.value(|table| table.store.as_ref(), |kind| *kind, StoreKind::Home);
+        // What the C module would do it does with a file of the person's.
+        let compat = |setting: Setting<bool>| setting.map(|value| value && store.value == StoreKind::Home);
+        let google = compat(pick.compat(|compat| compat.google.as_ref(), false));
+        let skew_adjustment = compat(pick.compat(|compat| compat.skew_adjustment.as_ref(), false));
         let skew_adjustment = match (google.value, options.skew_adjustment) {
             (_, false) => Setting { value: false, origin: Origin::Argument },
             (true, true) => google.clone(),
@@ -230,7 +233,7 @@ impl Policy {
         let fail_delay = if google.value { 0 } else { FAIL_DELAY };
         Self {
             service: service.to_owned(),
-            store: pick.value(|table| table.store.as_ref(), |kind| *kind, StoreKind::Home),
+            store,
             secret: pick
                 .value(|table| table.secret.as_ref(), |text| text.0.clone().into_bytes(), SECRET.into())
                 .or_argument(options.secret.clone()),

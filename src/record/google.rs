@@ -4,7 +4,7 @@
 //! A file is rewritten faithfully: what a login does not change (unknown options, odd lines, order, line ends) stays
 //! byte for byte.
 
-use super::{BadLine, BadSecret, Device, Drift, Hotp, RateLimit, Record, Slot, Totp, Window};
+use super::{BadLine, BadSecret, Device, Drift, Hotp, Kind, RateLimit, Record, RecoveryCodes, Slot, Totp, Window};
 use crate::fact::Fact;
 use crate::otp::{Algorithm, Digits, base32};
 use crate::secret::Secret;
@@ -70,12 +70,13 @@ impl Document {
         }
         let secret = base32::decode(lines(bytes).next().unwrap_or_default().content()).map(Arc::new).ok_or(BadSecret);
         let (scratch, odd_lines) = scratch_codes(bytes);
+        let device = Device { name: String::new(), secret, kind: kind(bytes), added: None, last_used: None };
         let record = Record {
-            secret,
-            device: device(bytes),
+            devices: vec![device],
             rate_limit: rate_limit(bytes),
             scratch,
             scratch_before_odd: scratch_lines(bytes).take_while(|line| line.scratch_code().is_some()).count(),
+            recovery: RecoveryCodes::default(),
             logins: std::array::from_fn(|slot| login(bytes, slot)),
         };
         Ok(Self { text, record, odd_lines })
@@ -94,8 +95,9 @@ impl Document {
     /// The file with what `next` changes: one-time marks, counter, charged tries, spent scratch codes.
     pub fn with(&self, next: &Record) -> Secret<Vec<u8>> {
         let mut edited = Edited::new(self.text.expose());
-        match (&self.record.device, &next.device) {
-            (Ok(Device::Totp(old)), Ok(Device::Totp(new))) => {
+        let kind = |record: &Record| record.devices.first().and_then(|device| device.kind.clone().ok());
+        match (kind(&self.record), kind(next)) {
+            (Some(Kind::Totp(old)), Some(Kind::Totp(new))) => {
                 if let Ok(Some(used)) = &new.used
                     && old.used != new.used
                 {
@@ -108,7 +110,7 @@ impl Document {
                     edited.set(RESETTING_TIME_SKEW, &drift_text(&new.drift));
                 }
             }
-            (Ok(Device::Hotp(old)), Ok(Device::Hotp(new))) if old.counter != new.counter => {
+            (Some(Kind::Hotp(old)), Some(Kind::Hotp(new))) if old.counter != new.counter => {
                 edited.set(HOTP_COUNTER, &new.counter.to_string());
             }
             _ => {}
@@ -133,17 +135,17 @@ impl Document {
 /// The text of a new file: the secret, the options that differ from what is understood anyway, the scratch codes.
 pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
     let mut text = Vec::with_capacity(4096);
-    let secret =
-        record.secret.as_ref().map_or_else(|_| Secret::new(String::new()), |secret| base32::encode(secret.expose()));
-    text.extend_from_slice(secret.expose().as_bytes());
+    let device = record.devices.first();
+    if let Some(Device { secret: Ok(secret), .. }) = device {
+        text.extend_from_slice(base32::encode(secret.expose()).expose().as_bytes());
+    }
     text.push(b'\n');
     let mut option = |line: String| text.extend_from_slice(format!("\" {}\n", line.trim_end()).as_bytes());
     if let Ok(Some(limit)) = &record.rate_limit {
         option(format!("{RATE_LIMIT} {} {} {}", limit.tries, limit.seconds, numbers(&limit.charged)));
     }
-    if let Ok(Device::Totp(Totp { algorithm, digits, .. }) | Device::Hotp(Hotp { algorithm, digits, .. })) =
-        &record.device
-    {
+    let kind = device.and_then(|device| device.kind.as_ref().ok());
+    if let Some(Kind::Totp(Totp { algorithm, digits, .. }) | Kind::Hotp(Hotp { algorithm, digits, .. })) = kind {
         if *algorithm != Algorithm::Sha1 {
             option(format!("{ALGORITHM} {}", algorithm.name()));
         }
@@ -151,8 +153,8 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
             option(format!("{DIGITS} {}", digits.get()));
         }
     }
-    match &record.device {
-        Ok(Device::Totp(totp)) => {
+    match kind {
+        Some(Kind::Totp(totp)) => {
             if let Some(window) = totp.window {
                 option(format!("{WINDOW_SIZE} {}", window.size()));
             }
@@ -164,13 +166,13 @@ pub fn new_text(record: &Record) -> Secret<Vec<u8>> {
             }
             option("TOTP_AUTH".to_owned());
         }
-        Ok(Device::Hotp(hotp)) => {
+        Some(Kind::Hotp(hotp)) => {
             if hotp.look_ahead != DEFAULT_LOOK_AHEAD {
                 option(format!("{WINDOW_SIZE} {}", hotp.look_ahead));
             }
             option(format!("{HOTP_COUNTER} {}", hotp.counter));
         }
-        Ok(Device::None) | Err(_) => {}
+        Some(Kind::None) | None => {}
     }
     for code in record.scratch.expose() {
         text.extend_from_slice(format!("{code}\n").as_bytes());
@@ -258,24 +260,24 @@ fn bounded(
     parse_number(word).filter(|number| bounds.contains(number)).ok_or(BadLine { line, key, expected })
 }
 
-fn device(text: &[u8]) -> Result<Device, BadLine> {
+fn kind(text: &[u8]) -> Result<Kind, BadLine> {
     let counter = hotp_counter(text)?;
     let is_totp = text.windows(b"\" TOTP_AUTH".len()).any(|window| window == b"\" TOTP_AUTH");
     if counter == 0 && !is_totp {
-        return Ok(Device::None);
+        return Ok(Kind::None);
     }
     let algorithm = algorithm(text)?;
     let digits = bounded(text, DIGITS, &(6..=8), 6, "must be 6, 7 or 8")?;
     let digits = u8::try_from(digits).ok().and_then(Digits::new).unwrap_or(Digits::SIX);
     let window = || bounded(text, WINDOW_SIZE, &WINDOW_SIZES, DEFAULT_LOOK_AHEAD, "must be a number from 1 to 100");
     if counter > 0 {
-        return Ok(Device::Hotp(Hotp { algorithm, digits, look_ahead: window()?, counter }));
+        return Ok(Kind::Hotp(Hotp { algorithm, digits, look_ahead: window()?, counter }));
     }
     let period = bounded(text, STEP_SIZE, &STEP_SIZES, DEFAULT_PERIOD, "must be a number of seconds from 1 to 60")?;
     let size = window()?;
     let window = find(text, WINDOW_SIZE).map(|_| Window::of_size(size));
     let skew = find(text, TIME_SKEW).map_or(0, |(_, value)| leading_number(value));
-    Ok(Device::Totp(Totp { algorithm, digits, period, window, skew, drift: drift(text), used: used_steps(text) }))
+    Ok(Kind::Totp(Totp { algorithm, digits, period, window, skew, drift: drift(text), used: used_steps(text) }))
 }
 
 fn algorithm(text: &[u8]) -> Result<Algorithm, BadLine> {
@@ -463,8 +465,8 @@ mod tests {
     }
 
     fn totp(text: &str) -> Totp {
-        match &document(text).record.device {
-            Ok(Device::Totp(totp)) => totp.clone(),
+        match &document(text).record.devices[0].kind {
+            Ok(Kind::Totp(totp)) => totp.clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -477,7 +479,7 @@ mod tests {
     }
 
     fn use_steps(record: &mut Record, steps: &[u64]) {
-        if let Ok(Device::Totp(totp)) = &mut record.device {
+        if let Ok(Kind::Totp(totp)) = &mut record.devices[0].kind {
             totp.used = Ok(Some(steps.to_vec()));
         }
     }
@@ -491,11 +493,12 @@ mod tests {
     fn bad_line(text: &str) -> (usize, &'static str) {
         let document = document(text);
         let record = document.record();
-        let used = match &record.device {
-            Ok(Device::Totp(totp)) => totp.used.clone().err(),
+        let used = match &record.devices[0].kind {
+            Ok(Kind::Totp(totp)) => totp.used.clone().err(),
             _ => None,
         };
-        let bad = used.or_else(|| record.device.clone().err()).or_else(|| record.rate_limit.clone().err()).unwrap();
+        let bad =
+            used.or_else(|| record.devices[0].kind.clone().err()).or_else(|| record.rate_limit.clone().err()).unwrap();
         (bad.line, bad.key)
     }
 
@@ -509,9 +512,9 @@ mod tests {
         assert_eq!(totp.mark(), Some(5));
         let document = document(&format!("{SECRET}\n\" RATE_LIMIT 3 30 100 101\n\" HOTP_COUNTER 7\n\" TOTP_AUTH\n"));
         let record = document.record();
-        assert_eq!(record.secret.as_ref().unwrap().expose(), b"12345678901234567890");
+        assert_eq!(record.devices[0].secret.as_ref().unwrap().expose(), b"12345678901234567890");
         assert_eq!(record.rate_limit, Ok(Some(RateLimit { tries: 3, seconds: 30, charged: vec![100, 101] })));
-        let Ok(Device::Hotp(hotp)) = &record.device else { panic!("not HOTP") };
+        let Ok(Kind::Hotp(hotp)) = &record.devices[0].kind else { panic!("not HOTP") };
         assert_eq!((hotp.counter, hotp.look_ahead), (7, 3));
     }
 
@@ -577,8 +580,8 @@ mod tests {
     fn a_counter_that_is_no_number_is_no_counter() {
         for value in ["", "x", "-3", "0"] {
             assert!(matches!(
-                document(&format!("{SECRET}\n\" HOTP_COUNTER {value}\n")).record().device,
-                Ok(Device::None)
+                document(&format!("{SECRET}\n\" HOTP_COUNTER {value}\n")).record().devices[0].kind,
+                Ok(Kind::None)
             ));
         }
     }
@@ -586,7 +589,7 @@ mod tests {
     #[test]
     fn no_secret_no_record() {
         for text in ["", "\n", "!\n", "MY======\n", "\" TOTP_AUTH\n"] {
-            assert_eq!(document(text).record.secret.as_ref().err(), Some(&BadSecret), "{text:?}");
+            assert_eq!(document(text).record.devices[0].secret.as_ref().err(), Some(&BadSecret), "{text:?}");
         }
         assert_eq!(Document::parse(Secret::new(b"AA\n\0".to_vec())).err(), Some(Binary));
     }
@@ -649,7 +652,7 @@ mod tests {
         );
         use_steps(&mut record, &[9]);
         let again = Document::parse(new_text(&record)).ok().unwrap();
-        assert_eq!(again.record().device, record.device);
+        assert_eq!(again.record().devices[0].kind, record.devices[0].kind);
         assert_eq!(again.record().rate_limit, record.rate_limit);
         assert_eq!(again.record().scratch.expose(), record.scratch.expose());
     }

@@ -1,6 +1,10 @@
 //! What is known about one person: the secret, how codes are judged, and what has been used up. Pure.
 
 pub mod google;
+pub mod native;
+mod recovery;
+
+pub use recovery::RecoveryCodes;
 
 use crate::fact::Fact;
 use crate::otp::{Algorithm, Digits};
@@ -13,30 +17,75 @@ use std::sync::Arc;
 /// `WINDOW_SIZE` a scratch code still gets its owner in; with a broken `RATE_LIMIT` nothing does.
 #[derive(Clone)]
 pub struct Record {
-    /// The shared secret, one byte or more. Without one nobody gets in, by scratch code either.
-    pub secret: Result<Arc<Secret<Vec<u8>>>, BadSecret>,
-    /// What kind of code the device shows.
-    pub device: Result<Device, BadLine>,
+    /// What shows the person's codes. A home file has one of them, a root-only record one or more.
+    pub devices: Vec<Device>,
     /// How often a person may try. `None`: the record sets no limit.
     pub rate_limit: Result<Option<RateLimit>, BadLine>,
     /// Scratch codes that have not been spent: 8 digits, no leading zero.
     pub scratch: Arc<Secret<Vec<u32>>>,
     /// Like `scratch`, up to the first line that is none: the C module looks no further.
     pub scratch_before_odd: usize,
+    /// Recovery codes that have not been spent.
+    pub recovery: RecoveryCodes,
     /// Hosts that people have logged in from, for `grace_period=`.
     pub logins: [Slot; SLOTS],
 }
 
 impl Record {
-    /// What a code is made from. It changes when somebody enrols anew. `None`: no code is right.
+    /// A record of these devices and nothing else.
+    pub fn of(devices: Vec<Device>) -> Self {
+        Self {
+            devices,
+            rate_limit: Ok(None),
+            scratch: Arc::new(Secret::new(Vec::new())),
+            scratch_before_odd: 0,
+            recovery: RecoveryCodes::default(),
+            logins: std::array::from_fn(|_| Slot::Empty),
+        }
+    }
+
+    /// What codes are made from. It changes when somebody enrols anew. `None`: no code is right.
     pub fn factors(&self) -> Option<Secret<Vec<u8>>> {
-        let (kind, algorithm, digits, period) = match self.device.as_ref().ok()? {
-            Device::Totp(totp) => ('t', totp.algorithm, totp.digits, totp.period),
-            Device::Hotp(hotp) => ('c', hotp.algorithm, hotp.digits, 0),
-            Device::None => return None,
+        let factors: Vec<_> = self.devices.iter().filter_map(Device::factors).collect();
+        let parts: Vec<&[u8]> = factors.iter().map(|factor| factor.expose().as_slice()).collect();
+        (!parts.is_empty()).then(|| Secret::new(parts.concat()))
+    }
+
+    /// The device with this name.
+    pub fn device(&self, name: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.name == name)
+    }
+
+    /// Whether one of the devices has this secret already. Its codes would work twice.
+    pub fn holds(&self, secret: &Secret<Vec<u8>>) -> bool {
+        self.devices.iter().any(|device| device.secret.as_ref().is_ok_and(|own| own.expose() == secret.expose()))
+    }
+}
+
+/// Something that shows codes.
+#[derive(Clone)]
+pub struct Device {
+    /// What its owner calls it. A home file has no name for it.
+    pub name: String,
+    /// The shared secret, one byte or more. Without one nobody gets in, by scratch code either.
+    pub secret: Result<Arc<Secret<Vec<u8>>>, BadSecret>,
+    /// What moves between two of its codes.
+    pub kind: Result<Kind, BadLine>,
+    /// When it was enrolled, in seconds since 1970. `None`: the record does not say.
+    pub added: Option<u64>,
+    /// When one of its codes was last accepted.
+    pub last_used: Option<u64>,
+}
+
+impl Device {
+    fn factors(&self) -> Option<Secret<Vec<u8>>> {
+        let (kind, algorithm, digits, period) = match self.kind.as_ref().ok()? {
+            Kind::Totp(totp) => ('t', totp.algorithm, totp.digits, totp.period),
+            Kind::Hotp(hotp) => ('c', hotp.algorithm, hotp.digits, 0),
+            Kind::None => return None,
         };
         let secret = self.secret.as_ref().ok()?.expose();
-        let rest = format!("{kind}{}/{}/{period}/", algorithm.name(), digits.get());
+        let rest = format!("{kind}{}/{}/{period}/{}/", algorithm.name(), digits.get(), secret.len());
         Some(Secret::new([rest.as_bytes(), secret].concat()))
     }
 }
@@ -63,7 +112,7 @@ pub enum Slot {
 
 /// What moves between two codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Device {
+pub enum Kind {
     /// The record says neither time nor counter: only scratch codes work.
     None,
     /// Time (RFC 6238).

@@ -4,19 +4,22 @@
 //! has no other place, and passes on to the file that replaces it; a file that was replaced while we waited for its lock
 //! is opened anew.
 
-use super::{Attempt, Store, StoreError};
+use super::ratchet::Ratchet;
+use super::{Attempt, Change, Store, StoreError};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::options;
 use crate::policy;
-use crate::record::google::Document;
+use crate::record::google::{self, Document};
 use crate::record::{BadLine, Record};
 use crate::secret::Secret;
 use crate::system::Errno;
 use crate::system::files::{Expected, FileError, Place, Problem, Seen, belongs_to, open_directory};
 use crate::system::ids::as_user;
 use crate::system::lock::{NoLock, Patience, exclusive_on_host};
-use crate::verify::Charge;
+use crate::system::passwd::process_uids;
+use crate::system::private::Directory;
+use crate::verify::{Charge, Verdict};
 use readonly::Changes;
 use sha1::{Digest, Sha1};
 use std::ffi::OsStr;
@@ -40,6 +43,8 @@ pub struct HomeStore<'a> {
     pub allowed_perm: u32,
     /// `allow_readonly`.
     pub allow_readonly: bool,
+    /// Where root remembers who has ever had a record. `None`: nowhere.
+    pub state_dir: Option<&'a Path>,
 }
 
 impl Default for HomeStore<'_> {
@@ -49,6 +54,7 @@ impl Default for HomeStore<'_> {
             strict_owner: true,
             allowed_perm: options::ALLOWED_PERM,
             allow_readonly: false,
+            state_dir: None,
         }
     }
 }
@@ -97,7 +103,13 @@ impl Store for HomeStore<'_> {
             let remarks = remarks(&file.document, &file.seen);
             Some(Attempt { verdict, place: place.path().to_owned(), remarks })
         });
-        if let Some(denied) = denied.map_err(Error::for_log)? {
+        let denied = denied.map_err(Error::for_log).map_err(|error| match error {
+            StoreError::NotEnrolled(_) if self.had_record(person) == Ok(true) => {
+                StoreError::NotEnrolled(super::gone().with_path(&self.path(person).unwrap_or_default()))
+            }
+            error => error,
+        });
+        if let Some(denied) = denied? {
             return Ok(denied);
         }
         self.locked(person, |place, seen| {
@@ -112,6 +124,11 @@ impl Store for HomeStore<'_> {
             Ok(Attempt { verdict, place: place.path().to_owned(), remarks })
         })
         .map_err(Error::for_log)
+        .inspect(|attempt| {
+            if matches!(attempt.verdict, Verdict::Accepted(_)) {
+                self.note(person);
+            }
+        })
     }
 
     fn load(&self, person: &Person) -> Result<Record, StoreError> {
@@ -125,39 +142,86 @@ impl Store for HomeStore<'_> {
         })
         .map_err(Error::for_log)
     }
-}
 
-impl HomeStore<'_> {
-    /// Where a person's file is.
-    ///
-    /// # Errors
-    /// What is wrong with the path.
-    pub fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
+    fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        Ok(!self.has_record(person)? && !self.had_record(person).map_err(|error| StoreError::Failed(error.fact()))?)
+    }
+
+    fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
         expand(self.secret, person).map_err(|error| error.for_log().into_fact())
     }
 
-    /// Stores the first record of a person, or with `replace` one in the place of whatever file is there. At a failure
-    /// what was there stays as it was.
-    ///
-    /// # Errors
-    /// [`StoreError::Failed`]; where there is a file and `replace` was not asked for, its reason is `already-enrolled`.
-    /// With the reason `not-synced` the new record is in place, but a power cut could bring the old one back.
-    pub fn enrol(&self, person: &Person, text: &Secret<Vec<u8>>, replace: bool) -> Result<(), StoreError> {
+    fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
+        let text = google::new_text(record);
         let created = self.with_rights_of(person, |location| {
             let place = location.place()?.ok_or_else(|| location.missing_directory())?;
-            match place.create(text, NEW_FILE_MODE) {
+            match place.create(&text, NEW_FILE_MODE) {
                 Err(FileError { problem: Problem::Failed(_, Errno::EXIST), .. }) => Ok(false),
                 other => Ok(other.map(|()| true)?),
             }
         });
         let result = match created {
             Ok(true) => Ok(()),
-            Ok(false) if replace => self
-                .locked(person, |place, seen| Ok(place.replace(&seen, text, Some(NEW_FILE_MODE), true).map(|_| ())?)),
+            Ok(false) if replace => self.locked(person, |place, seen| {
+                Ok(place.replace(&seen, &text, Some(NEW_FILE_MODE), true).map(|_| ())?)
+            }),
             Ok(false) => Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the file"))),
             Err(error) => Err(error),
         };
-        result.map_err(Error::for_log)
+        result.map(|()| self.note(person)).map_err(Error::for_log)
+    }
+
+    fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
+        self.locked(person, |place, seen| {
+            let mut file = self.read(person, place, seen)?;
+            let mut next = file.document.record().clone();
+            change(&mut next).map_err(Error::Other)?;
+            self.store(place, &mut file, &next, true)
+        })
+        .map_err(Error::for_log)
+    }
+
+    fn remove(&self, person: &Person) -> Result<bool, StoreError> {
+        let removed = self.with_rights_of(person, |location| match location.place()? {
+            Some(place) => Ok(place.remove()?),
+            None => Ok(false),
+        });
+        removed.map_err(Error::for_log).inspect(|was_there| {
+            if *was_there {
+                self.note(person);
+            }
+        })
+    }
+
+    fn release(&self, person: &Person) -> Result<bool, StoreError> {
+        match self.ratchet().and_then(|ratchet| ratchet.map_or(Ok(false), |ratchet| ratchet.release(person))) {
+            Ok(was_there) => Ok(was_there),
+            Err(error) => Err(StoreError::Failed(error.fact())),
+        }
+    }
+}
+
+impl HomeStore<'_> {
+    /// What root remembers of who has ever had a record, if there is anything.
+    fn ratchet(&self) -> Result<Option<Ratchet>, FileError> {
+        match self.state_dir.filter(|_| process_uids().1 == 0) {
+            Some(path) => Directory::open(path)?.map_or(Ok(None), |directory| Ratchet::new(&directory)),
+            None => Ok(None),
+        }
+    }
+
+    fn had_record(&self, person: &Person) -> Result<bool, FileError> {
+        self.ratchet()?.map_or(Ok(false), |ratchet| ratchet.has_enrolled(person))
+    }
+
+    /// Remembers somebody who has a record, where that is possible: a full disk must not keep them out.
+    fn note(&self, person: &Person) {
+        let Some(path) = self.state_dir.filter(|_| process_uids().1 == 0) else { return };
+        let ratchet = self.ratchet().ok().flatten();
+        let make = || Directory::make(path).and_then(|directory| Ratchet::make(&directory)).ok();
+        if let Some(ratchet) = ratchet.or_else(make) {
+            ratchet.note(person);
+        }
     }
 
     fn read(&self, person: &Person, place: &Place, seen: Seen) -> Result<Opened, Error> {
@@ -279,9 +343,12 @@ fn remarks(document: &Document, seen: &Seen) -> Vec<&'static str> {
     let record = document.record();
     let odd = (document.odd_lines() > 0).then_some("odd-lines-in-file");
     let linked = (seen.links() > 1).then_some("file-has-other-names");
-    let broken = matches!(&record.device, Err(BadLine { .. })).then_some("broken-option");
-    let weak =
-        record.secret.as_ref().is_ok_and(|secret| secret.expose().len() < STRONG_SECRET).then_some("weak-secret");
+    let device = record.devices.first();
+    let broken = device.is_some_and(|device| matches!(device.kind, Err(BadLine { .. }))).then_some("broken-option");
+    let is_weak = |secret: &Secret<Vec<u8>>| secret.expose().len() < STRONG_SECRET;
+    let weak = device
+        .is_some_and(|device| device.secret.as_ref().is_ok_and(|secret| is_weak(secret)))
+        .then_some("weak-secret");
     [odd, linked, broken, weak].into_iter().flatten().collect()
 }
 

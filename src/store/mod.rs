@@ -5,12 +5,17 @@ pub mod conformance;
 pub mod home;
 #[cfg(test)]
 pub mod memory;
+mod ratchet;
+pub mod system;
 
 use crate::fact::Fact;
 use crate::identity::Person;
+use crate::policy::{Policy, StoreKind};
 use crate::record::Record;
 use crate::verify::{Charge, Verdict};
+use home::HomeStore;
 use std::path::PathBuf;
+use system::SystemStore;
 
 /// A place that keeps records and lets them change one at a time.
 pub trait Store {
@@ -33,8 +38,64 @@ pub trait Store {
     /// Whether the person has a record, good or broken. `false` is said only by a store in working order.
     ///
     /// # Errors
-    /// [`StoreError::Failed`]: it cannot be told.
+    /// [`StoreError`]: it cannot be told.
     fn has_record(&self, person: &Person) -> Result<bool, StoreError>;
+
+    /// Whether the person has no record and never had one here. `true` is said only by a store in working order.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be told.
+    fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError>;
+
+    /// Where a person's record is, or would be.
+    ///
+    /// # Errors
+    /// What is wrong with the path.
+    fn path(&self, person: &Person) -> Result<PathBuf, Fact>;
+
+    /// Stores the first record of a person, or with `replace` one in the place of whatever is there. At a failure what was
+    /// there stays as it was.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]; where there is a record and `replace` was not asked for, its reason is `already-enrolled`.
+    /// With the reason `not-synced` the new record is in place, but a power cut could bring the old one back.
+    fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError>;
+
+    /// Changes a record on behalf of root or its owner, not of somebody who logs in. What the change took out cannot be read
+    /// from the disk afterwards, as far as that is in our hands.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what `change` returns is [`StoreError::Failed`], and the record is as it was.
+    fn change(&self, person: &Person, change: Change) -> Result<(), StoreError>;
+
+    /// Removes a record. Says whether there was one. The person has been enrolled, and is not let pass without a device.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn remove(&self, person: &Person) -> Result<bool, StoreError>;
+
+    /// Forgets that the person was ever enrolled. Says whether that was so. A record has to be removed first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn release(&self, person: &Person) -> Result<bool, StoreError>;
+}
+
+/// What becomes of a record.
+pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<(), Fact>;
+
+/// The store that a policy names.
+pub fn of(policy: &Policy) -> Box<dyn Store + '_> {
+    match policy.store.value {
+        StoreKind::Home => Box::new(HomeStore {
+            secret: &policy.secret,
+            strict_owner: policy.options.strict_owner,
+            allowed_perm: policy.options.allowed_perm,
+            allow_readonly: policy.options.allow_readonly,
+            state_dir: Some(&policy.state_dir),
+        }),
+        StoreKind::System => Box::new(SystemStore { state_dir: &policy.state_dir }),
+    }
 }
 
 /// A judged login.
@@ -53,6 +114,8 @@ pub struct Attempt {
 pub enum StoreError {
     /// The store works and holds no record of this person.
     NotEnrolled(Fact),
+    /// There is no store where it should be: nothing was looked at, and nothing judged.
+    Unreachable(Fact),
     /// Anything else: an error is never taken for absence.
     Failed(Fact),
 }
@@ -61,7 +124,14 @@ impl StoreError {
     /// For the log.
     pub fn into_fact(self) -> Fact {
         match self {
-            Self::NotEnrolled(fact) | Self::Failed(fact) => fact,
+            Self::NotEnrolled(fact) | Self::Unreachable(fact) | Self::Failed(fact) => fact,
         }
     }
+}
+
+/// No record, of somebody who had one.
+fn gone() -> Fact {
+    Fact::new("record-gone").or(
+        "there was one before: put it back, enrol anew with pam-totp enrol --user NAME, or start over with pam-totp reset --user NAME",
+    )
 }

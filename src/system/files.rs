@@ -501,6 +501,18 @@ impl Place {
         self.sync()
     }
 
+    /// Removes the file. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn remove(&self) -> Result<bool, FileError> {
+        match unlinkat(&self.directory, &self.name, AtFlags::empty()) {
+            Ok(()) => self.sync().map(|()| true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(failed("unlink", &self.path)(error)),
+        }
+    }
+
     fn sync(&self) -> Result<(), FileError> {
         fsync(&self.directory).map_err(|error| self.problem(Problem::NotSynced(error)))
     }

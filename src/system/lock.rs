@@ -1,10 +1,10 @@
 //! Waiting for a lock, but not for ever.
 
-use super::Errno;
 use super::files::Problem;
 use super::private::{Directory, RUN};
+use super::{Errno, last_error};
 use rustix::fs::{FlockOperation, flock};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,6 +64,52 @@ pub fn exclusive(file: impl AsFd, patience: &mut Patience) -> Result<(), NoLock>
 pub fn release(file: impl AsFd) {
     // Closing comes next, which leaves nothing to do about an error.
     let _ = flock(&file, FlockOperation::Unlock);
+}
+
+/// A lock on one byte of a file that is never renamed; given back when dropped. The file need not have that byte.
+pub struct RangeLock {
+    file: OwnedFd,
+    at: i64,
+}
+
+impl RangeLock {
+    /// Takes it. It belongs to the open file, not to the process (F_OFD_SETLK, fcntl(2)), so that threads of a host lock each
+    /// other out too. `at`: 0 to 2^63 - 2.
+    ///
+    /// # Errors
+    /// [`NoLock`].
+    pub fn take(file: OwnedFd, at: i64, patience: &mut Patience) -> Result<Self, NoLock> {
+        let lock = Self { file, at };
+        loop {
+            match lock.set(libc::F_WRLCK) {
+                Ok(()) => return Ok(lock),
+                Err(Errno::ACCESS | Errno::WOULDBLOCK) => patience.wait()?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(NoLock::Failed(error)),
+            }
+        }
+    }
+
+    fn set(&self, kind: libc::c_int) -> Result<(), Errno> {
+        if cfg!(pam_totp_without_lock) {
+            return Ok(());
+        }
+        // SAFETY: a plain struct of numbers, of which 0 is one that each can have.
+        let mut range: libc::flock = unsafe { std::mem::zeroed() };
+        range.l_type = libc::c_short::try_from(kind).unwrap_or(libc::c_short::MAX);
+        range.l_whence = libc::c_short::try_from(libc::SEEK_SET).unwrap_or(0);
+        (range.l_start, range.l_len) = (self.at, 1);
+        // SAFETY: an open file, and a place that is read.
+        let result = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) };
+        if result == -1 { Err(last_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for RangeLock {
+    fn drop(&mut self) {
+        // Closing is not enough where another thread of the host has forked meanwhile; about an error there is nothing to do.
+        let _ = self.set(libc::F_UNLCK);
+    }
 }
 
 /// A lock of this host; given back when dropped.

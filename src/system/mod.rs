@@ -11,6 +11,7 @@ pub mod passwd;
 pub mod private;
 pub mod random;
 mod signals;
+pub mod slot;
 pub mod table;
 
 pub use rustix::io::Errno;
@@ -18,4 +19,9 @@ pub use rustix::io::Errno;
 /// An error number from C, which a name service may have made up.
 fn errno(number: i32) -> Errno {
     Errno::from_io_error(&std::io::Error::from_raw_os_error(number)).unwrap_or(Errno::IO)
+}
+
+/// What the kernel said to the call that has just failed.
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

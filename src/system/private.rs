@@ -6,8 +6,8 @@ use super::files::{FileError, Problem, open_trusted_directory};
 use super::signals::without_sigxfsz;
 use crate::secret::Secret;
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, fsync, linkat, mkdirat, openat, renameat,
-    statat, unlinkat,
+    AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, Uid, chownat, fchmod, fchown, fstat, fstatfs, fsync, linkat,
+    mkdirat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -66,6 +66,39 @@ impl Directory {
         Ok(made)
     }
 
+    /// A directory in this one. `Ok(None)`: it is not there.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn subdirectory(&self, name: &str) -> Result<Option<Self>, FileError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let descriptor = match openat(&self.descriptor, name, flags, Mode::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.file_error(name, Problem::Failed("open", error))),
+        };
+        let directory = Self { descriptor, path: self.path(name) };
+        let stat = fstat(&directory.descriptor).map_err(directory.failed("stat"))?;
+        match check(&stat) {
+            Ok(()) => Ok(Some(directory)),
+            Err(problem) => Err(directory.error(problem)),
+        }
+    }
+
+    /// The same, made if need be.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn make_subdirectory(&self, name: &str) -> Result<Self, FileError> {
+        match mkdirat(&self.descriptor, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(self.file_error(name, Problem::Failed("mkdir", error))),
+        }
+        let made = self.subdirectory(name)?.ok_or_else(|| self.file_error(name, Problem::Changed))?;
+        fchown(&made.descriptor, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(made.failed("chown"))?;
+        Ok(made)
+    }
+
     /// The path of a file in it, for messages.
     pub fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -75,7 +108,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`FileError`]; also where it is not a regular file of root's alone.
-    pub(super) fn open_file(&self, name: &str) -> Result<Option<(OwnedFd, Stat)>, FileError> {
+    pub fn open_file(&self, name: &str) -> Result<Option<(OwnedFd, Stat)>, FileError> {
         let file = match openat(&self.descriptor, name, OFlags::RDWR | NEVER_BLOCKS, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
@@ -91,7 +124,7 @@ impl Directory {
     ///
     /// # Errors
     /// As open(2).
-    pub(super) fn lock_file(&self, name: &str) -> Result<OwnedFd, Errno> {
+    pub fn lock_file(&self, name: &str) -> Result<OwnedFd, Errno> {
         let file = openat(&self.descriptor, name, OFlags::RDWR | OFlags::CREATE | NEVER_BLOCKS, OWNER)?;
         take_possession(&file)?;
         Ok(file)
@@ -129,8 +162,22 @@ impl Directory {
     /// As [`Directory::write`] and fsync(2).
     pub fn write_for_good(&self, name: &str, temporary: &str, text: &[u8]) -> Result<(), Errno> {
         self.write_file(name, temporary, text, |file| fsync(file))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        fsync(openat(&self.descriptor, ".", flags, Mode::empty())?)
+        self.sync()
+    }
+
+    /// Waits until the names in it are on disk.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn sync(&self) -> Result<(), Errno> {
+        match fsync(&self.descriptor) {
+            // Opened to walk through.
+            Err(Errno::BADF) => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                fsync(openat(&self.descriptor, ".", flags, Mode::empty())?)
+            }
+            result => result,
+        }
     }
 
     fn write_file(
@@ -164,7 +211,10 @@ impl Directory {
     }
 
     /// Makes a file that is not there yet.
-    pub(super) fn create(&self, name: &str) -> Result<OwnedFd, Errno> {
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn create(&self, name: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NEVER_BLOCKS;
         let file = openat(&self.descriptor, name, flags, OWNER)?;
         take_possession(&file)?;
@@ -172,17 +222,42 @@ impl Directory {
     }
 
     /// Gives a file a second name, unless something has that name already (EEXIST).
-    pub(super) fn link(&self, name: &str, second: &str) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// As link(2).
+    pub fn link(&self, name: &str, second: &str) -> Result<(), Errno> {
         linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())
     }
 
     /// Gives a file another name.
-    pub(super) fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
         renameat(&self.descriptor, name, &self.descriptor, other)
     }
 
+    /// Gives two files each other's name, at once.
+    ///
+    /// # Errors
+    /// As renameat2(2); EINVAL on a file system that cannot do this (NFS).
+    pub fn exchange(&self, one: &str, other: &str) -> Result<(), Errno> {
+        renameat_with(&self.descriptor, one, &self.descriptor, other, RenameFlags::EXCHANGE)
+    }
+
+    /// What kind of file system it is on, and how full that is.
+    ///
+    /// # Errors
+    /// As statfs(2).
+    pub fn file_system(&self) -> Result<StatFs, Errno> {
+        fstatfs(&self.descriptor)
+    }
+
     /// Looks at what has this name.
-    pub(super) fn stat(&self, name: &str) -> Result<Stat, Errno> {
+    ///
+    /// # Errors
+    /// As stat(2).
+    pub fn stat(&self, name: &str) -> Result<Stat, Errno> {
         statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
@@ -194,7 +269,8 @@ impl Directory {
         FileError { path: self.path.clone(), problem }
     }
 
-    pub(super) fn file_error(&self, name: &str, problem: Problem) -> FileError {
+    /// What is wrong with a file in it.
+    pub fn file_error(&self, name: &str, problem: Problem) -> FileError {
         FileError { path: self.path(name), problem }
     }
 }
@@ -212,4 +288,12 @@ fn check(stat: &Stat) -> Result<(), Problem> {
 fn take_possession(file: impl AsFd) -> Result<(), Errno> {
     fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
     fchmod(&file, OWNER)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// A directory that only root could have made, where the tests are root's: the build directory is somebody's own.
+    pub(crate) fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
 }

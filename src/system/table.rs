@@ -4,7 +4,7 @@
 use super::files::{FileError, Problem};
 use super::private::Directory;
 use super::signals::without_sigxfsz;
-use super::{Errno, random};
+use super::{Errno, last_error, random};
 use rustix::fs::{FallocateFlags, Stat, fallocate};
 use std::ffi::c_void;
 use std::fs::File;
@@ -156,9 +156,4 @@ fn put_aside(directory: &Directory, name: &str, seen: &Stat) -> Result<(), Errno
         let _ = directory.link(&aside, name);
     }
     directory.remove(&aside)
-}
-
-/// What the kernel said to the call that has just failed.
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -4,8 +4,8 @@
 //! what a right code changes, then whoever can make that one commit fail (by a limit on file sizes, a disk with room for
 //! one block, a signal at the right moment) could guess for nothing, and see from the failure whether the guess was right.
 
-use super::{Decision, Denial, Earlier, Judgement, Rules, Try, Verdict, candidates, digits, grace, judge, successor};
-use crate::record::{Device, Hotp, RateLimit, Record};
+use super::{Decision, Denial, Earlier, Judgement, Rules, Try, Verdict, codes, grace, judge, recovery_code, successor};
+use crate::record::{Device, Hotp, Kind, RateLimit, Record};
 
 /// What has to happen before an answer is judged.
 pub enum Charge<'a> {
@@ -31,11 +31,11 @@ pub struct Charged<'a> {
     now: u64,
 }
 
-/// Where a counter-based device's codes are looked for.
+/// Where the codes of a file's counter-based device are looked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counters {
-    /// The first counter.
-    pub(super) from: u64,
+    /// The first counter. `None`: the record's own.
+    pub(super) from: Option<u64>,
     /// The record's own has been moved past it, for the case that the code is wrong.
     pub(super) moved: bool,
 }
@@ -63,12 +63,13 @@ impl Charge<'_> {
 ///
 /// An answer that cannot be a code of this record costs nothing: it is no guess, and anybody can cause it.
 pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64) -> Charge<'a> {
-    let codes = candidates(record, rules, attempt.answer);
-    if !rules.google && codes.is_empty() {
+    let codes = codes(record, rules, attempt.answer);
+    if !rules.google && codes.is_empty() && recovery_code(record, rules, attempt.answer).is_none() {
         return Charge::Refused(Decision::deny(Denial::NotACode, None));
     }
-    if !rules.google && record.secret.is_err() {
-        return Charge::Refused(Decision::deny(Denial::BadSecret, None));
+    if !rules.google && record.devices.iter().all(|device| device.secret.is_err()) {
+        let denial = if record.devices.is_empty() { Denial::NoDevice } else { Denial::BadSecret };
+        return Charge::Refused(Decision::deny(denial, None));
     }
     let mut next = record.clone();
     let mut is_free = true;
@@ -89,10 +90,9 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
         Ok(_) => {}
     }
     let mut counters = Counters::default();
-    if let Ok(Device::Hotp(hotp)) = &mut next.device
-        && next.secret.is_ok()
-    {
-        let is_of_device = codes.iter().any(|code| code.len() == digits(record));
+    // A file, that is. Where there are several devices the ledger counts, and no guess moves anything.
+    if let [Device { secret: Ok(_), kind: Ok(Kind::Hotp(hotp)), .. }] = next.devices.as_mut_slice() {
+        let is_of_device = codes.iter().any(|code| code.len() == usize::from(hotp.digits.get()));
         match move_counter(hotp, rules, attempt, is_of_device) {
             Some(moved) => counters = moved,
             None => return Charge::Refused(Decision::deny(Denial::CounterExhausted, (!is_free).then_some(next))),
@@ -110,7 +110,7 @@ fn move_counter(hotp: &mut Hotp, rules: &Rules, attempt: &Try, is_of_device: boo
         // Nobody else can have been let in by that counter: this login alone looks behind the record's own, and only
         // while it is where this login put it.
         Earlier::Moved { from: earlier } if successor(earlier) == Some(from) => {
-            return Some(Counters { from: earlier, moved: false });
+            return Some(Counters { from: Some(earlier), moved: false });
         }
         Earlier::Nothing | Earlier::Charged | Earlier::Moved { .. } => {}
     }
@@ -118,7 +118,7 @@ fn move_counter(hotp: &mut Hotp, rules: &Rules, attempt: &Try, is_of_device: boo
     if moved {
         hotp.counter = successor(from)?;
     }
-    Some(Counters { from, moved })
+    Some(Counters { from: Some(from), moved })
 }
 
 impl<'a> Due<'a> {
@@ -144,9 +144,9 @@ impl Charged<'_> {
     pub fn decide(self) -> Decision {
         let Self { mut record, rules, attempt, counters, now } = self;
         match judge(&mut record, rules, attempt.answer, counters, now) {
-            Judgement::Accepted(factor, digits) => {
+            Judgement::Accepted(accepted) => {
                 grace::remember(&mut record, rules, now);
-                Decision::accept(factor, digits, record)
+                Decision::accept(accepted, record)
             }
             Judgement::Denied { denial, noted } => Decision::deny(denial, noted.then_some(record)),
         }

@@ -34,8 +34,8 @@ pub struct Decision {
 
 impl Decision {
     /// There is no acceptance without something to store: the code has to be used up.
-    pub(super) const fn accept(factor: Factor, digits: usize, next: Record) -> Self {
-        Self { verdict: Verdict::Accepted { factor, digits }, next: Some(next) }
+    pub(super) const fn accept(accepted: Accepted, next: Record) -> Self {
+        Self { verdict: Verdict::Accepted(accepted), next: Some(next) }
     }
 
     pub(super) const fn deny(denial: Denial, next: Option<Record>) -> Self {
@@ -57,7 +57,7 @@ impl Decision {
     pub fn commit<E>(self, write: impl FnOnce(&Record) -> Result<(), E>) -> Result<Verdict, E> {
         match &self.next {
             Some(next) => write(next)?,
-            None => debug_assert!(!matches!(self.verdict, Verdict::Accepted { .. })),
+            None => debug_assert!(!matches!(self.verdict, Verdict::Accepted(_))),
         }
         Ok(self.verdict)
     }
@@ -68,14 +68,28 @@ impl Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The code was right, new and within the budget, and is used up now.
-    Accepted {
-        /// What kind of code it was.
-        factor: Factor,
-        /// How many digits it had: in a combined answer the password stands before them.
-        digits: usize,
-    },
+    Accepted(Accepted),
     /// It was not.
     Denied(Denial),
+}
+
+/// A code that was right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// What kind of code it was.
+    pub factor: Factor,
+    /// How long it was: in a combined answer the password stands before it.
+    pub length: usize,
+    /// The name of the device. Empty where it has none, and for a code that is no device's.
+    pub device: String,
+}
+
+impl Accepted {
+    /// For the log.
+    pub fn fact(&self) -> Fact {
+        let fact = self.factor.fact();
+        if self.device.is_empty() { fact } else { fact.with("device", &self.device) }
+    }
 }
 
 /// What kind of code was accepted.
@@ -98,11 +112,16 @@ pub enum Factor {
         /// How many are left.
         left: usize,
     },
+    /// A recovery code of a root-only record, or a scratch code that was imported into one.
+    Recovery {
+        /// How many are left.
+        left: usize,
+    },
 }
 
 impl Factor {
     /// For the log: the kind, and what tells an operator that a clock drifts or scratch codes run out.
-    pub fn fact(self) -> Fact {
+    fn fact(self) -> Fact {
         match self {
             Self::Totp { ahead, steps } => {
                 let sign = if ahead || steps == 0 { "+" } else { "-" };
@@ -110,6 +129,7 @@ impl Factor {
             }
             Self::Hotp { skipped } => Fact::new("hotp").with_number("skipped", skipped),
             Self::Scratch { left } => Fact::new("scratch-code").with_number("left", left),
+            Self::Recovery { left } => Fact::new("recovery-code").with_number("left", left),
         }
     }
 }
@@ -144,7 +164,7 @@ pub enum Denial {
     },
     /// The HOTP counter has no successor.
     CounterExhausted,
-    /// The record has neither a time-based nor a counter-based device.
+    /// The record has no device, or one that is neither time-based nor counter-based.
     NoDevice,
     /// There is no secret to compare with.
     BadSecret,
@@ -170,10 +190,10 @@ impl Denial {
             Self::Refused => Fact::new("refused"),
             Self::ClockBehindMark { seconds } => Fact::new("clock-behind-mark")
                 .with_number("seconds", seconds)
-                .or("codes of a later time were accepted before: set the clock, or empty the DISALLOW_REUSE line"),
+                .or("codes of a later time were accepted before: set the clock, or if it is right: pam-totp resync --accept-clock"),
             Self::CounterExhausted => Fact::new("counter-exhausted").or("enrol again"),
             Self::NoDevice => Fact::new("no-device")
-                .or("the secret file has neither a TOTP_AUTH nor a HOTP_COUNTER line: only scratch codes work"),
+                .or("a secret file with neither a TOTP_AUTH nor a HOTP_COUNTER line, or a record whose last device was removed"),
             Self::BadSecret => BadSecret.fact(),
             Self::WeakSecret => Fact::new("weak-secret").or("min_secret_bits asks for a longer one; enrol again"),
             Self::BadOption(bad) => bad.fact(),

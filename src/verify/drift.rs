@@ -1,7 +1,7 @@
 //! A device whose clock is far off: three right codes of the same wrong time, one after the other, and the difference is
 //! taken into the record (`TIME_SKEW`). The C module does this by default; here it has to be asked for.
 
-use super::{Denial, Factor, Judgement, Rules, WRONG, with_step};
+use super::{Denial, Factor, Judgement, Rules, WRONG, of_device, with_step};
 use crate::otp::{Code, Generator};
 use crate::record::{Drift, Totp};
 
@@ -37,7 +37,7 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
     if !rules.google {
         totp.used = Ok(Some(with_step(&used, absolute, rules.window(totp).size())));
     }
-    Judgement::Accepted(Factor::Totp { ahead: skew >= 0, steps: skew.unsigned_abs() }, code.len())
+    of_device(Factor::Totp { ahead: skew >= 0, steps: skew.unsigned_abs() }, code)
 }
 
 /// How far off the code is, by the nearest step that it fits. All are compared.

@@ -4,13 +4,15 @@ mod charge;
 mod decision;
 mod drift;
 mod grace;
+mod resync;
 
 pub use charge::{Charge, Charged, Due, charge, refused};
-pub use decision::{Decision, Denial, Factor, Verdict};
+pub use decision::{Accepted, Decision, Denial, Factor, Verdict};
 pub use grace::{has_grace, is_throttled};
+pub use resync::{NotResynced, accept_clock, resync};
 
-use crate::otp::{Answer, Code, Generator};
-use crate::record::{Device, Hotp, Record, Totp, Window};
+use crate::otp::{Answer, Code, Generator, RecoveryCode};
+use crate::record::{Device, Hotp, Kind, Record, Totp, Window};
 use crate::secret::Secret;
 use charge::Counters;
 use constant_time_eq::constant_time_eq_n;
@@ -114,10 +116,25 @@ impl<'a> Try<'a> {
 }
 
 enum Judgement {
-    /// With the number of digits.
-    Accepted(Factor, usize),
+    Accepted(Accepted),
     /// `noted`: the record changed all the same.
-    Denied { denial: Denial, noted: bool },
+    Denied {
+        denial: Denial,
+        noted: bool,
+    },
+}
+
+impl Judgement {
+    /// Of what several devices say of a code, this counts: a right one, and then what tells an operator the most.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Accepted(_) => 4,
+            Self::Denied { denial: Denial::UsedCode, .. } => 3,
+            Self::Denied { denial: Denial::ClockBehindMark { .. }, .. } => 2,
+            Self::Denied { denial: Denial::WrongCode { .. }, .. } => 0,
+            Self::Denied { .. } => 1,
+        }
+    }
 }
 
 impl From<Denial> for Judgement {
@@ -126,21 +143,38 @@ impl From<Denial> for Judgement {
     }
 }
 
-/// How many digits the codes of the record's device have.
-fn digits(record: &Record) -> usize {
-    match &record.device {
-        Ok(Device::Totp(totp)) => totp.digits.get().into(),
-        Ok(Device::Hotp(hotp)) => hotp.digits.get().into(),
-        Ok(Device::None) | Err(_) => USUAL_DIGITS,
+/// A code of a device.
+fn of_device(factor: Factor, code: &Code) -> Judgement {
+    Judgement::Accepted(Accepted { factor, length: code.len(), device: String::new() })
+}
+
+/// How many digits the codes of a device have.
+fn digits(device: &Device) -> usize {
+    match &device.kind {
+        Ok(Kind::Totp(totp)) => totp.digits.get().into(),
+        Ok(Kind::Hotp(hotp)) => hotp.digits.get().into(),
+        Ok(Kind::None) | Err(_) => USUAL_DIGITS,
     }
 }
 
-/// What in an answer could be a code of this record: a code of the device, a scratch code, or both.
-fn candidates(record: &Record, rules: &Rules, answer: Option<&Answer>) -> Vec<Code> {
-    let of_device = digits(record);
-    let scratch = (rules.allow_scratch_codes && of_device != SCRATCH_DIGITS).then_some(SCRATCH_DIGITS);
-    let lengths = [Some(of_device), scratch].into_iter().flatten();
-    lengths.filter_map(|digits| answer?.code(digits)).collect()
+/// What in an answer could be a code of this record: a code of a device, a scratch code, or several of them.
+fn codes(record: &Record, rules: &Rules, answer: Option<&Answer>) -> Vec<Code> {
+    let mut lengths: Vec<usize> = Vec::with_capacity(record.devices.len().saturating_add(1));
+    let scratch = rules.allow_scratch_codes.then_some(SCRATCH_DIGITS);
+    for length in record.devices.iter().map(digits).chain(scratch) {
+        if !lengths.contains(&length) {
+            lengths.push(length);
+        }
+    }
+    lengths.into_iter().filter_map(|digits| answer?.code(digits)).collect()
+}
+
+/// The recovery code in an answer, where there are any to compare it with.
+fn recovery_code(record: &Record, rules: &Rules, answer: Option<&Answer>) -> Option<(RecoveryCode, usize)> {
+    if record.recovery.is_empty() || !rules.allow_scratch_codes {
+        return None;
+    }
+    answer?.recovery_code()
 }
 
 /// Judges an answer that has been charged. All candidates are computed and compared, whatever is found on the way, so that
@@ -148,35 +182,76 @@ fn candidates(record: &Record, rules: &Rules, answer: Option<&Answer>) -> Vec<Co
 /// simply wrong ends the search.
 fn judge(next: &mut Record, rules: &Rules, answer: Option<&Answer>, counters: Counters, now: u64) -> Judgement {
     let mut verdict = Denial::NotACode;
-    for code in candidates(next, rules, answer) {
-        match judge_candidate(next, rules, &code, counters.from, now) {
+    for code in codes(next, rules, answer) {
+        match judge_code(next, rules, &code, counters.from, now) {
             Judgement::Denied { denial: Denial::WrongCode { .. }, .. } => {
-                verdict = Denial::WrongCode { moved_from: counters.moved.then_some(counters.from) };
+                verdict = Denial::WrongCode { moved_from: counters.from.filter(|_| counters.moved) };
             }
             Judgement::Denied { denial: Denial::NoDevice, .. } => verdict = Denial::NoDevice,
             ended => return ended,
         }
     }
+    if let Some((code, length)) = recovery_code(next, rules, answer) {
+        if let Some(denial) = no_usable_device(next, rules) {
+            return denial.into();
+        }
+        if let Some(factor) = spend_recovery_code(next, code.expose()) {
+            return Judgement::Accepted(Accepted { factor, length, device: String::new() });
+        }
+        verdict = WRONG;
+    }
     verdict.into()
 }
 
-fn judge_candidate(next: &mut Record, rules: &Rules, code: &Code, counters_from: u64, now: u64) -> Judgement {
-    let Ok(secret) = next.secret.clone() else { return Denial::BadSecret.into() };
+/// Scratch and recovery codes stand in for a device. Where none could be used they do not either.
+fn no_usable_device(record: &Record, rules: &Rules) -> Option<Denial> {
+    let denial = |device: &Device| match &device.secret {
+        Err(_) => Some(Denial::BadSecret),
+        Ok(secret) => rules.is_too_short(secret).then_some(Denial::WeakSecret),
+    };
+    let mut denials = record.devices.iter().map(denial);
+    // The first one's, unless any of them is good.
+    let first = denials.next().unwrap_or(Some(Denial::NoDevice))?;
+    denials.all(|denial| denial.is_some()).then_some(first)
+}
+
+fn judge_code(next: &mut Record, rules: &Rules, code: &Code, counters_from: Option<u64>, now: u64) -> Judgement {
+    if let Some(denial) = no_usable_device(next, rules) {
+        return denial.into();
+    }
+    if let Some(factor) = spend_scratch_code(next, rules, code) {
+        return Judgement::Accepted(Accepted { factor, length: code.len(), device: String::new() });
+    }
+    // Whatever one of them says, all are asked: a code that is right for two of them is used up for both.
+    let judged = next.devices.iter_mut().map(|device| judge_by(device, rules, code, counters_from, now));
+    // Of equals the first.
+    let best = judged.reduce(|best, other| if other.rank() > best.rank() { other } else { best });
+    best.unwrap_or_else(|| Denial::NoDevice.into())
+}
+
+/// Whether a code is right for one device.
+fn judge_by(device: &mut Device, rules: &Rules, code: &Code, counters_from: Option<u64>, now: u64) -> Judgement {
+    let Ok(secret) = device.secret.clone() else { return Denial::BadSecret.into() };
     if rules.is_too_short(&secret) {
         return Denial::WeakSecret.into();
     }
-    if let Some(factor) = spend_scratch_code(next, rules, code) {
-        return Judgement::Accepted(factor, code.len());
-    }
-    match &mut next.device {
-        Ok(Device::Totp(totp)) => judge_totp(totp, rules, &secret, code, now),
-        Ok(Device::Hotp(hotp)) => judge_hotp(hotp, rules, &secret, code, counters_from),
-        Ok(Device::None) => Denial::NoDevice.into(),
+    let judgement = match &mut device.kind {
+        Ok(Kind::Totp(totp)) => judge_totp(totp, rules, &secret, code, now),
+        Ok(Kind::Hotp(hotp)) => judge_hotp(hotp, rules, &secret, code, counters_from),
+        Ok(Kind::None) => Denial::NoDevice.into(),
         Err(bad) => Denial::BadOption(bad.clone()).into(),
+    };
+    match judgement {
+        Judgement::Accepted(accepted) => {
+            device.last_used = Some(now);
+            Judgement::Accepted(Accepted { device: device.name.clone(), ..accepted })
+        }
+        denied @ Judgement::Denied { .. } => denied,
     }
 }
 
-/// Takes the code out of the record if it is one of its scratch codes. All of them are compared.
+/// Takes the code out of the record if it is one of its scratch codes, or of those that were imported. All of them are
+/// compared.
 fn spend_scratch_code(next: &mut Record, rules: &Rules, code: &Code) -> Option<Factor> {
     if code.len() != SCRATCH_DIGITS || !rules.allow_scratch_codes {
         return None;
@@ -190,7 +265,7 @@ fn spend_scratch_code(next: &mut Record, rules: &Rules, code: &Code) -> Option<F
         .take(looked_at)
         .fold(0_usize, |count, &scratch| count.saturating_add(usize::from(is_typed(scratch))));
     if matches == 0 {
-        return None;
+        return spend_recovery_code(next, code.expose().as_bytes());
     }
     let mut left = Vec::with_capacity(unspent.len());
     left.extend(unspent.iter().copied().filter(|&scratch| !is_typed(scratch)));
@@ -198,6 +273,11 @@ fn spend_scratch_code(next: &mut Record, rules: &Rules, code: &Code) -> Option<F
     next.scratch_before_odd = next.scratch_before_odd.saturating_sub(matches);
     next.scratch = Arc::new(Secret::new(left));
     Some(factor)
+}
+
+fn spend_recovery_code(next: &mut Record, code: &[u8]) -> Option<Factor> {
+    let is_spent = !next.recovery.is_empty() && next.recovery.spend(code);
+    is_spent.then(|| Factor::Recovery { left: next.recovery.len() })
 }
 
 /// RFC 6238 section 5.2: the window, and the rule that a code works once.
@@ -232,7 +312,7 @@ fn judge_totp(totp: &mut Totp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &C
             if !rules.google || totp.used != Ok(None) {
                 totp.used = Ok(Some(with_step(&used, matched, window.size())));
             }
-            Judgement::Accepted(Factor::Totp { ahead: matched >= step, steps: matched.abs_diff(step) }, code.len())
+            of_device(Factor::Totp { ahead: matched >= step, steps: matched.abs_diff(step) }, code)
         }
     }
 }
@@ -254,9 +334,16 @@ fn window_match(window: Window, rules: &Rules, generator: &Generator, code: &Cod
     Some(if rules.google { lowest } else { highest })
 }
 
-/// RFC 4226 section 7.2 and 7.4: the look-ahead, and a counter that only ever moves forward. The record's own counter has
-/// been moved already, for the case that the code is wrong.
-fn judge_hotp(hotp: &mut Hotp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &Code, counters_from: u64) -> Judgement {
+/// RFC 4226 section 7.2 and 7.4: the look-ahead, and a counter that only ever moves forward. The record's own counter may
+/// have been moved already, for the case that the code is wrong.
+fn judge_hotp(
+    hotp: &mut Hotp,
+    rules: &Rules,
+    secret: &Secret<Vec<u8>>,
+    code: &Code,
+    counters_from: Option<u64>,
+) -> Judgement {
+    let counters_from = counters_from.unwrap_or(hotp.counter);
     if code.len() != usize::from(hotp.digits.get()) {
         return WRONG.into();
     }
@@ -265,7 +352,7 @@ fn judge_hotp(hotp: &mut Hotp, rules: &Rules, secret: &Secret<Vec<u8>>, code: &C
     let Some((_, matched)) = matches(&generator, code, counters_from..=last) else { return WRONG.into() };
     let Some(next) = successor(matched) else { return Denial::CounterExhausted.into() };
     hotp.counter = next;
-    Judgement::Accepted(Factor::Hotp { skipped: matched.saturating_sub(counters_from) }, code.len())
+    of_device(Factor::Hotp { skipped: matched.saturating_sub(counters_from) }, code)
 }
 
 /// The counter after this one; the file holds them up to 2^63 - 1.

@@ -1,6 +1,7 @@
 //! What somebody who enrols can choose: by flags, those of google-authenticator among them, or by answering its questions.
 
-use crate::qr;
+use crate::host::Whose;
+use crate::new_device;
 use anyhow::{Context, Result, ensure};
 use clap::value_parser;
 use pam_totp::record::Window;
@@ -17,45 +18,22 @@ const RATE_LIMIT: (u64, u64) = (3, 30);
 /// The flags.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Whom to enrol (default: yourself; only root enrols somebody else)
-    #[arg(long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) conf: Option<PathBuf>,
-    /// Print one JSON object; what a person has to read goes to standard error
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Store the secret without asking for a code first
-    #[arg(short = 'C', long)]
-    pub(crate) no_confirm: bool,
-    /// Replace the secret that is there; its codes stop working
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    #[command(flatten)]
+    pub(crate) device: new_device::Arguments,
+    /// What the first device is called, in the root-only store (default: phone)
+    #[arg(long = "device", value_name = "NAME")]
+    pub(crate) device_name: Option<String>,
+    /// Replace what is there; its codes stop working
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Codes by time (TOTP, RFC 6238), the default
-    #[arg(short, long, conflicts_with = "counter_based")]
-    pub(crate) time_based: bool,
-    /// Codes by a counter (HOTP, RFC 4226)
-    #[arg(short, long)]
-    pub(crate) counter_based: bool,
     /// Write down that codes work once, the default (the module keeps to it in any case)
     #[arg(short, long, conflicts_with_all = ["allow_reuse", "counter_based"])]
     pub(crate) disallow_reuse: bool,
     /// Do not write it down
     #[arg(short = 'D', long, conflicts_with = "counter_based")]
     pub(crate) allow_reuse: bool,
-    /// The name of the account in the app (default: user@host)
-    #[arg(short, long)]
-    pub(crate) label: Option<String>,
-    /// The name above it (default: the name of this host)
-    #[arg(short, long)]
-    pub(crate) issuer: Option<String>,
-    /// Show neither QR code nor secret nor scratch codes, and do not ask for a code
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// How the QR code is drawn
-    #[arg(short = 'Q', long, value_name = "MODE", ignore_case = true)]
-    pub(crate) qr_mode: Option<qr::Mode>,
     /// At most so many tries (1 to 10) ...
     #[arg(short, long, value_name = "N", value_parser = value_parser!(u64).range(1..=10), requires = "rate_time")]
     pub(crate) rate_limit: Option<u64>,
@@ -68,23 +46,19 @@ pub(crate) struct Arguments {
     /// The file (default: ~/.google_authenticator)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
-    /// Seconds that a code lasts (1 to 60, default 30)
-    #[arg(short = 'S', long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=60))]
-    pub(crate) step_size: Option<u64>,
     /// Codes accepted around now, or counters ahead (1 to 21, default 3)
     #[arg(short, long, value_name = "N", value_parser = value_parser!(u64).range(1..=21))]
     pub(crate) window_size: Option<u64>,
     /// A small window: 3 for codes by time, 1 for a counter
     #[arg(short = 'W', long, conflicts_with = "window_size")]
     pub(crate) minimal_window: bool,
-    /// Number of scratch codes (0 to 10, default 5)
+    /// Number of scratch codes, or of recovery codes (0 to 10, default 5)
     #[arg(short, long, value_name = "N", value_parser = value_parser!(u64).range(0..=10))]
     pub(crate) emergency_codes: Option<u64>,
 }
 
 /// What was chosen.
 pub(crate) struct Choices {
-    pub(crate) counter_based: bool,
     pub(crate) disallow_reuse: bool,
     pub(crate) window: u64,
     /// Tries and seconds.
@@ -95,7 +69,6 @@ impl Arguments {
     /// By flags alone, with our defaults.
     pub(crate) fn choices(&self) -> Choices {
         Choices {
-            counter_based: self.counter_based,
             disallow_reuse: !self.allow_reuse,
             window: self.window().unwrap_or(WINDOW),
             rate_limit: if self.no_rate_limit { None } else { Some(self.limit().unwrap_or(RATE_LIMIT)) },
@@ -104,7 +77,7 @@ impl Arguments {
 
     /// What google-authenticator asks before it shows anything.
     pub(crate) fn ask_for_kind(&self) -> Result<bool> {
-        match (self.time_based, self.counter_based) {
+        match (self.device.time_based, self.device.counter_based) {
             (true, _) => Ok(false),
             (_, true) => Ok(true),
             _ => Ok(!yes("Do you want authentication tokens to be time-based")?),
@@ -142,11 +115,23 @@ impl Arguments {
             None if self.no_rate_limit => None,
             None => yes("Do you want no more than 3 tries every 30 seconds")?.then_some(RATE_LIMIT),
         };
-        Ok(Some(Choices { counter_based, disallow_reuse, window, rate_limit }))
+        Ok(Some(Choices { disallow_reuse, window, rate_limit }))
+    }
+
+    /// A flag that is about what a file of the person's says, and the policy where there is none.
+    pub(crate) fn about_files(&self) -> Option<&'static str> {
+        let flags = [
+            (self.secret.is_some(), "--secret"),
+            (self.rate_limit.is_some(), "--rate-limit"),
+            (self.window_size.is_some(), "--window-size"),
+            (self.minimal_window, "--minimal-window"),
+            (self.allow_reuse, "--allow-reuse"),
+        ];
+        flags.iter().find_map(|(is_given, flag)| is_given.then_some(*flag))
     }
 
     fn window(&self) -> Option<u64> {
-        let minimal = if self.counter_based { 1 } else { Window::of_size(WINDOW).size() };
+        let minimal = if self.device.counter_based { 1 } else { Window::of_size(WINDOW).size() };
         self.window_size.or(self.minimal_window.then_some(minimal))
     }
 

@@ -1,16 +1,69 @@
-//! This host: its policy, and who may change it.
+//! This host: its policy, whose record is meant, and who may change it.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use pam_totp::fact::Fact;
+use pam_totp::identity::{Person, Unidentified};
 use pam_totp::options::Options;
-use pam_totp::policy::{Document, Policy};
+use pam_totp::policy::{Document, Policy, StoreKind};
+use pam_totp::store::{self, Store, StoreError};
 use pam_totp::system::passwd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+/// Whose record a command is about. Every command that has these flags has them from here.
+#[derive(clap::Args)]
+pub(crate) struct Whose {
+    /// Whose record (default: your own; only root changes somebody else's)
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conf: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Somebody, and what holds for them.
+pub(crate) struct Subject {
+    pub(crate) policy: Policy,
+    pub(crate) person: Person,
+}
+
+impl Whose {
+    /// Fails where the store is root's and we are not.
+    pub(crate) fn subject(&self, what: &str) -> Result<Subject> {
+        let policy = policy(self.conf.as_ref())?;
+        if policy.store.value == StoreKind::System {
+            ensure_root(what)?;
+        }
+        Ok(Subject { person: person(self.user.as_deref())?, policy })
+    }
+}
+
+impl Subject {
+    pub(crate) fn store(&self) -> Box<dyn Store + '_> {
+        store::of(&self.policy)
+    }
+
+    pub(crate) fn name(&self) -> String {
+        String::from_utf8_lossy(self.person.name()).into_owned()
+    }
+
+    /// For what a file of the person's has no place for.
+    pub(crate) fn ensure_system_store(&self, what: &str) -> Result<()> {
+        ensure!(
+            self.policy.store.value == StoreKind::System,
+            "~/.google_authenticator {what}; with store = \"system\" in the policy there is more"
+        );
+        Ok(())
+    }
+}
+
 /// What holds where no service has a word of its own. While there is something wrong with the policy nobody can log in:
 /// better said now than then.
 pub(crate) fn policy(conf: Option<&PathBuf>) -> Result<Policy> {
-    let document = Document::load(conf.map(|path| path.as_os_str().as_bytes())).map_err(|fact| anyhow!("{fact}"))?;
+    let document = Document::load(conf.map(|path| path.as_os_str().as_bytes())).map_err(by_fact)?;
     Ok(Policy::new("", &Options::default(), &document))
 }
 
@@ -18,4 +71,28 @@ pub(crate) fn policy(conf: Option<&PathBuf>) -> Result<Policy> {
 pub(crate) fn ensure_root(what: &str) -> Result<()> {
     ensure!(passwd::process_uids().1 == 0, "only root can {what}");
     Ok(())
+}
+
+/// Somebody by name, or whoever runs this.
+pub(crate) fn person(name: Option<&str>) -> Result<Person> {
+    let (_, euid) = passwd::process_uids();
+    let Some(name) = name else {
+        let account = passwd::by_uid(euid).context("the user database cannot be asked")?;
+        let account = account.with_context(|| format!("uid {euid} is not in the user database"))?;
+        return Person::in_database(&account.name).map_err(|error| by_fact(error.fact()));
+    };
+    let person = Person::in_database(name.as_bytes()).map_err(|error| match error {
+        Unidentified::Unknown => anyhow!("there is no user `{}`", name.escape_debug()),
+        error => by_fact(error.fact()),
+    })?;
+    ensure!(euid == 0 || person.uid() == euid, "only root can do this for somebody else");
+    Ok(person)
+}
+
+pub(crate) fn by_fact(fact: Fact) -> anyhow::Error {
+    anyhow!("{fact}")
+}
+
+pub(crate) fn by_store(error: StoreError) -> anyhow::Error {
+    by_fact(error.into_fact())
 }

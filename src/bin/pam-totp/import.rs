@@ -1,40 +1,57 @@
-//! `pam-totp import`: secrets that another program or an app has already.
+//! `pam-totp import`: secrets that another program or an app has already, and those of homes.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use pam_totp::identity::{Person, Unidentified};
+use crate::choices::WINDOW;
+use crate::host::{self, Subject, Whose, by_fact, by_store};
+use anyhow::{Context, Result, bail, ensure};
+use pam_totp::fact::Fact;
 use pam_totp::otp::{Algorithm, Digits, base32};
-use pam_totp::policy::Policy;
-use pam_totp::record::{Device, Hotp, RateLimit, Record, Slot, Totp, Window, google};
+use pam_totp::policy::{Policy, StoreKind};
+use pam_totp::record::{Device, Hotp, Kind, RateLimit, Record, Totp, google};
 use pam_totp::secret::Secret;
 use pam_totp::store::Store;
 use pam_totp::store::home::HomeStore;
-use pam_totp::system::{clock, passwd};
-use std::io::{self, Read};
-use std::path::PathBuf;
+use pam_totp::system::clock;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use crate::choices::WINDOW;
-use crate::host;
 
 /// RFC 4226 section 4 (R6): what a secret has to have at least.
 const STRONG_BYTES: usize = 16;
 /// What a record gets that brings no limit along.
 const RATE_LIMIT: RateLimit = RateLimit { tries: 3, seconds: 30, charged: Vec::new() };
 
+/// What an imported device is called in the root-only store.
+const DEVICE: &str = "imported";
+
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("from").required(true).args(["file", "to"]).multiple(true)))]
 pub(crate) struct Arguments {
     /// A users file of pam_oath, or otpauth URIs, one a line (`-`: standard input)
     #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Take over this user alone; a single otpauth URI is taken for this user, whatever its label says
-    #[arg(long, value_name = "USER")]
-    user: Option<String>,
-    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) conf: Option<PathBuf>,
-    /// Replace secrets that are there
+    file: Option<PathBuf>,
+    /// Without FILE: take over what is in the home of --user
+    #[arg(long, value_name = "STORE")]
+    to: Option<To>,
+    #[command(flatten)]
+    whose: Whose,
+    /// Replace what is there
     #[arg(short, long)]
     force: bool,
+    /// Delete the file in the home once it is taken over (default: ask)
+    #[arg(long, conflicts_with_all = ["keep", "file"])]
+    delete: bool,
+    /// Keep it; it is not looked at any more
+    #[arg(long, conflicts_with = "file")]
+    keep: bool,
+}
+
+/// Where to.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum To {
+    /// Files in homes
+    Home,
+    /// The root-only store
+    System,
 }
 
 /// One device of somebody's, as the other program had it.
@@ -58,17 +75,37 @@ enum Moving {
     },
 }
 
-/// Takes over every line, says what became of each, and fails in the end if one of them could not be taken.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let policy = host::policy(arguments.conf.as_ref())?;
-    let text = read(arguments)?;
+    let policy = host::policy(arguments.whose.conf.as_ref())?;
+    let is_other = match (arguments.to, policy.store.value) {
+        (None, _) | (Some(To::Home), StoreKind::Home) | (Some(To::System), StoreKind::System) => None,
+        (Some(To::Home), StoreKind::System) => Some("home"),
+        (Some(To::System), StoreKind::Home) => Some("system"),
+    };
+    if let Some(store) = is_other {
+        // A code that two stores know would work twice.
+        bail!("logins do not look there: write store = \"{store}\" into [defaults] of the policy first");
+    }
+    match &arguments.file {
+        Some(file) => run_file(arguments, file, &policy),
+        None => run_home(arguments),
+    }
+}
+
+/// Takes over every line, says what became of each, and fails in the end if one of them could not be taken.
+fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
+    if policy.store.value == StoreKind::System {
+        host::ensure_root("change the root-only store")?;
+    }
+    let text = read(file)?;
+    let user = arguments.whose.user.as_deref();
     let lines =
         || (1..).zip(text.expose().lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     let is_single = lines().count() == 1;
-    let (mut taken, mut failed) = (0_u32, 0_u32);
+    let (mut taken, mut failed) = (Vec::new(), 0_u32);
     for (number, line) in lines() {
-        let place = || format!("{}:{number}", arguments.file.display());
-        let imported = match parse(line, arguments.user.as_deref().filter(|_| is_single)) {
+        let place = || format!("{}:{number}", file.display());
+        let imported = match parse(line, user.filter(|_| is_single)) {
             Ok(imported) => imported,
             Err(error) => {
                 eprintln!("{}: {error:#}", place());
@@ -76,16 +113,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 continue;
             }
         };
-        if arguments.user.as_ref().is_some_and(|user| *user != imported.user) {
+        if user.is_some_and(|user| user != imported.user) {
             continue;
         }
-        match store(&imported, &policy, arguments.force) {
+        match store(&imported, policy, arguments) {
             Ok(path) => {
+                let object = serde_json::json!({ "user": imported.user, "path": path.to_string_lossy(), "what": imported.what() });
+                taken.push(object);
+                if arguments.whose.json {
+                    continue;
+                }
                 println!("{}: {}: {} in {}", place(), imported.user, imported.what(), path.display());
                 for remark in &imported.remarks {
                     println!("{}: {}: {remark}", place(), imported.user);
                 }
-                taken = taken.saturating_add(1);
             }
             Err(error) => {
                 eprintln!("{}: {}: {error:#}", place(), imported.user);
@@ -93,20 +134,110 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    println!("{taken} taken over, {failed} not.");
+    if arguments.whose.json {
+        println!("{}", serde_json::json!({ "taken": taken, "failed": failed }));
+    } else {
+        println!("{} taken over, {failed} not.", taken.len());
+    }
     ensure!(failed == 0, "{failed} could not be taken over");
-    ensure!(taken > 0, "there was nothing to take over");
+    ensure!(!taken.is_empty(), "there was nothing to take over");
     Ok(())
 }
 
-fn read(arguments: &Arguments) -> Result<Secret<String>> {
+fn read(file: &Path) -> Result<Secret<String>> {
     let mut text = String::new();
-    if arguments.file.as_os_str() == "-" {
+    if file.as_os_str() == "-" {
         io::stdin().read_to_string(&mut text).context("standard input")?;
     } else {
-        text = std::fs::read_to_string(&arguments.file).with_context(|| arguments.file.display().to_string())?;
+        text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     }
     Ok(Secret::new(text))
+}
+
+/// Takes the secret in somebody's home over into the root-only store, and offers to delete the file.
+fn run_home(arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.to == Some(To::System), "into a home secrets come from a FILE");
+    let whose = &arguments.whose;
+    ensure!(whose.user.is_some(), "--user says whose home");
+    let subject = whose.subject("change the root-only store")?;
+    let home = HomeStore { secret: &subject.policy.secret, ..HomeStore::default() };
+    let (from, person) = (home.path(&subject.person).map_err(by_fact)?, &subject.person);
+    let record = taken_over(home.load(person).map_err(by_store)?, &subject)?;
+    let store = subject.store();
+    let path = store.path(person).map_err(by_fact)?;
+    store
+        .enrol(person, &record, arguments.force)
+        .map_err(by_store)
+        .with_context(|| format!("{} stays as it was", from.display()))?;
+    let deletes = arguments.delete || !arguments.keep && may_delete(whose, &from)?;
+    // That it was taken over stands, whether it can be deleted or not.
+    let deleted = if deletes { Some(home.remove(person).map_err(by_store)) } else { None };
+    if whose.json {
+        let is_gone = matches!(deleted, Some(Ok(_)));
+        println!(
+            "{}",
+            serde_json::json!({
+                "user": subject.name(), "from": from.to_string_lossy(), "path": path.to_string_lossy(), "deleted": is_gone,
+            })
+        );
+    } else {
+        println!("{}: {} is in {} now.", subject.name(), from.display(), path.display());
+    }
+    match deleted {
+        Some(result) => result.map(|_| ()).with_context(|| format!("{} was not deleted", from.display())),
+        None if whose.json => Ok(()),
+        None => {
+            println!("{} is there still: whoever reads it can make codes. No login looks at it.", from.display());
+            Ok(())
+        }
+    }
+}
+
+/// Asks whoever is at a terminal.
+fn may_delete(whose: &Whose, file: &Path) -> Result<bool> {
+    if whose.json || !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    print!("Delete {}? (y/n) ", file.display());
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes"))
+}
+
+/// A home file's record as the root-only store keeps it. Scratch codes work on; a budget of its own it has no more, nor hosts
+/// that are not asked again: that is the policy's.
+fn taken_over(record: Record, subject: &Subject) -> Result<Record> {
+    let mut device = record.devices.into_iter().next().context("there is no device")?;
+    let secret = device.secret.as_ref().map_err(|bad| by_fact(bad.fact()))?;
+    ensure_bits(secret.expose(), &subject.policy)?;
+    match device.kind.as_mut().map_err(|bad| by_fact(bad.fact()))? {
+        Kind::Totp(totp) => {
+            totp.drift.clear();
+            if totp.mark().is_none() {
+                // A file that does not remember what was used: nothing up to now works again.
+                totp.used = Ok(Some(vec![newest(totp, &subject.policy)?]));
+            }
+        }
+        Kind::Hotp(_) => {}
+        Kind::None => bail!("the file has neither a TOTP_AUTH nor a HOTP_COUNTER line: nothing to take over"),
+    }
+    device.name = DEVICE.to_owned();
+    device.added = Some(clock::now());
+    Ok(Record { scratch: record.scratch, scratch_before_odd: record.scratch_before_odd, ..Record::of(vec![device]) })
+}
+
+/// The last step that could have been accepted by now.
+fn newest(totp: &Totp, policy: &Policy) -> Result<u64> {
+    let ahead = totp.window.unwrap_or(policy.window.value).ahead;
+    let step = clock::now().checked_div(totp.period).context("a time step of no time")?;
+    Ok(step.saturating_add_signed(totp.skew).saturating_add(ahead))
+}
+
+fn ensure_bits(secret: &[u8], policy: &Policy) -> Result<()> {
+    let (bits, least) = ((secret.len() as u64).saturating_mul(8), policy.min_secret_bits.value);
+    ensure!(bits >= least, "the secret has {bits} bits, and min_secret_bits asks for {least}");
+    Ok(())
 }
 
 fn parse(line: &str, user: Option<&str>) -> Result<Imported> {
@@ -173,53 +304,63 @@ fn parse_uri(rest: &str, user: Option<&str>) -> Result<Imported> {
     Ok(Imported { user, secret, algorithm, digits, moving, remarks: Vec::new() })
 }
 
-fn store(imported: &Imported, policy: &Policy, force: bool) -> Result<PathBuf> {
-    let person = Person::in_database(imported.user.as_bytes()).map_err(|error| match error {
-        Unidentified::Unknown => anyhow!("there is no such user"),
-        error => anyhow!("{}", error.fact()),
-    })?;
-    let (_, euid) = passwd::process_uids();
-    ensure!(euid == 0 || person.uid() == euid, "only root can do this for somebody else");
-    let bits = (imported.secret.expose().len() as u64).saturating_mul(8);
-    let least = policy.min_secret_bits.value;
-    ensure!(bits >= least, "the secret has {bits} bits, and min_secret_bits asks for {least}");
-    let store = HomeStore { secret: &policy.secret, ..HomeStore::default() };
-    let path = store.path(&person).map_err(|fact| anyhow!("{fact}"))?;
-    let record = imported.record()?;
+fn store(imported: &Imported, policy: &Policy, arguments: &Arguments) -> Result<PathBuf> {
+    let person = host::person(Some(&imported.user))?;
+    ensure_bits(imported.secret.expose(), policy)?;
+    let store = pam_totp::store::of(policy);
+    let path = store.path(&person).map_err(by_fact)?;
+    let is_system = policy.store.value == StoreKind::System;
+    let there = store.load(&person).ok();
     // What was used here since would work again.
-    let is_there = store
-        .load(&person)
-        .is_ok_and(|record| record.secret.is_ok_and(|secret| secret.expose() == imported.secret.expose()));
+    let is_there = there.as_ref().is_some_and(|record| record.holds(&imported.secret));
     ensure!(!is_there, "{} holds this secret already", path.display());
-    store.enrol(&person, &google::new_text(&record), force).map_err(|error| anyhow!("{}", error.into_fact()))?;
+    let device = imported.device(if is_system { DEVICE } else { "" }, policy)?;
+    match there {
+        // One device more.
+        Some(_) if is_system && !arguments.force => store.change(&person, &mut |record| {
+            if record.holds(&imported.secret) {
+                return Err(Fact::new("already-enrolled").or("somebody else was faster"));
+            }
+            let mut device = device.clone();
+            device.name = free_name(record);
+            record.devices.push(device);
+            Ok(())
+        }),
+        _ => {
+            let mut record = Record::of(vec![device]);
+            record.rate_limit = Ok((!is_system).then_some(RATE_LIMIT));
+            store.enrol(&person, &record, arguments.force)
+        }
+    }
+    .map_err(by_store)?;
     Ok(path)
+}
+
+/// `imported`, `imported 2` …
+fn free_name(record: &Record) -> String {
+    let names = (1_u64..).map(|n| if n == 1 { DEVICE.to_owned() } else { format!("{DEVICE} {n}") });
+    names.into_iter().find(|name| record.device(name).is_none()).unwrap_or_default()
 }
 
 impl Imported {
     /// What may have been used with the other program is used here.
-    fn record(&self) -> Result<Record> {
+    fn device(&self, name: &str, policy: &Policy) -> Result<Device> {
         let (algorithm, digits) = (self.algorithm, self.digits);
-        let device = match self.moving {
+        let kind = match self.moving {
             Moving::Time { period } => {
                 ensure!(google::STEP_SIZES.contains(&period), "a time step lasts 1 to 60 seconds here, not {period}");
-                let window = Window::of_size(WINDOW);
-                let step = clock::now().checked_div(period).context("a time step of no time")?;
-                let used = Ok(Some(vec![step.saturating_add(window.ahead)]));
-                Device::Totp(Totp { algorithm, digits, period, window: None, skew: 0, drift: Vec::new(), used })
+                let (window, skew, drift) = (None, 0, Vec::new());
+                let mut totp = Totp { algorithm, digits, period, window, skew, drift, used: Ok(None) };
+                totp.used = Ok(Some(vec![newest(&totp, policy)?]));
+                Kind::Totp(totp)
             }
             // The file's counters begin at 1.
             Moving::Counter { next } => {
-                Device::Hotp(Hotp { algorithm, digits, look_ahead: WINDOW, counter: next.max(1) })
+                Kind::Hotp(Hotp { algorithm, digits, look_ahead: WINDOW, counter: next.max(1) })
             }
         };
-        Ok(Record {
-            secret: Ok(Arc::new(Secret::new(self.secret.expose().clone()))),
-            device: Ok(device),
-            rate_limit: Ok(Some(RATE_LIMIT)),
-            scratch: Arc::new(Secret::new(Vec::new())),
-            scratch_before_odd: 0,
-            logins: std::array::from_fn(|_| Slot::Empty),
-        })
+        let secret = Ok(Arc::new(Secret::new(self.secret.expose().clone())));
+        Ok(Device { name: name.to_owned(), secret, kind: Ok(kind), added: Some(clock::now()), last_used: None })
     }
 
     /// For whoever reads along: everything but the secret.

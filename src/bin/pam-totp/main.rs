@@ -1,4 +1,5 @@
-//! `pam-totp`: enrols people and takes their secrets over for the module `pam_totp.so`, checks its policy, shows its ledger.
+//! `pam-totp`: enrols people and takes their secrets over for the module `pam_totp.so`, looks after their devices, checks its
+//! policy, shows its ledger.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
@@ -6,20 +7,28 @@
 
 mod check;
 mod choices;
+mod device;
 mod enrol;
 mod host;
 mod import;
+mod new_device;
 mod qr;
+mod recovery;
+mod remove;
+mod resync;
+mod setup;
 mod stacks;
+mod status;
 mod throttle;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use host::Whose;
 use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// One-time codes for sshd, sudo, su and login: enrolment, policy, throttling.
+/// One-time codes for sshd, sudo, su and login: enrolment, devices, policy, throttling.
 #[derive(Parser)]
 #[command(name = "pam-totp", version, about, max_term_width = 100)]
 struct Arguments {
@@ -29,11 +38,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a secret, show it as a QR code, ask for one code, and store it in ~/.google_authenticator
+    /// Make a secret, show it as a QR code, ask for one code, and store it where the policy says
     #[command(visible_alias = "enroll")]
     Enrol(choices::Arguments),
-    /// Take secrets over from pam_oath's users file, or from otpauth URIs
+    /// Take secrets over from pam_oath's users file, from otpauth URIs, or from a home into the root-only store
     Import(import::Arguments),
+    /// Add, show, rename or remove devices
+    Device(device::Arguments),
+    /// Make new recovery codes
+    Recovery(recovery::Arguments),
+    /// Say whether somebody is enrolled, and with what
+    Status(Whose),
+    /// Bring a device back whose clock or counter is off, or accept the clock of this host
+    Resync(resync::Arguments),
+    /// Remove somebody's record; nobody gets in as them from then on
+    Remove(Whose),
+    /// Remove somebody's record and forget that there ever was one
+    Reset(Whose),
+    /// Make ready what the module needs
+    Setup(setup::Arguments),
     /// Say what is wrong with a policy file, or what it means at each service
     Check(check::Arguments),
     /// Show, or forget, whose codes failed
@@ -63,6 +86,13 @@ fn main() -> ExitCode {
         match Arguments::parse().command {
             Command::Enrol(arguments) => enrol::run(&arguments, false),
             Command::Import(arguments) => import::run(&arguments),
+            Command::Device(arguments) => device::run(&arguments),
+            Command::Recovery(arguments) => recovery::run(&arguments),
+            Command::Status(whose) => status::run(&whose),
+            Command::Resync(arguments) => resync::run(&arguments),
+            Command::Remove(whose) => remove::remove(&whose),
+            Command::Reset(whose) => remove::reset(&whose),
+            Command::Setup(arguments) => setup::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Throttle(arguments) => throttle::run(&arguments),
         }

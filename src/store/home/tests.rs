@@ -21,30 +21,55 @@ fn path_of(spec: &str, home: &str) -> String {
     expand(spec.as_bytes(), &person(Path::new(home))).unwrap().to_str().unwrap().to_owned()
 }
 
+/// The store under test, with every person at home in one directory.
+struct At<'a>(HomeStore<'a>, &'a Path);
+
+impl At<'_> {
+    fn at_home(&self, person: &Person) -> Person {
+        person.clone().at_home(self.1)
+    }
+}
+
+impl Store for At<'_> {
+    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+        self.0.attempt(&self.at_home(person), charge)
+    }
+    fn load(&self, person: &Person) -> Result<Record, StoreError> {
+        self.0.load(&self.at_home(person))
+    }
+    fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.has_record(&self.at_home(person))
+    }
+    fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.never_enrolled(&self.at_home(person))
+    }
+    fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
+        self.0.path(&self.at_home(person))
+    }
+    fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
+        self.0.enrol(&self.at_home(person), record, replace)
+    }
+    fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
+        self.0.change(&self.at_home(person), change)
+    }
+    fn remove(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.remove(&self.at_home(person))
+    }
+    fn release(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.release(&self.at_home(person))
+    }
+}
+
 #[test]
 fn the_home_store_conforms() {
-    let home = home();
-    let at_home = home.path().to_owned();
-    /// The store under test, with every person at home in one directory.
-    struct At<'a>(HomeStore<'a>, PathBuf);
-    impl Store for At<'_> {
-        fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
-            self.0.attempt(&person.clone().at_home(&self.1), charge)
-        }
-        fn load(&self, person: &Person) -> Result<Record, StoreError> {
-            self.0.load(&person.clone().at_home(&self.1))
-        }
-        fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
-            self.0.has_record(&person.clone().at_home(&self.1))
-        }
+    let suites: [fn(&At); 2] = [|store| conformance::check(store), |store| conformance::check_budget(store)];
+    for check in suites {
+        let (home, state_dir) = (home(), crate::system::private::tests::directory());
+        let secret = b"~/.google_authenticator";
+        check(&At(HomeStore { secret, state_dir: Some(state_dir.path()), ..HomeStore::default() }, home.path()));
+        let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".google_authenticator"], "nothing is left behind");
     }
-    let store = At(store(b"~/.google_authenticator"), at_home.clone());
-    conformance::check(&store, &|person, text| {
-        let person = person.clone().at_home(&at_home);
-        store.0.enrol(&person, &Secret::new(text.into()), true).unwrap();
-    });
-    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, [".google_authenticator"], "nothing is left behind");
 }
 
 #[test]
@@ -95,14 +120,14 @@ fn enrolling_replaces_only_when_asked_to() {
     let home = home();
     let store = store(b"~/file".as_slice());
     let person = person(home.path());
-    let text = |text: &str| Secret::new(text.as_bytes().to_vec());
+    let record = |text: &str| conformance::record(text);
     let read = || fs::read_to_string(home.path().join("file")).unwrap();
-    store.enrol(&person, &text("one"), false).unwrap();
+    store.enrol(&person, &record("AAAAAAAA"), false).unwrap();
     assert_eq!(fs::metadata(home.path().join("file")).unwrap().permissions().mode() & 0o7777, 0o400);
-    let refused = store.enrol(&person, &text("two"), false).unwrap_err();
-    assert_eq!((refused.into_fact().word(), read()), ("already-enrolled", "one".to_owned()));
-    store.enrol(&person, &text("three"), true).unwrap();
-    assert_eq!(read(), "three");
+    let refused = store.enrol(&person, &record("BBBBBBBB"), false).unwrap_err();
+    assert_eq!((refused.into_fact().word(), read()), ("already-enrolled", "AAAAAAAA\n".to_owned()));
+    store.enrol(&person, &record("CCCCCCCC"), true).unwrap();
+    assert_eq!(read(), "CCCCCCCC\n");
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! `pam-totp device`: the devices of somebody.
+
+use crate::host::{Subject, Whose, by_store};
+use crate::new_device::{self, NewDevice};
+use crate::status;
+use anyhow::{Result, bail, ensure};
+use pam_totp::fact::Fact;
+use pam_totp::record::Record;
+use pam_totp::record::native::is_device_name;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a secret, show it as a QR code, ask for one code, and add the device
+    Add {
+        /// What it is called
+        name: String,
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        device: new_device::Arguments,
+    },
+    /// Show the devices
+    List {
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Give a device another name
+    Rename {
+        /// What it is called
+        old: String,
+        /// What it shall be called
+        new: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Remove a device: its codes stop working at once
+    Remove {
+        /// What it is called
+        name: String,
+        /// Also the last one: nobody gets in as this person from then on
+        #[arg(short, long)]
+        force: bool,
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.command {
+        Command::Add { name, whose, device } => add(name, whose, device),
+        Command::List { whose } => list(whose),
+        Command::Rename { old, new, whose } => rename(old, new, whose),
+        Command::Remove { name, force, whose } => remove(name, *force, whose),
+    }
+}
+
+fn subject(whose: &Whose) -> Result<Subject> {
+    let subject = whose.subject("change the devices in the root-only store")?;
+    subject.ensure_system_store("holds one device, without a name")?;
+    Ok(subject)
+}
+
+fn ensure_name(name: &str) -> Result<()> {
+    ensure!(is_device_name(name), "a device has a name of 1 to 64 letters, without quotes or blanks around it");
+    Ok(())
+}
+
+fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<()> {
+    ensure_name(name)?;
+    let subject = subject(whose)?;
+    let store = subject.store();
+    ensure_free(&store.load(&subject.person).map_err(by_store)?, name)?;
+    let new =
+        NewDevice::new(arguments, &subject.name(), arguments.counter_based, subject.policy.min_secret_bits.value)?;
+    new.show(whose.json, None)?;
+    let device = new.confirmed(new.device(name, None), false)?;
+    if whose.json {
+        // Before it is stored, as in `enrol`.
+        let (secret, uri) = (new.secret(), new.uri());
+        println!(
+            "{}",
+            serde_json::json!({
+                "user": subject.name(), "device": name, "secret": secret.expose(), "uri": uri.expose(),
+            })
+        );
+    }
+    store
+        .change(&subject.person, &mut |record| {
+            if record.device(name).is_some() {
+                return Err(Fact::new("name-taken").with("device", name));
+            }
+            record.devices.push(device.clone());
+            Ok(())
+        })
+        .map_err(by_store)?;
+    if !whose.json && !arguments.quiet {
+        println!("{}: {name} added.", subject.name());
+    }
+    Ok(())
+}
+
+fn ensure_free(record: &Record, name: &str) -> Result<()> {
+    ensure!(record.device(name).is_none(), "there is a device `{name}` already");
+    Ok(())
+}
+
+fn list(whose: &Whose) -> Result<()> {
+    let subject = whose.subject("read the root-only store")?;
+    let record = subject.store().load(&subject.person).map_err(by_store)?;
+    if whose.json {
+        println!("{}", serde_json::json!({ "user": subject.name(), "devices": status::devices(&record) }));
+    } else {
+        record.devices.iter().for_each(|device| println!("{}", status::line(device)));
+    }
+    Ok(())
+}
+
+fn rename(old: &str, new: &str, whose: &Whose) -> Result<()> {
+    ensure_name(new)?;
+    let subject = subject(whose)?;
+    subject
+        .store()
+        .change(&subject.person, &mut |record| {
+            if record.device(new).is_some() {
+                return Err(Fact::new("name-taken").with("device", new));
+            }
+            let device = record.devices.iter_mut().find(|device| device.name == old);
+            new.clone_into(&mut device.ok_or_else(|| no_device(old))?.name);
+            Ok(())
+        })
+        .map_err(by_store)?;
+    report(whose, &subject, old, &format!("is called {new} now"), serde_json::json!({ "renamed": new }))
+}
+
+fn remove(name: &str, force: bool, whose: &Whose) -> Result<()> {
+    let subject = subject(whose)?;
+    let store = subject.store();
+    let record = store.load(&subject.person).map_err(by_store)?;
+    if record.devices.iter().all(|device| device.name == name) && record.device(name).is_some() && !force {
+        bail!("{name} is the last device: with --force nobody gets in as {} until there is another", subject.name());
+    }
+    store
+        .change(&subject.person, &mut |record| {
+            let before = record.devices.len();
+            record.devices.retain(|device| device.name != name);
+            match record.devices.len() {
+                left if left == before => Err(no_device(name)),
+                // Somebody else removed the others meanwhile.
+                0 if !force => Err(Fact::new("last-device").with("device", name).or("--force removes it")),
+                _ => Ok(()),
+            }
+        })
+        .map_err(by_store)?;
+    report(whose, &subject, name, "removed", serde_json::json!({ "removed": true }))
+}
+
+fn report(whose: &Whose, subject: &Subject, device: &str, words: &str, mut object: serde_json::Value) -> Result<()> {
+    if whose.json {
+        if let Some(object) = object.as_object_mut() {
+            object.insert("user".to_owned(), subject.name().into());
+            object.insert("device".to_owned(), device.into());
+        }
+        println!("{object}");
+    } else {
+        println!("{}: {device} {words}.", subject.name());
+    }
+    Ok(())
+}
+
+fn no_device(name: &str) -> Fact {
+    Fact::new("no-such-device").with("device", name).or("pam-totp device list shows them")
+}

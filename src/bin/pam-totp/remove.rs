@@ -1,0 +1,36 @@
+//! `pam-totp remove` and `pam-totp reset`.
+
+use crate::host::{Whose, by_store, ensure_root};
+use anyhow::{Result, ensure};
+
+/// Removes somebody's record. Nobody gets in as them until they are enrolled again.
+pub(crate) fn remove(whose: &Whose) -> Result<()> {
+    let subject = whose.subject("change the root-only store")?;
+    let was_there = subject.store().remove(&subject.person).map_err(by_store)?;
+    let name = subject.name();
+    if whose.json {
+        println!("{}", serde_json::json!({ "user": name, "removed": was_there }));
+    }
+    ensure!(was_there, "{name} has no record");
+    if !whose.json {
+        println!("{name}: removed. Without a device {name} is not let in; after pam-totp reset as if never enrolled.");
+    }
+    Ok(())
+}
+
+/// Removes somebody's record and that there ever was one: what holds for people who never enrolled holds for them.
+pub(crate) fn reset(whose: &Whose) -> Result<()> {
+    // Also where the store is the person's: that there was a record is for root to forget.
+    ensure_root("forget that somebody was enrolled")?;
+    let subject = whose.subject("change the root-only store")?;
+    let store = subject.store();
+    let was_there = store.remove(&subject.person).map_err(by_store)?;
+    let was_known = store.release(&subject.person).map_err(by_store)?;
+    let name = subject.name();
+    if whose.json {
+        println!("{}", serde_json::json!({ "user": name, "removed": was_there, "forgotten": was_known }));
+    } else {
+        println!("{name}: never enrolled, as far as this host knows.");
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! `pam-totp setup`.
+
+use crate::host::{by_fact, ensure_root, policy};
+use anyhow::{Result, anyhow};
+use pam_totp::ledger;
+use pam_totp::policy::StoreKind;
+use pam_totp::store::system::{self, FileSystem};
+use pam_totp::system::clock;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make `state_dir` ready for records that are root's alone, and say what its file system can promise
+    Store {
+        /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+        #[arg(long, value_name = "FILE")]
+        conf: Option<PathBuf>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Command::Store { conf, json } = &arguments.command;
+    ensure_root("set the store up")?;
+    let policy = policy(conf.as_ref())?;
+    // What a login would make: better now, while there is room.
+    ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
+    let made = system::make(&policy.state_dir).map_err(by_fact)?;
+    let (name, promise) = promise(made.file_system);
+    let is_in_use = policy.store.value == StoreKind::System;
+    if *json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "state_dir": policy.state_dir.to_string_lossy(),
+                "store_id": made.id,
+                "was_there": made.was_there,
+                "file_system": name,
+                "promise": promise,
+                "in_use": is_in_use,
+            })
+        );
+        return Ok(());
+    }
+    let became = if made.was_there { "was a store already" } else { "is a store now" };
+    println!("{}: {became} ({}).\n{name}: {promise}.", policy.state_dir.display(), made.id);
+    if !is_in_use {
+        println!("The policy has store = \"home\": write store = \"system\" into [defaults] to use it.");
+    }
+    Ok(())
+}
+
+/// The file system by name, and what it can promise.
+fn promise(file_system: FileSystem) -> (String, &'static str) {
+    let (name, promise) = match file_system {
+        FileSystem::InPlace(name) => (name, "logins need no free block, and go on when the disk is full"),
+        FileSystem::CopyOnWrite(name) => (
+            name,
+            "it copies on write: when the disk is full nobody gets in. Give state_dir an ext4 or xfs of its own, or keep room",
+        ),
+        FileSystem::Memory(name) => {
+            (name, "everything is gone at the next boot, and then nobody gets in: for tests alone")
+        }
+        FileSystem::Network(name) => (
+            name,
+            "a network file system: a full or unreachable server denies, and locks between hosts are not to be relied on",
+        ),
+        FileSystem::Unknown(kind) => {
+            return (
+                format!("file system 0x{kind:x}"),
+                "not known here: what happens on a full disk is not known either",
+            );
+        }
+    };
+    (name.to_owned(), promise)
+}

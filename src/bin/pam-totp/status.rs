@@ -1,0 +1,103 @@
+//! `pam-totp status`.
+
+use crate::host::{Whose, by_store};
+use anyhow::Result;
+use pam_totp::policy::StoreKind;
+use pam_totp::record::{Device, Kind, Record};
+use pam_totp::store::StoreError;
+use pam_totp::system::clock;
+
+/// Says whether somebody is enrolled, where, and with what.
+pub(crate) fn run(whose: &Whose) -> Result<()> {
+    let subject = whose.subject("read the root-only store")?;
+    let store = subject.store();
+    let path = store.path(&subject.person).map_err(crate::host::by_fact)?;
+    let kind = match subject.policy.store.value {
+        StoreKind::Home => "home",
+        StoreKind::System => "system",
+    };
+    let record = match store.load(&subject.person) {
+        Ok(record) => Some(record),
+        Err(StoreError::NotEnrolled(_)) => None,
+        Err(error) => return Err(by_store(error)),
+    };
+    let had_one = !store.never_enrolled(&subject.person).map_err(by_store)?;
+    if whose.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "user": subject.name(),
+                "store": kind,
+                "path": path.to_string_lossy(),
+                "enrolled": record.is_some(),
+                "ever_enrolled": had_one,
+                "devices": record.as_ref().map(devices).unwrap_or_default(),
+                "recovery_codes": record.as_ref().map_or(0, spares),
+            })
+        );
+        return Ok(());
+    }
+    let name = subject.name();
+    match &record {
+        None if had_one => println!("{name}: no device any more; had one, and is not let pass without"),
+        None => println!("{name}: not enrolled"),
+        Some(record) => {
+            println!("{name}: enrolled, in {}", path.display());
+            record.devices.iter().for_each(|device| println!("  {}", line(device)));
+            println!("  {} left", count(spares(record), "recovery code"));
+        }
+    }
+    Ok(())
+}
+
+fn spares(record: &Record) -> usize {
+    record.recovery.len().saturating_add(record.scratch.expose().len())
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A device in one line; never its secret.
+pub(crate) fn line(device: &Device) -> String {
+    let name = if device.name.is_empty() { "(the file's device)" } else { &device.name };
+    let kind = match &device.kind {
+        Ok(Kind::Totp(totp)) => {
+            format!("{} digits every {} seconds ({})", totp.digits.get(), totp.period, totp.algorithm.name())
+        }
+        Ok(Kind::Hotp(hotp)) => format!("{} digits by counter ({})", hotp.digits.get(), hotp.algorithm.name()),
+        Ok(Kind::None) => "neither by time nor by counter".to_owned(),
+        Err(bad) => bad.fact().to_string(),
+    };
+    let at = |what: &str, time: Option<u64>| time.map_or_else(String::new, |t| format!(", {what} {}", clock::utc(t)));
+    format!("{name}: {kind}{}{}", at("added", device.added), at("last used", device.last_used))
+}
+
+/// The devices for a program; never a secret.
+pub(crate) fn devices(record: &Record) -> Vec<serde_json::Value> {
+    record.devices.iter().map(object).collect()
+}
+
+fn object(device: &Device) -> serde_json::Value {
+    let (kind, algorithm, digits) = match &device.kind {
+        Ok(Kind::Totp(totp)) => ("totp", totp.algorithm.name(), totp.digits.get()),
+        Ok(Kind::Hotp(hotp)) => ("hotp", hotp.algorithm.name(), hotp.digits.get()),
+        Ok(Kind::None) | Err(_) => ("none", "", 0),
+    };
+    let (period, mark, counter) = match &device.kind {
+        Ok(Kind::Totp(totp)) => (Some(totp.period), totp.mark(), None),
+        Ok(Kind::Hotp(hotp)) => (None, None, Some(hotp.counter)),
+        Ok(Kind::None) | Err(_) => (None, None, None),
+    };
+    serde_json::json!({
+        "name": device.name,
+        "kind": kind,
+        "algorithm": algorithm,
+        "digits": digits,
+        "period": period,
+        "mark": mark,
+        "counter": counter,
+        "added": device.added,
+        "last_used": device.last_used,
+    })
+}

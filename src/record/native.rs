@@ -1,0 +1,389 @@
+//! The text of a root-only record: TOML of a fixed length, so that the next one fits into the blocks of the one before.
+//!
+//! ```text
+//! # pam_totp record, sha256 of what follows: 4c0b…
+//! version = 1
+//! user = "alice"
+//! uid = 1000
+//! generation = 7
+//!
+//! [recovery]
+//! salt = "…"
+//! hashes = ["…", "…"]
+//!
+//! [[device]]
+//! name = "phone"
+//! kind = "totp"
+//! secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+//! algorithm = "SHA1"
+//! digits = 6
+//! period = 30
+//! mark = 59853000
+//! ```
+//!
+//! Line feeds fill it up. The checksum tells a whole record from half of one; it is no signature, as only root gets here.
+
+use super::google::STEP_SIZES;
+use super::recovery::{HASH, RecoveryCodes, SALT};
+use super::{Device, Hotp, Kind, Record, Totp, Window};
+use crate::fact::Fact;
+use crate::otp::{Algorithm, Digits, base32};
+use crate::secret::Secret;
+use serde::{Deserialize, Deserializer, de};
+use sha2::{Digest, Sha256};
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// Bytes of every record: one block of the common file systems. There is room for a dozen devices and ten recovery codes.
+pub const SIZE: usize = 4096;
+/// What the last byte of a record is once its name is known to be on disk. Until then it is a line feed.
+pub const SETTLED: u8 = b'#';
+
+const VERSION: u64 = 1;
+const HEADER: &str = "# pam_totp record, sha256 of what follows: ";
+/// Bytes of the first line.
+const HEADER_LINE: usize = HEADER.len() + 2 * HASH + 1;
+const PADDING: u8 = b'\n';
+/// Longest name of a device, in bytes.
+pub const MAX_NAME: usize = 64;
+/// Counters that a look-ahead can reach, as in the home file.
+const LOOK_AHEAD: std::ops::RangeInclusive<u64> = 1..=100;
+
+/// A record, and whose it is.
+#[derive(Clone)]
+pub struct Document {
+    /// The name of its file: the person's, percent-encoded.
+    pub user: String,
+    /// The person's uid: a name that is given to somebody else is not the same person.
+    pub uid: u32,
+    /// How often it was written.
+    pub generation: u64,
+    /// What it is about.
+    pub record: Record,
+}
+
+/// What is wrong with a record. Carries no text of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadRecord {
+    /// Not [`SIZE`] bytes.
+    Size(u64),
+    /// Not what was written: cut off, mixed up or edited by hand.
+    Checksum,
+    /// Of a version that this program does not know.
+    Version(u64),
+    /// It cannot be read from this line on.
+    Line(usize),
+    /// This device cannot be: its values contradict each other.
+    Device(String),
+    /// This name, or this device's secret, is there twice.
+    Twice(String),
+}
+
+impl BadRecord {
+    /// For the log.
+    pub fn fact(&self) -> Fact {
+        let fact = Fact::new("bad-record");
+        match self {
+            Self::Size(size) => fact.with_number("size", size).or("a record has 4096 bytes; enrol again"),
+            Self::Checksum => fact.or("its checksum is wrong: it was cut off or edited; enrol again"),
+            Self::Version(version) => {
+                fact.with_number("version", version).or("written by a newer pam_totp: update this one")
+            }
+            Self::Line(line) => fact.with_number("line", line).or("it cannot be read; enrol again"),
+            Self::Device(name) => fact.with("device", name).or("its values contradict each other; enrol again"),
+            Self::Twice(name) => fact.with("twice", name).or("two devices have the same name or secret; enrol again"),
+        }
+    }
+}
+
+/// More devices than fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge(
+    /// How many bytes it would have.
+    pub usize,
+);
+
+impl TooLarge {
+    /// For the operator.
+    pub fn fact(self) -> Fact {
+        Fact::new("record-too-large")
+            .with_number("bytes", self.0)
+            .with_number("room", SIZE)
+            .or("there is room for about a dozen devices: remove one")
+    }
+}
+
+/// Whether a device can have this name: it stands between quotes in a record, and in lists on a terminal.
+pub fn is_device_name(name: &str) -> bool {
+    let is_odd = |letter: char| letter.is_control() || matches!(letter, '"' | '\\');
+    (1..=MAX_NAME).contains(&name.len()) && name.trim() == name && !name.contains(is_odd)
+}
+
+// ---- Writing ----
+
+impl Document {
+    /// The text, not settled.
+    ///
+    /// # Errors
+    /// [`TooLarge`].
+    pub fn text(&self) -> Result<Secret<Vec<u8>>, TooLarge> {
+        // Room for all there can be, so that no half-grown copy of a secret is left behind.
+        let mut body = String::with_capacity(4 * SIZE);
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut body);
+        let body = Secret::new(body);
+        let length = HEADER_LINE.saturating_add(body.expose().len()).saturating_add(1);
+        if length > SIZE {
+            return Err(TooLarge(length));
+        }
+        let mut text = Vec::with_capacity(SIZE);
+        text.resize(HEADER_LINE, PADDING);
+        text.extend_from_slice(body.expose().as_bytes());
+        text.resize(SIZE, PADDING);
+        let line = format!("{HEADER}{}", hexadecimal(&checksum(&text)));
+        text.iter_mut().zip(line.bytes()).for_each(|(byte, letter)| *byte = letter);
+        Ok(Secret::new(text))
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let Self { user, uid, generation, record } = self;
+        write!(out, "version = {VERSION}\nuser = \"{user}\"\nuid = {uid}\ngeneration = {generation}\n")?;
+        if !record.recovery.is_empty() {
+            let (salt, hashes) = record.recovery.parts();
+            let hashes: Vec<_> = hashes.iter().map(|hash| format!("\"{}\"", hexadecimal(hash))).collect();
+            write!(out, "\n[recovery]\nsalt = \"{}\"\nhashes = [{}]\n", hexadecimal(salt), hashes.join(", "))?;
+        }
+        record.devices.iter().try_for_each(|device| write_device(out, device))
+    }
+}
+
+fn write_device(out: &mut String, device: &Device) -> fmt::Result {
+    // What cannot be read is in no record that was read.
+    let (Ok(secret), Ok(kind)) = (&device.secret, &device.kind) else { return Ok(()) };
+    let (name, algorithm, digits) = match kind {
+        Kind::Totp(totp) => ("totp", totp.algorithm, totp.digits),
+        Kind::Hotp(hotp) => ("hotp", hotp.algorithm, hotp.digits),
+        Kind::None => return Ok(()),
+    };
+    write!(out, "\n[[device]]\nname = \"{}\"\nkind = \"{name}\"\n", device.name)?;
+    writeln!(out, "secret = \"{}\"", base32::encode(secret.expose()).expose())?;
+    write!(out, "algorithm = \"{}\"\ndigits = {}\n", algorithm.name(), digits.get())?;
+    match kind {
+        Kind::Totp(totp) => {
+            writeln!(out, "period = {}", totp.period)?;
+            if let Some(window) = totp.window {
+                write!(out, "behind = {}\nahead = {}\n", window.behind, window.ahead)?;
+            }
+            if totp.skew != 0 {
+                writeln!(out, "skew = {}", totp.skew)?;
+            }
+            if let Some(mark) = totp.mark() {
+                writeln!(out, "mark = {mark}")?;
+            }
+        }
+        Kind::Hotp(hotp) => write!(out, "counter = {}\nlook_ahead = {}\n", hotp.counter, hotp.look_ahead)?,
+        Kind::None => {}
+    }
+    if let Some(added) = device.added {
+        writeln!(out, "added = {added}")?;
+    }
+    device.last_used.map_or(Ok(()), |used| writeln!(out, "last_used = {used}"))
+}
+
+/// Of all between the first line and the last byte.
+fn checksum(text: &[u8]) -> [u8; HASH] {
+    Sha256::digest(text.get(HEADER_LINE..SIZE.saturating_sub(1)).unwrap_or_default()).into()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * HASH), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+// ---- Reading ----
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u64,
+    user: String,
+    uid: u32,
+    generation: u64,
+    recovery: Option<RecoveryTable>,
+    #[serde(default)]
+    device: Vec<DeviceTable>,
+}
+
+/// All that can be said about a record of another version.
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecoveryTable {
+    salt: Bytes<SALT>,
+    hashes: Vec<Bytes<HASH>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceTable {
+    name: String,
+    kind: KindName,
+    #[serde(deserialize_with = "secret")]
+    secret: Arc<Secret<Vec<u8>>>,
+    algorithm: AlgorithmName,
+    digits: u8,
+    period: Option<u64>,
+    behind: Option<u64>,
+    ahead: Option<u64>,
+    #[serde(default)]
+    skew: i64,
+    mark: Option<u64>,
+    counter: Option<u64>,
+    look_ahead: Option<u64>,
+    added: Option<u64>,
+    last_used: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindName {
+    Totp,
+    Hotp,
+}
+
+#[derive(Deserialize)]
+enum AlgorithmName {
+    #[serde(rename = "SHA1")]
+    Sha1,
+    #[serde(rename = "SHA256")]
+    Sha256,
+    #[serde(rename = "SHA512")]
+    Sha512,
+}
+
+/// Hexadecimal.
+struct Bytes<const N: usize>([u8; N]);
+
+impl<'de, const N: usize> Deserialize<'de> for Bytes<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextOf(|text: &str| {
+            let bytes: Option<Vec<u8>> = text
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+                .collect();
+            bytes?.try_into().ok().map(Self)
+        }))
+    }
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Secret<Vec<u8>>>, D::Error> {
+    deserializer.deserialize_str(TextOf(|text: &str| base32::decode(text.as_bytes()).map(Arc::new)))
+}
+
+/// Reads a text where it stands: a copy of it would not be wiped.
+struct TextOf<F>(F);
+
+impl<T, F: FnOnce(&str) -> Option<T>> de::Visitor<'_> for TextOf<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).ok_or_else(|| E::custom("not such a text"))
+    }
+}
+
+impl Document {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`BadRecord`].
+    pub fn parse(text: &[u8]) -> Result<Self, BadRecord> {
+        if text.len() != SIZE {
+            return Err(BadRecord::Size(text.len() as u64));
+        }
+        let header = format!("{HEADER}{}\n", hexadecimal(&checksum(text)));
+        if !text.starts_with(header.as_bytes()) {
+            return Err(BadRecord::Checksum);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| BadRecord::Checksum)?.trim_end_matches(['\n', '#']);
+        let file: File = toml::from_str(text).map_err(|error| unreadable(text, error.span()))?;
+        if file.version != VERSION {
+            return Err(BadRecord::Version(file.version));
+        }
+        let devices = file.device.into_iter().map(device).collect::<Result<Vec<_>, _>>()?;
+        for (place, device) in devices.iter().enumerate() {
+            let before = devices.get(..place).unwrap_or_default();
+            let is_same = |other: &Device| other.name == device.name || same_secret(other, device);
+            if before.iter().any(is_same) {
+                return Err(BadRecord::Twice(device.name.clone()));
+            }
+        }
+        let recovery = file.recovery.map_or_else(RecoveryCodes::default, |table| {
+            RecoveryCodes::from_parts(table.salt.0, table.hashes.into_iter().map(|hash| hash.0).collect())
+        });
+        let record = Record { recovery, ..Record::of(devices) };
+        Ok(Self { user: file.user, uid: file.uid, generation: file.generation, record })
+    }
+}
+
+fn same_secret(one: &Device, other: &Device) -> bool {
+    one.secret.as_ref().ok().zip(other.secret.as_ref().ok()).is_some_and(|(one, other)| one.expose() == other.expose())
+}
+
+/// What the reader says quotes the text. Only where it stopped is told.
+fn unreadable(text: &str, place: Option<std::ops::Range<usize>>) -> BadRecord {
+    match toml::from_str::<Version>(text) {
+        Ok(Version { version }) if version != VERSION => BadRecord::Version(version),
+        _ => {
+            let before = text.get(..place.map_or(0, |place| place.start)).unwrap_or_default();
+            BadRecord::Line(before.matches('\n').count().saturating_add(1))
+        }
+    }
+}
+
+fn device(table: DeviceTable) -> Result<Device, BadRecord> {
+    let algorithm = match table.algorithm {
+        AlgorithmName::Sha1 => Algorithm::Sha1,
+        AlgorithmName::Sha256 => Algorithm::Sha256,
+        AlgorithmName::Sha512 => Algorithm::Sha512,
+    };
+    let window = table.behind.zip(table.ahead).map(|(behind, ahead)| Window { behind, ahead });
+    let kind = Digits::new(table.digits).and_then(|digits| match table.kind {
+        KindName::Totp => Some(Kind::Totp(Totp {
+            algorithm,
+            digits,
+            period: table.period.filter(|period| STEP_SIZES.contains(period))?,
+            window,
+            skew: table.skew,
+            drift: Vec::new(),
+            used: Ok(table.mark.map(|mark| vec![mark])),
+        })),
+        KindName::Hotp => Some(Kind::Hotp(Hotp {
+            algorithm,
+            digits,
+            look_ahead: table.look_ahead.filter(|counters| LOOK_AHEAD.contains(counters))?,
+            counter: table.counter.filter(|&counter| i64::try_from(counter).is_ok())?,
+        })),
+    });
+    let kind = kind.filter(|_| is_device_name(&table.name)).ok_or_else(|| BadRecord::Device(table.name.clone()))?;
+    Ok(Device {
+        name: table.name,
+        secret: Ok(table.secret),
+        kind: Ok(kind),
+        added: table.added,
+        last_used: table.last_used,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! The root-only store: `records/NAME` below `state_dir`, which the account it is about cannot read.
+//!
+//! | in `state_dir` | what it is |
+//! |---|---|
+//! | `store.id` | made by `pam-totp setup store` and by nothing else: a directory without it is an empty mount point |
+//! | `locks` | a byte for each person, locked while a record is replaced |
+//! | `records/NAME` | the record (see [`native`]), named by the percent-encoded name |
+//! | `records/NAME~` | its sibling, never read (see [`Slot`]) |
+//! | `enrolled/NAME.UID` | the ratchet (see [`Ratchet`]) |
+
+use super::ratchet::Ratchet;
+use super::{Attempt, Change, Store, StoreError};
+use crate::fact::Fact;
+use crate::identity::Person;
+use crate::record::native::{self, BadRecord, Document};
+use crate::record::{Record, RecoveryCodes};
+use crate::secret::Secret;
+use crate::system::Errno;
+use crate::system::files::{FileError, Problem};
+use crate::system::lock::{NoLock, Patience, RangeLock};
+use crate::system::private::Directory;
+use crate::system::random;
+use crate::system::slot::{Held, Slot, Unread};
+use crate::verify::Charge;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Says that this is a store, and which.
+pub const STORE_ID: &str = "store.id";
+const LOCKS: &str = "locks";
+const RECORDS: &str = "records";
+
+/// Records that are root's alone.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemStore<'a> {
+    /// Where they are.
+    pub state_dir: &'a Path,
+}
+
+/// What goes wrong here.
+#[derive(Debug)]
+enum Error {
+    /// There is no store here.
+    NoStore(PathBuf),
+    NotEnrolled(Fact),
+    File(FileError),
+    Lock(NoLock, PathBuf),
+    Record(BadRecord, PathBuf),
+    Other(Fact),
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoStore(path) => Self::Unreachable(
+                Fact::new("no-store")
+                    .with_path(&path)
+                    .or("nothing is mounted there, or the store was never made: pam-totp setup store"),
+            ),
+            Error::NotEnrolled(fact) => Self::NotEnrolled(fact),
+            Error::File(error) => Self::Failed(error.fact()),
+            Error::Lock(NoLock::Busy, path) => Self::Failed(
+                Fact::new("locked").with_path(&path).or("another process has held the person's lock for five seconds"),
+            ),
+            Error::Lock(NoLock::Refused(error) | NoLock::Failed(error), path) => {
+                Self::Failed(Fact::new("no-lock").with_path(&path).with_error(error))
+            }
+            Error::Record(bad, path) => Self::Failed(bad.fact().with_path(&path)),
+            Error::Other(fact) => Self::Failed(fact),
+        }
+    }
+}
+
+impl Store for SystemStore<'_> {
+    /// A denial leaves no trace in the record and needs no lock: only whoever has a right code can hold one, their own.
+    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+        let place = self.place(person)?;
+        let attempt = |verdict| Attempt { verdict, place: place.slot.path(), remarks: Vec::new() };
+        if let Some(verdict) = charge(&place.load(person)?.value.record).without_storing() {
+            return Ok(attempt(verdict));
+        }
+        let _lock = place.lock()?;
+        let mut held = place.load(person)?;
+        let decision = match charge(&held.value.record) {
+            Charge::Refused(decision) => decision,
+            Charge::Due(due) => due.commit(|next| place.commit(person, &mut held, next))?.decide(),
+        };
+        let verdict = decision.commit(|next| place.commit(person, &mut held, next))?;
+        place.ratchet.note(person);
+        Ok(attempt(verdict))
+    }
+
+    fn load(&self, person: &Person) -> Result<Record, StoreError> {
+        Ok(self.place(person)?.load(person)?.value.record)
+    }
+
+    fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
+        Ok(self.place(person)?.slot.is_taken().map_err(Error::File)?)
+    }
+
+    fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        let place = self.place(person)?;
+        let is_taken = place.slot.is_taken().map_err(Error::File)?;
+        Ok(!is_taken && !place.ratchet.has_enrolled(person).map_err(Error::File)?)
+    }
+
+    fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
+        Ok(self.state_dir.join(RECORDS).join(person.file_name()))
+    }
+
+    fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
+        let place = self.place(person)?;
+        let _lock = place.lock()?;
+        // First: who is about to have a device has had one, whatever becomes of this.
+        place.ratchet.set(person).map_err(Error::File)?;
+        let is_taken = place.slot.is_taken().map_err(Error::File)?;
+        if is_taken && !replace {
+            return Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the record")).into());
+        }
+        // Broken or not, what is there goes; readable, its generation goes on.
+        let held = if is_taken { place.load(person).ok() } else { None };
+        let generation = held.as_ref().map_or(0, |held| held.value.generation).saturating_add(1);
+        let text = text(person, generation, &with_hashed_codes(record)?)?;
+        if is_taken {
+            place.slot.replace(held.as_ref(), &text).map_err(Error::File)?;
+            place.slot.forget_the_old().map_err(Error::File)?;
+        } else {
+            place.slot.create(&text).map_err(Error::File)?;
+        }
+        Ok(())
+    }
+
+    fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
+        let place = self.place(person)?;
+        let _lock = place.lock()?;
+        let mut held = place.load(person)?;
+        let mut next = held.value.record.clone();
+        change(&mut next).map_err(Error::Other)?;
+        place.commit(person, &mut held, &next)?;
+        // What was taken out of the record is still there.
+        Ok(place.slot.forget_the_old().map_err(Error::File)?)
+    }
+
+    fn remove(&self, person: &Person) -> Result<bool, StoreError> {
+        let place = self.place(person)?;
+        let _lock = place.lock()?;
+        place.ratchet.set(person).map_err(Error::File)?;
+        Ok(place.slot.remove().map_err(Error::File)?)
+    }
+
+    fn release(&self, person: &Person) -> Result<bool, StoreError> {
+        let place = self.place(person)?;
+        Ok(place.ratchet.release(person).map_err(Error::File)?)
+    }
+}
+
+impl SystemStore<'_> {
+    /// Where a person's record is, in a store that is there.
+    fn place(&self, person: &Person) -> Result<Place, Error> {
+        let no_store = || Error::NoStore(self.state_dir.to_owned());
+        let state_dir = Directory::open(self.state_dir)?.ok_or_else(no_store)?;
+        match state_dir.stat(STORE_ID) {
+            Ok(stat) if stat.st_uid == 0 && stat.st_size > 0 => {}
+            Ok(_) | Err(Errno::NOENT) => return Err(no_store()),
+            Err(error) => return Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
+        }
+        let records = state_dir.subdirectory(RECORDS)?.ok_or_else(no_store)?;
+        let name = person.file_name();
+        let ratchet = Ratchet::new(&state_dir)?.ok_or_else(no_store)?;
+        Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
+    }
+}
+
+/// A person's record, and what belongs to it.
+struct Place {
+    state_dir: Directory,
+    ratchet: Ratchet,
+    slot: Slot,
+}
+
+impl Place {
+    fn load(&self, person: &Person) -> Result<Held<Document>, Error> {
+        let held = self.slot.read(Document::parse).map_err(|unread| match unread {
+            Unread::File(error) => Error::File(error),
+            Unread::Text(bad) => Error::Record(bad, self.slot.path()),
+        })?;
+        let Some(held) = held else { return Err(Error::NotEnrolled(self.absence(person))) };
+        if held.value.user != person.file_name() || held.value.uid != person.uid() {
+            return Err(Error::Other(
+                Fact::new("record-of-another")
+                    .with_path(&self.slot.path())
+                    .with("user", &held.value.user)
+                    .with_number("uid", held.value.uid)
+                    .with_number("expected", person.uid())
+                    .or("the name belongs to somebody else now: pam-totp reset --user NAME, and enrol"),
+            ));
+        }
+        Ok(held)
+    }
+
+    fn absence(&self, person: &Person) -> Fact {
+        match self.ratchet.has_enrolled(person) {
+            Ok(true) => super::gone().with_path(&self.slot.path()),
+            _ => Fact::new("not-enrolled").with_path(&self.slot.path()).or("enrol with: pam-totp enrol --user NAME"),
+        }
+    }
+
+    /// The person's byte of the lock file, which is the same for nobody else.
+    fn lock(&self) -> Result<RangeLock, Error> {
+        let failed = |error| Error::Lock(error, self.state_dir.path(LOCKS));
+        let Some((file, _)) = self.state_dir.open_file(LOCKS)? else {
+            return Err(failed(NoLock::Failed(Errno::NOENT)));
+        };
+        let digest = Sha256::digest(self.slot.path().file_name().unwrap_or_default().as_encoded_bytes());
+        let at = digest.iter().take(8).fold(0_i64, |at, &byte| at << 8 | i64::from(byte)) & (i64::MAX >> 1);
+        RangeLock::take(file, at, &mut Patience::default()).map_err(failed)
+    }
+
+    /// Stores the next record. What is held afterwards is that.
+    fn commit(&self, person: &Person, held: &mut Held<Document>, next: &Record) -> Result<(), Error> {
+        let text = text(person, held.value.generation.saturating_add(1), next)?;
+        self.slot.replace(Some(held), &text)?;
+        *held = self.load(person)?;
+        Ok(())
+    }
+}
+
+/// Scratch codes of a home file are hashed like recovery codes.
+fn with_hashed_codes(record: &Record) -> Result<Record, Error> {
+    let mut record = record.clone();
+    if record.recovery.is_empty() {
+        let salt = random::bytes().map_err(|error| Error::Other(Fact::new("no-random-numbers").with_error(error)))?;
+        record.recovery = RecoveryCodes::new(salt, []);
+    }
+    let codes = std::mem::replace(&mut record.scratch, Arc::new(Secret::new(Vec::new())));
+    for code in codes.expose() {
+        record.recovery.add(Secret::new(code.to_string()).expose().as_bytes());
+    }
+    Ok(record)
+}
+
+fn text(person: &Person, generation: u64, record: &Record) -> Result<Secret<Vec<u8>>, Error> {
+    let record = record.clone();
+    let document = Document { user: person.file_name(), uid: person.uid(), generation, record };
+    document.text().map_err(|too_large| Error::Other(too_large.fact()))
+}
+
+// ---- Setting it up ----
+
+/// What a file system can promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    /// What is there can be written over: logins go on when the disk is full.
+    InPlace(&'static str),
+    /// It copies on write: a full disk denies logins.
+    CopyOnWrite(&'static str),
+    /// Nobody can say: locks, exchange and sync are somebody else's.
+    Network(&'static str),
+    /// Gone at the next boot.
+    Memory(&'static str),
+    /// By its magic number of statfs(2).
+    Unknown(i64),
+}
+
+/// A store that was made ready.
+#[derive(Debug)]
+pub struct Made {
+    /// What identifies it.
+    pub id: String,
+    /// Whether it was there already.
+    pub was_there: bool,
+    /// What it is on.
+    pub file_system: FileSystem,
+}
+
+/// Makes a store ready: the directories, the lock file, and last the file that says that it is one. What is there stays.
+///
+/// # Errors
+/// Why not; also where two files cannot exchange their names.
+pub fn make(state_dir: &Path) -> Result<Made, Fact> {
+    let fact = |error: FileError| error.fact();
+    let directory = Directory::make(state_dir).map_err(fact)?;
+    let directory = &directory;
+    let failed = |name: &'static str, call: &'static str| {
+        move |errno| directory.file_error(name, Problem::Failed(call, errno)).fact()
+    };
+    let records = directory.make_subdirectory(RECORDS).map_err(fact)?;
+    Ratchet::make(directory).map_err(fact)?;
+    drop(directory.lock_file(LOCKS).map_err(failed(LOCKS, "create"))?);
+    try_exchange(&records)?;
+    let file_system = file_system(directory).map_err(failed(".", "statfs"))?;
+    let there = directory.read(STORE_ID).map_err(failed(STORE_ID, "read"))?;
+    let id = there.map(|text| String::from_utf8_lossy(text.expose()).trim().to_owned()).filter(|id| !id.is_empty());
+    if let Some(id) = id {
+        return Ok(Made { id, was_there: true, file_system });
+    }
+    let bytes = random::bytes::<16>().map_err(failed(STORE_ID, "getrandom"))?;
+    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    directory
+        .write_for_good(STORE_ID, "store.id.new", format!("{id}\n").as_bytes())
+        .map_err(failed(STORE_ID, "write"))?;
+    Ok(Made { id, was_there: false, file_system })
+}
+
+/// Two files exchange their names, as a record and its sibling will.
+fn try_exchange(records: &Directory) -> Result<(), Fact> {
+    let names = ["~one", "~two"];
+    let tried = names
+        .iter()
+        .try_for_each(|name| {
+            records.remove(name)?;
+            records.create(name).map(drop)
+        })
+        .and_then(|()| records.exchange(names[0], names[1]))
+        .and_then(|()| records.sync());
+    let removed = names.iter().try_for_each(|name| records.remove(name));
+    tried.and(removed).map_err(|error| {
+        Fact::new("no-exchange")
+            .with_path(&records.path(""))
+            .with_error(error)
+            .or("this file system cannot exchange two names at once (renameat2): put state_dir on ext4 or xfs")
+    })
+}
+
+fn file_system(directory: &Directory) -> Result<FileSystem, Errno> {
+    // statfs(2), and the kernel's own headers for what it leaves out.
+    #[allow(clippy::useless_conversion)] // The type differs between architectures.
+    let kind = i64::try_from(directory.file_system()?.f_type).unwrap_or(0) & 0xFFFF_FFFF;
+    Ok(match kind {
+        0xEF53 => FileSystem::InPlace("ext4"),
+        0x5846_5342 => FileSystem::InPlace("xfs"),
+        0x9123_683E => FileSystem::CopyOnWrite("btrfs"),
+        0x2FC1_2FC1 => FileSystem::CopyOnWrite("zfs"),
+        0xCA45_1A4E => FileSystem::CopyOnWrite("bcachefs"),
+        0xF2F5_2010 => FileSystem::CopyOnWrite("f2fs"),
+        0x0102_1994 => FileSystem::Memory("tmpfs"),
+        0x6969 => FileSystem::Network("nfs"),
+        0xFF53_4D42 | 0xFE53_4D42 | 0x517B => FileSystem::Network("smb"),
+        0x00C3_6400 => FileSystem::Network("ceph"),
+        0x6573_5546 => FileSystem::Network("fuse"),
+        0x0102_1997 => FileSystem::Network("9p"),
+        0x0116_1970 => FileSystem::Network("gfs2"),
+        0x7461_636F => FileSystem::Network("ocfs2"),
+        other => FileSystem::Unknown(other),
+    })
+}
+
+#[cfg(test)]
+mod tests;
