@@ -6,7 +6,7 @@
 //! | `locks` | a byte for each person, locked while a record is replaced |
 //! | `records/NAME` | the record (see [`native`]), named by the percent-encoded name |
 //! | `records/NAME~` | its sibling, never read (see [`Slot`]) |
-//! | `enrolled/NAME.UID` | the ratchet (see [`Ratchet`]) |
+//! | `enrolled/NAME.UID` | the ratchet (see ratchet.rs) |
 
 use super::ratchet::Ratchet;
 use super::{Attempt, Change, Store, StoreError};
@@ -21,7 +21,8 @@ use crate::system::lock::{NoLock, Patience, RangeLock};
 use crate::system::private::Directory;
 use crate::system::random;
 use crate::system::slot::{Held, Slot, Unread};
-use crate::verify::Charge;
+use crate::verify::{Charge, Verdict};
+use rustix::fs::{FileType, Stat};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,7 +94,9 @@ impl Store for SystemStore<'_> {
             Charge::Due(due) => due.commit(|next| place.commit(person, &mut held, next))?.decide(),
         };
         let verdict = decision.commit(|next| place.commit(person, &mut held, next))?;
-        place.ratchet.note(person);
+        if matches!(verdict, Verdict::Accepted(_)) {
+            place.ratchet.note(person);
+        }
         Ok(attempt(verdict))
     }
 
@@ -118,23 +121,21 @@ impl Store for SystemStore<'_> {
     fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
         let place = self.place(person)?;
         let _lock = place.lock()?;
-        // First: who is about to have a device has had one, whatever becomes of this.
-        place.ratchet.set(person).map_err(Error::File)?;
         let is_taken = place.slot.is_taken().map_err(Error::File)?;
         if is_taken && !replace {
             return Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the record")).into());
         }
-        // Broken or not, what is there goes; readable, its generation goes on.
-        let held = if is_taken { place.load(person).ok() } else { None };
-        let generation = held.as_ref().map_or(0, |held| held.value.generation).saturating_add(1);
-        let text = text(person, generation, &with_hashed_codes(record)?)?;
-        if is_taken {
-            place.slot.replace(held.as_ref(), &text).map_err(Error::File)?;
-            place.slot.forget_the_old().map_err(Error::File)?;
-        } else {
-            place.slot.create(&text).map_err(Error::File)?;
-        }
-        Ok(())
+        let record = with_hashed_codes(record)?;
+        // First: there must be no moment at which somebody has a record and no mark.
+        let was_enrolled = place.ratchet.has_enrolled(person).map_err(Error::File)?;
+        place.ratchet.set(person).map_err(Error::File)?;
+        place.enrol(person, &record, is_taken).map_err(|error| {
+            if !was_enrolled && place.slot.is_taken() == Ok(false) {
+                // Whoever may log in without a device may still.
+                let _ = place.ratchet.release(person);
+            }
+            error.into()
+        })
     }
 
     fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
@@ -167,7 +168,7 @@ impl SystemStore<'_> {
         let no_store = || Error::NoStore(self.state_dir.to_owned());
         let state_dir = Directory::open(self.state_dir)?.ok_or_else(no_store)?;
         match state_dir.stat(STORE_ID) {
-            Ok(stat) if stat.st_uid == 0 && stat.st_size > 0 => {}
+            Ok(stat) if stat.st_uid == 0 && stat.st_size > 0 && is_regular(&stat) => {}
             Ok(_) | Err(Errno::NOENT) => return Err(no_store()),
             Err(error) => return Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
         }
@@ -176,6 +177,10 @@ impl SystemStore<'_> {
         let ratchet = Ratchet::new(&state_dir)?.ok_or_else(no_store)?;
         Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
     }
+}
+
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_file()
 }
 
 /// A person's record, and what belongs to it.
@@ -203,6 +208,18 @@ impl Place {
             ));
         }
         Ok(held)
+    }
+
+    /// Makes the record, or puts another in its place.
+    fn enrol(&self, person: &Person, record: &Record, is_taken: bool) -> Result<(), Error> {
+        if !is_taken {
+            return Ok(self.slot.create(&text(person, 1, record)?)?);
+        }
+        // Broken or not, what is there goes; readable, its generation goes on.
+        let held = self.load(person).ok();
+        let generation = held.as_ref().map_or(0, |held| held.value.generation).saturating_add(1);
+        self.slot.replace(held.as_ref(), &text(person, generation, record)?)?;
+        Ok(self.slot.forget_the_old()?)
     }
 
     fn absence(&self, person: &Person) -> Fact {

@@ -20,6 +20,8 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+/// Mode bits that nobody but root may have.
+const OTHERS: u32 = 0o077;
 /// How often a file that changes while it is read is read anew.
 const LOOKS: usize = 100;
 
@@ -86,6 +88,9 @@ impl Slot {
         let mut bad = None;
         for _ in 0..LOOKS {
             let Some((file, before)) = self.directory.open_file(&self.name)? else { return Ok(None) };
+            if before.st_mode & OTHERS != 0 {
+                return Err(self.error(Problem::Permissions(before.st_mode & 0o7777)).into());
+            }
             let text = self.bytes(&File::from(file))?;
             let after = self.directory.stat(&self.name).map_err(self.failed("stat"))?;
             if !is_same(&before, &after) {
@@ -156,10 +161,13 @@ impl Slot {
         self.finish(&file)
     }
 
-    /// A file that has another name too is somebody's copy.
+    /// What others can read must not become the file, and a file that has another name too is somebody's copy.
     fn can_be_written_over<T>(&self, stat: &Stat, held: Option<&Held<T>>) -> bool {
         let is_right = u64::try_from(stat.st_size).is_ok_and(|size| usize::try_from(size) == Ok(self.length));
-        is_right && stat.st_nlink == 1 && held.is_none_or(|held| held.inode != stat.st_ino)
+        is_right
+            && stat.st_mode & OTHERS == 0
+            && stat.st_nlink == 1
+            && held.is_none_or(|held| held.inode != stat.st_ino)
     }
 
     /// Writes over the sibling what was in the file until now. The caller holds the lock.

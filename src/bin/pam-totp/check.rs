@@ -4,7 +4,8 @@ use crate::stacks::{self, Stack};
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
-use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, explain};
+use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, StoreKind, explain};
+use pam_totp::store::system::STORE_ID;
 use pam_totp::system::groups;
 use std::fmt::Write;
 use std::fs;
@@ -119,6 +120,13 @@ fn describe(document: &Document, path: &Path, service: &str, stack: Option<&Stac
 fn notes(policy: &Policy) -> Vec<String> {
     let now = pam_totp::system::clock::now();
     let mut notes = Vec::new();
+    let is_made = || policy.state_dir.join(STORE_ID).exists();
+    if policy.store.value == StoreKind::System && !is_made() {
+        notes.push(format!(
+            "nobody gets in until there is a store: pam-totp setup store makes {}",
+            policy.state_dir.display()
+        ));
+    }
     if policy.enrolment.value == Enrolment::Optional {
         notes.push("whoever has no device gets in without a code, for ever: `enrol_by` sets an end".to_owned());
     }
