@@ -80,7 +80,7 @@ fn visited(
     person: Result<&Person, Unidentified>,
     policy: &Policy,
     script: &mut Script,
-    store: &MemoryStore,
+    store: &dyn Store,
     counter: &Counting,
     now: impl Fn() -> u64,
 ) -> Outcome {
@@ -92,7 +92,7 @@ fn from(
     person: Result<&Person, Unidentified>,
     policy: &Policy,
     script: &mut Script,
-    store: &MemoryStore,
+    store: &dyn Store,
     counter: &Counting,
     now: impl Fn() -> u64,
 ) -> Outcome {
@@ -301,6 +301,25 @@ fn who_does_not_exist_is_counted_too() {
     };
     let unknown = [(); 4].map(|()| log_in(Err(Unidentified::Unknown)));
     assert_eq!(unknown, ["unknown-user", "unknown-user", "unknown-user", "throttled"]);
+}
+
+#[test]
+fn where_there_is_no_store_everybody_is_asked_and_nobody_charged() {
+    let person = Person::running_this_process();
+    let policy = policy(&Options::default(), "[throttle]\nuser = \"*:1/1h\"\nhost = \"*:1/1h\"\n");
+    let nowhere = crate::store::system::SystemStore { state_dir: std::path::Path::new("/no/such/directory") };
+    let counter = counting(|| 90);
+    for answer in [WRONG, "969429", "no code", ""] {
+        let outcome = visited(Ok(&person), &policy, &mut Script::answers(&[Ok(answer)]), &nowhere, &counter, || 90);
+        let expected = if answer.len() == 6 { ("unavailable", "no-store") } else { ("denied", word(&outcome).1) };
+        assert_eq!(word(&outcome), expected, "{answer}");
+    }
+    let Counting::Ledger(ledger) = &counter else { unreachable!() };
+    assert!(ledger.list(policy.throttle.as_ref()).iter().all(|row| row.kind.name() == "source"));
+    let nullok = Options { nullok: true, ..Options::default() };
+    let policy = self::policy(&nullok, "");
+    let outcome = visited(Ok(&person), &policy, &mut Script::answers(&[Ok(WRONG)]), &nowhere, &counter, || 90);
+    assert_eq!(word(&outcome).0, "unavailable", "an outage opens nothing");
 }
 
 #[test]
