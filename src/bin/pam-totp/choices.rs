@@ -17,6 +17,7 @@ const RATE_LIMIT: (u64, u64) = (3, 30);
 
 /// The flags.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) whose: Whose,

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 /// Whose record a command is about. Every command that has these flags has them from here.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Whose {
     /// Whose record (default: your own; only root changes somebody else's)
     #[arg(long, value_name = "USER")]
