@@ -123,6 +123,7 @@ impl Arguments {
         let flags = [
             (self.secret.is_some(), "--secret"),
             (self.rate_limit.is_some(), "--rate-limit"),
+            (self.no_rate_limit, "--no-rate-limit"),
             (self.window_size.is_some(), "--window-size"),
             (self.minimal_window, "--minimal-window"),
             (self.allow_reuse, "--allow-reuse"),
