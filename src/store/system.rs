@@ -151,7 +151,10 @@ impl Store for SystemStore<'_> {
     fn remove(&self, person: &Person) -> Result<bool, StoreError> {
         let place = self.place(person)?;
         let _lock = place.lock()?;
-        place.ratchet.set(person).map_err(Error::File)?;
+        // Of somebody who never had one nothing is remembered.
+        if place.slot.is_taken().map_err(Error::File)? {
+            place.ratchet.set(person).map_err(Error::File)?;
+        }
         Ok(place.slot.remove().map_err(Error::File)?)
     }
 
