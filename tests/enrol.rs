@@ -30,7 +30,7 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 /// Starts an enrolment, waits until it asks, and types what `answer` makes of the secret that it showed.
-fn converse(mut command: Command, answers: impl FnOnce(&str) -> Vec<String>) -> Output {
+pub(crate) fn converse(mut command: Command, answers: impl FnOnce(&str) -> Vec<String>) -> Output {
     let screen = tempfile::NamedTempFile::new().unwrap();
     command.stdin(Stdio::piped()).stdout(screen.reopen().unwrap()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -52,7 +52,10 @@ fn time_based_codes_of_now_count_as_used_and_later_ones_work() {
     assert_eq!(output.status.code(), Some(1), "one of them is unknown: {output:?}");
     assert!(text(&output.stdout).contains("2 taken over, 1 not."), "{output:?}");
     assert!(text(&output.stdout).contains("the PIN is not taken over"), "{output:?}");
-    assert!(text(&output.stderr).contains("/etc/users.oath:5: nobody-here: there is no such user"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("/etc/users.oath:5: nobody-here: there is no user `nobody-here`"),
+        "{output:?}"
+    );
     assert!(machine.read(&ALICE.secret_file()).contains("\" DIGITS 8\n"));
     assert!(machine.read(&BOB.secret_file()).contains("\" STEP_SIZE 60\n"));
     need("oathtool", "oathtool");

@@ -388,9 +388,7 @@ fn nothing_typed_and_no_secret_is_logged_not_even_with_debug() {
     let mut logged = String::new();
     for answer in &answers {
         let login = machine.login("test", "alice").answer(answer).run();
-        assert!(
-            login.log.iter().any(|line| line.contains("debug user=alice rhost= start=secret-file path=/home/alice/"))
-        );
+        assert!(login.log.iter().any(|line| line.contains("debug user=alice rhost= start=record path=/home/alice/")));
         logged += &login.log.join("\n");
     }
     for secret in answers.iter().map(String::as_str).chain([SECRET, "12345678901234567890", "my\\x20password"]) {

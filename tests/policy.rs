@@ -1021,7 +1021,7 @@ fn grace_ends_with_its_time_with_three_failures_and_with_another_secret() {
     machine.write_as(&ALICE.secret_file(), "", ALICE.uid, 0o600);
     assert_eq!(try_in(&machine, "test", "alice", AWAY).reason(), "wrong-size", "nor for a file that cannot be read");
     fs::remove_file(machine.path(&ALICE.secret_file())).unwrap();
-    assert_eq!(try_in(&machine, "test", "alice", AWAY).reason(), "not-enrolled");
+    assert_eq!(try_in(&machine, "test", "alice", AWAY).reason(), "record-gone");
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
     assert_eq!(said(&pam_totp(&machine, &["throttle", "unlock", "--user", "alice"])).0, Some(0));
     // Somebody who is blocked has none.

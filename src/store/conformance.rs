@@ -116,6 +116,9 @@ fn a_change_is_all_or_nothing(store: &impl Store, person: &Person) {
 }
 
 fn who_was_enrolled_once_is_not_new(store: &impl Store, person: &Person) {
+    let _ = (store.remove(person), store.release(person));
+    assert_eq!((store.never_enrolled(person), store.remove(person)), (Ok(true), Ok(false)));
+    assert_eq!(store.never_enrolled(person), Ok(true), "by removing nothing");
     enrol(store, person, "\" TOTP_AUTH\n");
     assert_eq!(store.remove(person), Ok(true));
     assert_eq!((store.has_record(person), store.never_enrolled(person)), (Ok(false), Ok(false)));

@@ -152,6 +152,7 @@ impl Store for SystemStore<'_> {
     fn remove(&self, person: &Person) -> Result<bool, StoreError> {
         let place = self.place(person)?;
         let _lock = place.lock()?;
+        // Of somebody who never had one nothing is remembered.
         if place.slot.is_taken().map_err(Error::File)? {
             place.ratchet.set(person).map_err(Error::File)?;
         }

@@ -63,13 +63,15 @@ impl Charge<'_> {
 ///
 /// An answer that cannot be a code of this record costs nothing: it is no guess, and anybody can cause it.
 pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64) -> Charge<'a> {
+    if !rules.google && record.devices.is_empty() {
+        return Charge::Refused(Decision::deny(Denial::NoDevice, None));
+    }
     let codes = codes(record, rules, attempt.answer);
     if !rules.google && codes.is_empty() && recovery_code(record, rules, attempt.answer).is_none() {
         return Charge::Refused(Decision::deny(Denial::NotACode, None));
     }
     if !rules.google && record.devices.iter().all(|device| device.secret.is_err()) {
-        let denial = if record.devices.is_empty() { Denial::NoDevice } else { Denial::BadSecret };
-        return Charge::Refused(Decision::deny(denial, None));
+        return Charge::Refused(Decision::deny(Denial::BadSecret, None));
     }
     let mut next = record.clone();
     let mut is_free = true;

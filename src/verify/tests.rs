@@ -443,6 +443,8 @@ fn recovery_codes_work_once_beside_any_device_and_beside_none_at_all_never() {
     assert_eq!(person.tries("12345678", 3), WRONG);
     assert_eq!(person.tries(&shown, 3), Verdict::Denied(Denial::NotACode), "there is none left to compare with");
     let rules = Rules { allow_scratch_codes: false, ..Rules::default() };
+    let none = Record { devices: Vec::new(), ..record.clone() };
+    assert_eq!(Person(none).tries(CODES[3], 3), Verdict::Denied(Denial::NoDevice), "nor any other code");
     for typed in [shown.as_str(), "12345678"] {
         let denied = Person(record.clone()).tries_by(&rules, &answer(typed), 90);
         assert_eq!(denied, Verdict::Denied(Denial::NotACode));

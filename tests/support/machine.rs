@@ -320,6 +320,7 @@ const PATIENCE: [&str; 2] = ["--kill-after=1", "60"];
 pub const SUCCESS: i32 = 0;
 pub const PERM_DENIED: i32 = 6;
 pub const AUTH_ERR: i32 = 7;
+pub const AUTHINFO_UNAVAIL: i32 = 9;
 pub const IGNORE: i32 = 25;
 pub const MODULE_UNKNOWN: i32 = 28;
 

@@ -22,6 +22,12 @@ pub fn hotp(secret: &str, counter: u64) -> String {
     oathtool(&["--hotp", "--base32", &format!("--counter={counter}"), secret])
 }
 
+/// The code of a base32 secret at a time, by these options of oathtool.
+pub fn code_by(options: &[&str], secret: &str, time: u64) -> String {
+    let now = format!("--now=@{time}");
+    oathtool(&[options, &["--base32", &now, secret]].concat())
+}
+
 /// The code that an app shows now. Waits for the next one where this one is about to end, as a person would.
 pub fn code_now(secret: &str) -> String {
     let left = 30 - now() % 30;

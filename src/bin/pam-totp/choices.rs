@@ -124,6 +124,7 @@ impl Arguments {
         let flags = [
             (self.secret.is_some(), "--secret"),
             (self.rate_limit.is_some(), "--rate-limit"),
+            (self.no_rate_limit, "--no-rate-limit"),
             (self.window_size.is_some(), "--window-size"),
             (self.minimal_window, "--minimal-window"),
             (self.allow_reuse, "--allow-reuse"),
@@ -153,6 +154,38 @@ fn yes(question: &str) -> Result<bool> {
             Some('y' | 'Y') => return Ok(true),
             Some('n' | 'N') => return Ok(false),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn arguments(line: &str) -> Arguments {
+        Line::try_parse_from(format!("x {line}").split_whitespace()).ok().unwrap().arguments
+    }
+
+    #[test]
+    fn flags_that_a_root_only_record_has_no_place_for_are_named() {
+        for (line, flag) in [
+            ("", None),
+            ("--device x --emergency-codes 2 --digits 8 --disallow-reuse -f -C", None),
+            ("-s file", Some("--secret")),
+            ("-r 3 -R 30", Some("--rate-limit")),
+            ("-u", Some("--no-rate-limit")),
+            ("-w 17", Some("--window-size")),
+            ("-W", Some("--minimal-window")),
+            ("-D", Some("--allow-reuse")),
+        ] {
+            assert_eq!(arguments(line).about_files(), flag, "{line}");
         }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
         if let Some(flag) = arguments.about_files() {
             bail!("{flag} is about ~/.google_authenticator; with store = \"system\" the policy decides that");
         }
+    } else if arguments.device_name.is_some() {
+        bail!("--device is about the root-only store; the device of ~/.google_authenticator has no name");
     } else if let Some(file) = &arguments.secret {
         let file = std::path::absolute(file)?.as_os_str().as_bytes().to_vec();
         subject.policy.secret = Setting { value: file, origin: Origin::Argument };

@@ -116,7 +116,9 @@ fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
         if user.is_some_and(|user| user != imported.user) {
             continue;
         }
-        match store(&imported, policy, arguments) {
+        // What this file has just brought is not in its own way.
+        let is_first = taken.iter().all(|object: &serde_json::Value| object["user"] != imported.user.as_str());
+        match store(&imported, policy, arguments.force && is_first) {
             Ok(path) => {
                 let object = serde_json::json!({ "user": imported.user, "path": path.to_string_lossy(), "what": imported.what() });
                 taken.push(object);
@@ -304,7 +306,7 @@ fn parse_uri(rest: &str, user: Option<&str>) -> Result<Imported> {
     Ok(Imported { user, secret, algorithm, digits, moving, remarks: Vec::new() })
 }
 
-fn store(imported: &Imported, policy: &Policy, arguments: &Arguments) -> Result<PathBuf> {
+fn store(imported: &Imported, policy: &Policy, replace: bool) -> Result<PathBuf> {
     let person = host::person(Some(&imported.user))?;
     ensure_bits(imported.secret.expose(), policy)?;
     let store = pam_totp::store::of(policy);
@@ -317,7 +319,7 @@ fn store(imported: &Imported, policy: &Policy, arguments: &Arguments) -> Result<
     let device = imported.device(if is_system { DEVICE } else { "" }, policy)?;
     match there {
         // One device more.
-        Some(_) if is_system && !arguments.force => store.change(&person, &mut |record| {
+        Some(_) if is_system && !replace => store.change(&person, &mut |record| {
             if record.holds(&imported.secret) {
                 return Err(Fact::new("already-enrolled").or("somebody else was faster"));
             }
@@ -329,7 +331,7 @@ fn store(imported: &Imported, policy: &Policy, arguments: &Arguments) -> Result<
         _ => {
             let mut record = Record::of(vec![device]);
             record.rate_limit = Ok((!is_system).then_some(RATE_LIMIT));
-            store.enrol(&person, &record, arguments.force)
+            store.enrol(&person, &record, replace)
         }
     }
     .map_err(by_store)?;
@@ -482,5 +484,19 @@ mod tests {
         ] {
             assert!(summary(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_imported_device_has_a_name_that_is_free() {
+        let mut record = Record::of(Vec::new());
+        for expected in ["imported", "imported 2", "imported 3"] {
+            let name = free_name(&record);
+            assert_eq!(name, expected);
+            let kind = Ok(Kind::None);
+            let secret = Ok(Arc::new(Secret::new(vec![1])));
+            record.devices.push(Device { name, secret, kind, added: None, last_used: None });
+        }
+        record.devices.remove(1);
+        assert_eq!(free_name(&record), "imported 2");
     }
 }

@@ -83,7 +83,7 @@ fn resync(
             Ok(by) => {
                 let what = match device.kind {
                     Ok(Kind::Hotp(_)) => format!("had moved on by {by} codes"),
-                    _ => format!("is {by} time steps ahead of this clock"),
+                    _ => difference(by),
                 };
                 return Ok((device.name.clone(), what));
             }
@@ -100,6 +100,13 @@ fn resync(
     })
 }
 
+/// How a device's clock stands to that of this host.
+fn difference(steps: i64) -> String {
+    let side = if steps < 0 { "behind" } else { "ahead of" };
+    let plural = if steps.unsigned_abs() == 1 { "" } else { "s" };
+    format!("is {} time step{plural} {side} this clock", steps.unsigned_abs())
+}
+
 fn ask(question: &str) -> Result<Code> {
     write!(io::stderr(), "{question}")?;
     io::stderr().flush()?;
@@ -113,4 +120,16 @@ fn ask(question: &str) -> Result<Code> {
         NotACode::Empty => anyhow!("no code was given; nothing has changed"),
         NotACode::Shape | NotACode::RefusedBySshd => anyhow!("a code has 6 to 8 digits; nothing has changed"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_a_number_and_a_side() {
+        assert_eq!(difference(61), "is 61 time steps ahead of this clock");
+        assert_eq!(difference(-1), "is 1 time step behind this clock");
+        assert_eq!(difference(0), "is 0 time steps ahead of this clock");
+    }
 }

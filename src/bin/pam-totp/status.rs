@@ -101,3 +101,40 @@ fn object(device: &Device) -> serde_json::Value {
         "last_used": device.last_used,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pam_totp::record::google::Document;
+    use pam_totp::secret::Secret;
+
+    fn device(name: &str, options: &str) -> Device {
+        let text = Secret::new(format!("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\n{options}").into_bytes());
+        let device = Document::parse(text).ok().unwrap().record().devices[0].clone();
+        Device { name: name.to_owned(), ..device }
+    }
+
+    #[test]
+    fn a_device_is_a_line_and_an_object_without_its_secret() {
+        let dated = Device { added: Some(0), last_used: Some(86400), ..device("phone", "\" TOTP_AUTH\n") };
+        for (device, expected) in [
+            (
+                dated,
+                "phone: 6 digits every 30 seconds (SHA1), added 1970-01-01T00:00:00Z, last used 1970-01-02T00:00:00Z",
+            ),
+            (device("", "\" HOTP_COUNTER 5\n\" DIGITS 8\n"), "(the file's device): 8 digits by counter (SHA1)"),
+            (device("x", ""), "x: neither by time nor by counter"),
+        ] {
+            assert_eq!(line(&device), expected);
+            assert!(!object(&device).to_string().contains("GEZDGNBV"));
+        }
+        let object = object(&device("phone", "\" TOTP_AUTH\n\" DISALLOW_REUSE 7 9\n"));
+        assert_eq!((object["kind"].as_str(), object["mark"].as_u64()), (Some("totp"), Some(9)));
+        assert!(object["counter"].is_null() && object["last_used"].is_null());
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "code")), ["0 codes", "1 code", "2 codes"]);
+    }
+}
