@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 const POLICY: &str = "/etc/security/pam_totp.toml";
 /// What is tested here is not the ledger, and needs more guesses than it allows.
 const WITHOUT_LIMITS: &str = "[throttle]\nuser = \"\"\nhost = \"\"\n";
-/// Where a hundred failures in a row are not the end either.
-const WITHOUT_COUNTING: &str = "[throttle]\nuser = \"\"\nhost = \"\"\nuser_whitelist = [\"*\"]\n";
+/// So many logins of one person at once: the hundredth failure in a row disables the device, whatever the policy says.
+const AT_ONCE: usize = 90;
 const STATE: &str = "/var/lib/pam_totp";
 const RECORDS: &str = "/var/lib/pam_totp/records";
 const RECORD: &str = "/var/lib/pam_totp/records/alice";
@@ -301,19 +301,20 @@ fn secrets(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn of_two_hundred_logins_with_codes_of_several_devices_no_change_is_lost() {
-    let machine = on_ext4(&dist("pam_totp.so"), WITHOUT_COUNTING);
+fn of_many_logins_with_codes_of_several_devices_no_change_is_lost() {
+    let machine = on_ext4(&dist("pam_totp.so"), WITHOUT_LIMITS);
     let secrets = secrets(7);
     for round in 0..10 {
         let first = enrol(&machine, ALICE, &["--counter-based"]);
         secrets.iter().for_each(|secret| import_counter(&machine, secret));
         let mut codes: Vec<String> = secrets.iter().chain([&first.secret]).map(|secret| hotp(secret, 1)).collect();
-        codes.extend(first.recovery.iter().take(2).cloned());
-        let won = winners(begin(&machine, 200, &codes), 200);
-        assert_eq!(won, codes.len(), "round {round}: each code gets one of twenty in");
+        codes.extend(first.recovery.iter().take(1).cloned());
+        let won = winners(begin(&machine, AT_ONCE, &codes), AT_ONCE);
+        assert_eq!(won, codes.len(), "round {round}: each code gets one of ten in");
         let listed = json(&totp(&machine, &["status", "--user", "alice", "--json"]));
         let counters: Vec<_> = listed["devices"].as_array().unwrap().iter().map(|device| &device["counter"]).collect();
-        assert_eq!((counters, &listed["recovery_codes"]), (vec![&2.into(); 8], &3.into()), "round {round}");
+        assert_eq!((counters, &listed["recovery_codes"]), (vec![&2.into(); 8], &4.into()), "round {round}");
+        totp(&machine, &["throttle", "unlock", "--user", "alice"]);
         for code in &codes {
             assert_eq!(log_in(&machine, "test", "alice", code), Some(AUTH_ERR), "round {round}: {code} again");
         }
@@ -322,29 +323,30 @@ fn of_two_hundred_logins_with_codes_of_several_devices_no_change_is_lost() {
 
 #[test]
 fn whoever_logs_in_while_devices_come_and_go_has_a_device_that_is_there() {
-    let machine = on_ext4(&dist("pam_totp.so"), WITHOUT_COUNTING);
+    let machine = on_ext4(&dist("pam_totp.so"), WITHOUT_LIMITS);
     let stick = secrets(1).pop().unwrap();
     let alice = ["--user", "alice", "--json"];
     for round in 0..6 {
         let phone = enrol(&machine, ALICE, &["--counter-based"]);
         import_counter(&machine, &stick);
         let _ = machine.log();
-        let logins = begin(&machine, 200, &[hotp(&stick, 1), hotp(&phone.secret, 1)]);
+        let logins = begin(&machine, AT_ONCE, &[hotp(&stick, 1), hotp(&phone.secret, 1)]);
         let change = |arguments: &[&str]| totp(&machine, &[arguments, &alice].concat());
         change(&["device", "add", "tablet", "--no-confirm"]);
         change(&["device", "remove", "phone"]);
         // Gone is gone, whoever is still under way.
-        let late = begin(&machine, 20, &[hotp(&phone.secret, 2)]);
+        let late = begin(&machine, 9, &[hotp(&phone.secret, 2)]);
         change(&["recovery", "new", "--count", "4"]);
         change(&["device", "rename", "imported", "stick"]);
-        assert_eq!(winners(late, 20), 0, "round {round}: in with a device that had been removed");
-        let won = winners(logins, 200);
+        assert_eq!(winners(late, 9), 0, "round {round}: in with a device that had been removed");
+        let won = winners(logins, AT_ONCE);
         let log = machine.log();
         let of = |device: &str| log.iter().filter(|line| line.contains(&format!(" device={device}"))).count();
         let (by_stick, by_phone) = (of("stick") + of("imported"), of("phone"));
         assert!((by_stick, by_stick + by_phone) == (1, won) && by_phone <= 1, "round {round}: {won} {log:#?}");
         let reasons = reasons(&log);
-        assert_eq!(reasons.get("wrong-code"), Some(&(220 - won)), "round {round}: {reasons:?}");
+        assert_eq!(reasons.get("wrong-code"), Some(&(AT_ONCE + 9 - won)), "round {round}: {reasons:?}");
+        totp(&machine, &["throttle", "unlock", "--user", "alice"]);
         let status = json(&change(&["status"]));
         let names: Vec<_> = status["devices"].as_array().unwrap().iter().map(|device| &device["name"]).collect();
         assert_eq!((names, &status["recovery_codes"]), (vec![&"stick".into(), &"tablet".into()], &4.into()));
@@ -727,7 +729,7 @@ fn is_denied(machine: &Machine, what: &str, code: &str, (result, reason): (i32, 
         let login = machine.login(service, "alice").answer(answer).run();
         assert!(start.elapsed() < PROMPTLY, "{what}: {:?}", start.elapsed());
         assert_eq!((login.result(), login.reason().as_str()), (result, reason), "{what} {service}: {login:#?}");
-        assert_eq!(login.prompts, ["1 \"Verification code: \""], "{what} {service}");
+        assert!(login.prompts.iter().all(|prompt| prompt == "1 \"Verification code: \""), "{what} {service}");
         assert!(!login.output.contains(SECRET) && !login.log.concat().contains(SECRET), "{what}: {login:#?}");
     }
 }
@@ -1102,7 +1104,7 @@ const BAD_STORES: [(Damage, (i32, &str)); 19] = [
             clear(machine, STATE);
             symlink("/var/lib/nowhere", machine.path(STATE)).unwrap();
         }),
-        UNAVAILABLE,
+        (AUTH_ERR, "link"),
     ),
 ];
 
