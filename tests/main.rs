@@ -19,5 +19,6 @@ mod races;
 mod second_opinion;
 mod ssh_login;
 mod sudo_su;
+mod system_store;
 mod throttle;
 mod tutorials;

@@ -18,11 +18,10 @@ use crate::secret::Secret;
 use crate::system::Errno;
 use crate::system::files::{FileError, Problem};
 use crate::system::lock::{NoLock, Patience, RangeLock};
-use crate::system::private::Directory;
+use crate::system::private::{self, Directory};
 use crate::system::random;
 use crate::system::slot::{Held, Slot, Unread};
 use crate::verify::{Charge, Verdict};
-use rustix::fs::{FileType, Stat};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,7 +170,7 @@ impl SystemStore<'_> {
         let no_store = || Error::NoStore(self.state_dir.to_owned());
         let state_dir = Directory::open(self.state_dir)?.ok_or_else(no_store)?;
         match state_dir.stat(STORE_ID) {
-            Ok(stat) if stat.st_uid == 0 && stat.st_size > 0 && is_regular(&stat) => {}
+            Ok(stat) if private::is_file(&stat) && stat.st_uid == 0 && stat.st_size > 0 => {}
             Ok(_) | Err(Errno::NOENT) => return Err(no_store()),
             Err(error) => return Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
         }
@@ -180,10 +179,6 @@ impl SystemStore<'_> {
         let ratchet = Ratchet::new(&state_dir)?.ok_or_else(no_store)?;
         Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
     }
-}
-
-fn is_regular(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode).is_file()
 }
 
 /// A person's record, and what belongs to it.

@@ -115,8 +115,7 @@ impl Directory {
             Err(error) => return Err(self.file_error(name, Problem::Failed("open", error))),
         };
         let stat = fstat(&file).map_err(|error| self.file_error(name, Problem::Failed("stat", error)))?;
-        let problem =
-            check(&stat).err().or((stat.st_mode & libc::S_IFMT != libc::S_IFREG).then_some(Problem::NotAFile));
+        let problem = check(&stat).err().or((!is_file(&stat)).then_some(Problem::NotAFile));
         problem.map_or(Ok(Some((file, stat))), |problem| Err(self.file_error(name, problem)))
     }
 
@@ -273,6 +272,11 @@ impl Directory {
     pub fn file_error(&self, name: &str, problem: Problem) -> FileError {
         FileError { path: self.path(name), problem }
     }
+}
+
+/// A file, and not a link, a directory or a FIFO.
+pub const fn is_file(stat: &Stat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFREG
 }
 
 /// Root's, and nobody else may write.

@@ -144,21 +144,25 @@ impl Slot {
             self.sync()?;
         }
         let sibling = self.sibling();
-        let file = match self.directory.open_file(&sibling) {
-            Ok(Some((file, stat))) if self.can_be_written_over(&stat, held) => {
-                let file = File::from(file);
+        let file = match self.old_file()? {
+            Some((file, stat)) if self.can_be_written_over(&stat, held) => {
                 self.write(&file, text.expose())?;
                 file
             }
-            Ok(_) => self.write_new(&sibling, text.expose())?,
-            Err(error) if matches!(error.problem, Problem::Failed(_, errno) if errno != Errno::LOOP) => {
-                return Err(error);
-            }
-            // A link, or somebody else's file.
-            Err(_) => self.write_new(&sibling, text.expose())?,
+            _ => self.write_new(&sibling, text.expose())?,
         };
         self.directory.exchange(&self.name, &sibling).map_err(self.failed("rename"))?;
         self.finish(&file)
+    }
+
+    /// The sibling. `None` also for a link, a FIFO or somebody else's file: where a record was replaced that was none, that
+    /// is what has the name.
+    fn old_file(&self) -> Result<Option<(File, Stat)>, FileError> {
+        match self.directory.open_file(&self.sibling()) {
+            Ok(file) => Ok(file.map(|(file, stat)| (File::from(file), stat))),
+            Err(error) if matches!(error.problem, Problem::Failed(_, errno) if errno != Errno::LOOP) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// What others can read must not become the file, and a file that has another name too is somebody's copy.
@@ -170,14 +174,15 @@ impl Slot {
             && held.is_none_or(|held| held.inode != stat.st_ino)
     }
 
-    /// Writes over the sibling what was in the file until now. The caller holds the lock.
+    /// Writes over the sibling what was in the file until now, or takes its name away where that was none of ours. The caller
+    /// holds the lock.
     ///
     /// # Errors
     /// [`FileError`].
     pub fn forget_the_old(&self) -> Result<(), FileError> {
-        match self.directory.open_file(&self.sibling())? {
-            Some((file, _)) => self.write(&File::from(file), &self.blank()),
-            None => Ok(()),
+        match self.old_file()? {
+            Some((file, _)) => self.write(&file, &self.blank()),
+            None => self.directory.remove(&self.sibling()).map_err(self.failed("unlink")),
         }
     }
 
