@@ -7,6 +7,7 @@
 mod support;
 
 mod artefacts;
+mod crash;
 mod devices;
 mod drop_in;
 mod enrol;

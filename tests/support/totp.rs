@@ -28,6 +28,13 @@ pub fn code_by(options: &[&str], secret: &str, time: u64) -> String {
     oathtool(&[options, &["--base32", &now, secret]].concat())
 }
 
+/// The codes of a base32 secret for so many counters from the first on.
+pub fn hotps(secret: &str, first: u64, count: u64) -> Vec<String> {
+    let arguments = [format!("--counter={first}"), format!("--window={}", count - 1)];
+    let codes = oathtool(&["--hotp", "--base32", &arguments[0], &arguments[1], secret]);
+    codes.lines().map(str::to_owned).collect()
+}
+
 /// The code that an app shows now. Waits for the next one where this one is about to end, as a person would.
 pub fn code_now(secret: &str) -> String {
     let left = 30 - now() % 30;
