@@ -1,4 +1,11 @@
 //! `make bench`: what a login costs, from pam_start to pam_end, one process a login, in one run, interleaved.
+//!
+//! ```text
+//! bench                  both stores on ext4 and on tmpfs, beside the C module
+//! bench people [COUNT]   the root-only store with 10 people in it and with COUNT (1,000,000)
+//! ```
+//!
+//! The floor is what no module with such a store can do without: libpam itself, and the file calls alone.
 
 #![allow(clippy::disallowed_methods, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -6,8 +13,11 @@
 
 mod support;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::Instant;
 use support::machine::{ALICE, Home, Machine};
 use support::totp::{SECRET, code_now, wrong_code};
@@ -15,59 +25,183 @@ use support::{dist, need, output_of};
 
 const ROUNDS: usize = 200;
 const LINES: &str = "\" TOTP_AUTH\n\" DISALLOW_REUSE\n";
+const PEOPLE: usize = 1_000_000;
 
 fn main() {
     need("oathtool", "oathtool");
-    for (home, name) in [(Home::Ext4, "ext4 on a loop device"), (Home::Memory, "tmpfs")] {
-        let machine = Machine::with(home, &dist("pam_totp.so"));
-        // The rules would end the wrong ones; what they cost is the same.
-        machine.without_limits();
-        machine.service("permit", "auth required pam_permit.so\n");
-        machine.service("ours", "auth required pam_totp.so\n");
-        machine.service("theirs", "auth required pam_google_authenticator.so noskewadj\n");
-        machine.service("theirs-skew", "auth required pam_google_authenticator.so\n");
-        println!("\nhome on {name}, {ROUNDS} rounds, microseconds");
-        println!("{:44} {:>8} {:>8} {:>8}", "", "lowest", "median", "90 %");
-        let cases = [
-            ("libpam with pam_permit", "permit", None),
-            ("pam_totp, right", "ours", Some(true)),
-            ("pam_totp, wrong", "ours", Some(false)),
-            ("pam_google_authenticator, right", "theirs", Some(true)),
-            ("pam_google_authenticator, wrong", "theirs", Some(false)),
-            ("pam_google_authenticator, wrong, skew scan", "theirs-skew", Some(false)),
-        ];
-        let mut times = vec![Vec::new(); cases.len() + 1];
-        for _ in 0..ROUNDS {
-            for ((_, service, right), times) in cases.iter().zip(&mut times) {
-                times.push(login(&machine, service, *right));
-            }
-            times[cases.len()].push(bare_calls(&machine));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        None => {
+            both_stores(Home::Ext4, "ext4 on a loop device");
+            both_stores(Home::Memory, "tmpfs");
         }
-        let names = cases.iter().map(|(name, ..)| *name).chain(["bare calls: read, write, fsync, rename, fsync"]);
-        let medians: Vec<f64> = names.zip(&mut times).map(|(name, times)| report(name, times)).collect();
-        let floor = medians[0] + medians[6];
-        println!("pam_totp, right, above its floor (libpam + bare calls): {:.0} µs", medians[1] - floor);
-        println!("pam_totp, right / pam_google_authenticator, right: {:.2}", medians[1] / medians[3]);
-        println!("pam_totp, wrong / right: {:.2}", medians[2] / medians[1]);
+        Some("people") => many_people(arguments.get(1).map_or(PEOPLE, |count| count.parse().unwrap())),
+        Some(other) => panic!("{other}: what is that?"),
     }
 }
 
-/// Microseconds of one login. The record is new each time, so that the code is.
-fn login(machine: &Machine, service: &str, right: Option<bool>) -> f64 {
-    machine.enrol(ALICE, LINES);
-    let code = match right {
-        Some(false) => wrong_code(SECRET),
-        _ => code_now(SECRET),
+/// Both stores beside the C module, with homes and `state_dir` on the same file system.
+fn both_stores(home: Home, name: &str) {
+    let machine = Machine::with(home, &dist("pam_totp.so"));
+    machine.service("permit", "auth required pam_permit.so\n");
+    machine.service("theirs", "auth required pam_google_authenticator.so noskewadj\n");
+    machine.service("theirs-skew", "auth required pam_google_authenticator.so\n");
+    machine.write("/etc/security/home.toml", policy("home", "/home/state"));
+    machine.service("home", "auth required pam_totp.so conf=/etc/security/home.toml\n");
+    let store = Store::new(&machine, "system", "/home/state");
+    println!("\nhomes and state_dir on {name}, {ROUNDS} rounds");
+    let mut cases = [
+        Case::new("libpam with pam_permit", || login(&machine, "permit", "", true)),
+        Case::new("root-only store, right", || store.login(true)),
+        Case::new("root-only store, wrong", || store.login(false)),
+        Case::new("  bare calls: read, pwrite, fdatasync, exchange, fsync", || store.bare_calls()),
+        Case::new("file in the home, right", || home_login(&machine, "home", true)),
+        Case::new("file in the home, wrong", || home_login(&machine, "home", false)),
+        Case::new("  bare calls: read, write, fsync, rename, fsync", || bare_calls(&machine)),
+        Case::new("pam_google_authenticator, right", || home_login(&machine, "theirs", true)),
+        Case::new("pam_google_authenticator, wrong", || home_login(&machine, "theirs", false)),
+        Case::new("pam_google_authenticator, wrong, skew scan", || home_login(&machine, "theirs-skew", false)),
+    ];
+    let [permit, right, wrong, bare, home_right, home_wrong, home_bare, theirs, ..] = interleaved(&mut cases);
+    println!("root-only store, right, above its floor (libpam + bare calls): {:.0} µs", right - permit - bare);
+    println!("root-only store, right / pam_google_authenticator, right: {:.2}", right / theirs);
+    println!("root-only store, wrong / right: {:.2}", wrong / right);
+    println!("file in the home, right, above its floor: {:.0} µs", home_right - permit - home_bare);
+    println!("file in the home, right / pam_google_authenticator, right: {:.2}", home_right / theirs);
+    println!("file in the home, wrong / right: {:.2}", home_wrong / home_right);
+}
+
+/// Two root-only stores, each on an ext4 of its own with room for as many: 10 people in one, `count` in the other.
+fn many_people(count: usize) {
+    let machine = Machine::with(Home::Directory, &dist("pam_totp.so"));
+    let store = |name: &'static str, people: usize| {
+        mount_ext4(&machine, name, 3 * count + 1000);
+        let store = Store::new(&machine, name, &format!("/home/{name}/state"));
+        let start = Instant::now();
+        store.crowd(people - 1);
+        println!("{people} people in {name}, made in {:.0} s", start.elapsed().as_secs_f64());
+        store
     };
+    let (few, many) = (store("few", 10), store("many", count));
+    println!("\nroot-only store on ext4 on a loop device, {ROUNDS} rounds");
+    let mut cases = [
+        Case::new("10 people, right", || few.login(true)),
+        Case::new("10 people, wrong", || few.login(false)),
+        Case::new("  its bare calls", || few.bare_calls()),
+        Case::new("all those people, right", || many.login(true)),
+        Case::new("all those people, wrong", || many.login(false)),
+        Case::new("  its bare calls", || many.bare_calls()),
+    ];
+    let [few_right, few_wrong, few_bare, many_right, many_wrong, many_bare] = interleaved(&mut cases);
+    println!("{count} people / 10 people: right {:.2}, wrong {:.2}", many_right / few_right, many_wrong / few_wrong);
+    println!("the same above the bare calls: {:.2}", (many_right - many_bare) / (few_right - few_bare));
+}
+
+/// An empty ext4 with so many inodes, at /home/NAME. The image is sparse.
+fn mount_ext4(machine: &Machine, name: &str, inodes: usize) {
+    let script = format!(
+        "set -e; cd {}; mkdir /home/{name}; truncate -s 4G {name}.img; mkfs.ext4 -q -F -N {inodes} {name}.img; \
+         mount -o loop {name}.img /home/{name}",
+        machine.shared().display()
+    );
+    output_of(machine.command("sh").args(["-c", &script]));
+}
+
+fn policy(store: &str, state_dir: &str) -> String {
+    // The rules would end the wrong ones; what they cost is the same.
+    let throttle = "[throttle]\nuser = \"\"\nhost = \"\"\n";
+    format!("version = 1\n[defaults]\nstore = \"{store}\"\nstate_dir = \"{state_dir}\"\n{throttle}")
+}
+
+/// A root-only store with alice in it. Its service has the store's name.
+struct Store<'a> {
+    machine: &'a Machine,
+    service: &'a str,
+    records: PathBuf,
+    enrolled: PathBuf,
+    secret: String,
+    /// Alice's record without a mark, so that the code is new each time.
+    record: Vec<u8>,
+}
+
+impl<'a> Store<'a> {
+    fn new(machine: &'a Machine, service: &'a str, state_dir: &str) -> Self {
+        let conf = format!("/etc/security/{service}.toml");
+        machine.write(&conf, policy("system", state_dir));
+        machine.service(service, &format!("auth required pam_totp.so conf={conf}\n"));
+        let run = |arguments: &[&str]| {
+            output_of(machine.command(dist("pam-totp")).args(arguments).args(["--conf", &conf, "--json"]))
+        };
+        run(&["setup", "store"]);
+        let enrolled = run(&["enrol", "--user", "alice", "--no-confirm"]);
+        let enrolled: serde_json::Value = serde_json::from_str(&enrolled).unwrap();
+        let secret = enrolled["secret"].as_str().unwrap().to_owned();
+        let place = |name: &str| machine.path(&format!("{state_dir}/{name}"));
+        let (records, enrolled) = (place("records"), place("enrolled"));
+        let record = std::fs::read(records.join("alice")).unwrap();
+        Self { machine, service, records, enrolled, secret, record }
+    }
+
+    /// Other people, by name: nobody reads their files, and nothing of them is synced.
+    fn crowd(&self, people: usize) {
+        for number in 0..people {
+            let name = format!("person{number:07}");
+            for file in [name.clone(), format!("{name}~")] {
+                File::create_new(self.records.join(file)).unwrap();
+            }
+            File::create_new(self.enrolled.join(format!("{name}.{}", 100_000 + number))).unwrap();
+        }
+        // What they leave to be written is not to be measured.
+        rustix::fs::sync();
+    }
+
+    fn renew(&self) {
+        let file = OpenOptions::new().write(true).open(self.records.join("alice")).unwrap();
+        file.write_all_at(&self.record, 0).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    fn login(&self, right: bool) -> f64 {
+        self.renew();
+        let code = if right { code_now(&self.secret) } else { wrong_code(&self.secret) };
+        login(self.machine, self.service, &code, right)
+    }
+
+    /// Microseconds of what a login cannot do without: it reads the record, and puts another in its place for good.
+    fn bare_calls(&self) -> f64 {
+        self.renew();
+        let (path, sibling) = (self.records.join("alice"), self.records.join("alice~"));
+        let directory = File::open(&self.records).unwrap();
+        let start = Instant::now();
+        let mut text = Vec::with_capacity(self.record.len() + 64);
+        File::open(&path).unwrap().read_to_end(&mut text).unwrap();
+        let file = OpenOptions::new().write(true).open(&sibling).unwrap();
+        file.write_all_at(&text, 0).unwrap();
+        file.sync_data().unwrap();
+        renameat_with(CWD, &path, CWD, &sibling, RenameFlags::EXCHANGE).unwrap();
+        directory.sync_all().unwrap();
+        start.elapsed().as_secs_f64() * 1e6
+    }
+}
+
+/// The same with a file in the home, ours or the C module's.
+fn home_login(machine: &Machine, service: &str, right: bool) -> f64 {
+    machine.enrol(ALICE, LINES);
+    let code = if right { code_now(SECRET) } else { wrong_code(SECRET) };
+    login(machine, service, &code, right)
+}
+
+/// Microseconds of one login.
+fn login(machine: &Machine, service: &str, code: &str, right: bool) -> f64 {
     // Without waiting for the log, as Machine::login does.
     let mut command = machine.command(machine.client());
-    let output = output_of(command.args([service, "alice", "--time", "--answer", &code]));
+    let output = output_of(command.args([service, "alice", "--time", "--answer", code]));
     let word = |key: &str| output.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
-    assert_eq!(word("result ") == "0", right != Some(false), "{output}");
+    assert_eq!(word("result ") == "0", right, "{output}");
     word("nanoseconds ").parse::<f64>().unwrap() / 1000.0
 }
 
-/// Microseconds of what a login cannot do without: it reads the file, and puts another in its place for good.
+/// Microseconds of what a login with a file in the home cannot do without.
 fn bare_calls(machine: &Machine) -> f64 {
     machine.enrol(ALICE, LINES);
     let (path, next) = (machine.path(&ALICE.secret_file()), machine.path("/home/alice/next"));
@@ -83,9 +217,33 @@ fn bare_calls(machine: &Machine) -> f64 {
     start.elapsed().as_secs_f64() * 1e6
 }
 
-fn report(name: &str, times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    let at = |percent: usize| times[times.len() * percent / 100];
-    println!("{name:44} {:8.0} {:8.0} {:8.0}", times[0], at(50), at(90));
-    at(50)
+/// Something to be measured, in microseconds.
+struct Case<'a> {
+    name: &'a str,
+    run: Box<dyn Fn() -> f64 + 'a>,
+}
+
+impl<'a> Case<'a> {
+    fn new(name: &'a str, run: impl Fn() -> f64 + 'a) -> Self {
+        Self { name, run: Box::new(run) }
+    }
+}
+
+/// The medians of all cases, each run once a round.
+fn interleaved<const N: usize>(cases: &mut [Case; N]) -> [f64; N] {
+    let mut times = [const { Vec::new() }; N];
+    for _ in 0..ROUNDS {
+        for (case, times) in cases.iter().zip(&mut times) {
+            times.push((case.run)());
+        }
+    }
+    println!("{:56} {:>8} {:>8} {:>8}", "microseconds", "lowest", "median", "90 %");
+    let mut medians = [0.0; N];
+    for ((case, times), median) in cases.iter().zip(&mut times).zip(&mut medians) {
+        times.sort_by(f64::total_cmp);
+        let at = |percent: usize| times[times.len() * percent / 100];
+        println!("{:56} {:8.0} {:8.0} {:8.0}", case.name, times[0], at(50), at(90));
+        *median = at(50);
+    }
+    medians
 }
