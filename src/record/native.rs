@@ -29,7 +29,6 @@ use super::{Device, Hotp, Kind, Record, Totp, Window};
 use crate::fact::Fact;
 use crate::otp::{Algorithm, Digits, base32};
 use crate::secret::Secret;
-use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest, Sha256};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -204,45 +203,34 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 // ---- Reading ----
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A record as it is written. What was not there is `None`.
+#[derive(Default)]
 struct File {
-    version: u64,
-    user: String,
-    uid: u32,
-    generation: u64,
+    version: Option<u64>,
+    user: Option<String>,
+    uid: Option<u32>,
+    generation: Option<u64>,
     recovery: Option<RecoveryTable>,
-    #[serde(default)]
     device: Vec<DeviceTable>,
 }
 
-/// All that can be said about a record of another version.
-#[derive(Deserialize)]
-struct Version {
-    version: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default)]
 struct RecoveryTable {
-    salt: Bytes<SALT>,
-    hashes: Vec<Bytes<HASH>>,
+    salt: Option<[u8; SALT]>,
+    hashes: Option<Vec<[u8; HASH]>>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default)]
 struct DeviceTable {
-    name: String,
-    kind: KindName,
-    #[serde(deserialize_with = "secret")]
-    secret: Arc<Secret<Vec<u8>>>,
-    algorithm: AlgorithmName,
-    digits: u8,
+    name: Option<String>,
+    kind: Option<KindName>,
+    secret: Option<Arc<Secret<Vec<u8>>>>,
+    algorithm: Option<Algorithm>,
+    digits: Option<u8>,
     period: Option<u64>,
     behind: Option<u64>,
     ahead: Option<u64>,
-    #[serde(default)]
-    skew: i64,
+    skew: Option<i64>,
     mark: Option<u64>,
     counter: Option<u64>,
     look_ahead: Option<u64>,
@@ -250,56 +238,114 @@ struct DeviceTable {
     last_used: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
 enum KindName {
     Totp,
     Hotp,
 }
 
-#[derive(Deserialize)]
-enum AlgorithmName {
-    #[serde(rename = "SHA1")]
-    Sha1,
-    #[serde(rename = "SHA256")]
-    Sha256,
-    #[serde(rename = "SHA512")]
-    Sha512,
+/// Nobody else writes records, so what is read is what [`Document::text`] writes, line by line, and no other TOML. Each
+/// text is read where it stands: a copy of it would not be wiped. `None`: not such a line.
+impl File {
+    fn line(&mut self, line: &str) -> Option<()> {
+        match line {
+            "" => Some(()),
+            "[recovery]" => put(&mut self.recovery, self.device.is_empty().then(RecoveryTable::default)),
+            "[[device]]" => {
+                self.device.push(DeviceTable::default());
+                Some(())
+            }
+            _ => {
+                let (key, value) = line.split_once(" = ")?;
+                match (self.device.last_mut(), &mut self.recovery) {
+                    (Some(device), _) => device.value(key, value),
+                    (None, Some(recovery)) => recovery.value(key, value),
+                    (None, None) => self.value(key, value),
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "version" => put(&mut self.version, value.parse().ok()),
+            "user" => put(&mut self.user, quoted(value).map(str::to_owned)),
+            "uid" => put(&mut self.uid, value.parse().ok()),
+            "generation" => put(&mut self.generation, value.parse().ok()),
+            _ => None,
+        }
+    }
+}
+
+impl RecoveryTable {
+    fn value(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "salt" => put(&mut self.salt, bytes(value)),
+            "hashes" => {
+                let hashes = value.strip_prefix('[')?.strip_suffix(']')?.split(", ").map(bytes).collect();
+                put(&mut self.hashes, hashes)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl DeviceTable {
+    fn value(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "name" => put(&mut self.name, quoted(value).map(str::to_owned)),
+            "kind" => put(&mut self.kind, quoted(value).and_then(kind_name)),
+            "secret" => put(&mut self.secret, base32::decode(quoted(value)?.as_bytes()).map(Arc::new)),
+            "algorithm" => put(&mut self.algorithm, quoted(value).and_then(algorithm)),
+            "digits" => put(&mut self.digits, value.parse().ok()),
+            "skew" => put(&mut self.skew, value.parse().ok()),
+            _ => put(self.number(key)?, value.parse().ok()),
+        }
+    }
+
+    fn number(&mut self, key: &str) -> Option<&mut Option<u64>> {
+        Some(match key {
+            "period" => &mut self.period,
+            "behind" => &mut self.behind,
+            "ahead" => &mut self.ahead,
+            "mark" => &mut self.mark,
+            "counter" => &mut self.counter,
+            "look_ahead" => &mut self.look_ahead,
+            "added" => &mut self.added,
+            "last_used" => &mut self.last_used,
+            _ => return None,
+        })
+    }
+}
+
+/// Puts a value in its place. `None`: there is no value, or there was one already.
+fn put<T>(place: &mut Option<T>, value: Option<T>) -> Option<()> {
+    let value = value.filter(|_| place.is_none())?;
+    *place = Some(value);
+    Some(())
+}
+
+/// A text between quotes. There is nothing in it that would have to be escaped.
+fn quoted(value: &str) -> Option<&str> {
+    value.strip_prefix('"')?.strip_suffix('"').filter(|text| !text.contains(['"', '\\']))
 }
 
 /// Hexadecimal.
-struct Bytes<const N: usize>([u8; N]);
+fn bytes<const N: usize>(value: &str) -> Option<[u8; N]> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = quoted(value)?.as_bytes().chunks(2).map(pair).collect();
+    bytes?.try_into().ok()
+}
 
-impl<'de, const N: usize> Deserialize<'de> for Bytes<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextOf(|text: &str| {
-            let bytes: Option<Vec<u8>> = text
-                .as_bytes()
-                .chunks(2)
-                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-                .collect();
-            bytes?.try_into().ok().map(Self)
-        }))
+fn kind_name(name: &str) -> Option<KindName> {
+    match name {
+        "totp" => Some(KindName::Totp),
+        "hotp" => Some(KindName::Hotp),
+        _ => None,
     }
 }
 
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Secret<Vec<u8>>>, D::Error> {
-    deserializer.deserialize_str(TextOf(|text: &str| base32::decode(text.as_bytes()).map(Arc::new)))
-}
-
-/// Reads a text where it stands: a copy of it would not be wiped.
-struct TextOf<F>(F);
-
-impl<T, F: FnOnce(&str) -> Option<T>> de::Visitor<'_> for TextOf<F> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.0)(text).ok_or_else(|| E::custom("not such a text"))
-    }
+fn algorithm(name: &str) -> Option<Algorithm> {
+    [Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512].into_iter().find(|algorithm| algorithm.name() == name)
 }
 
 impl Document {
@@ -316,72 +362,80 @@ impl Document {
             return Err(BadRecord::Checksum);
         }
         let text = std::str::from_utf8(text).map_err(|_| BadRecord::Checksum)?.trim_end_matches(['\n', '#']);
-        let file: File = toml::from_str(text).map_err(|error| unreadable(text, error.span()))?;
-        if file.version != VERSION {
-            return Err(BadRecord::Version(file.version));
-        }
-        let devices = file.device.into_iter().map(device).collect::<Result<Vec<_>, _>>()?;
-        for (place, device) in devices.iter().enumerate() {
-            let before = devices.get(..place).unwrap_or_default();
-            let is_same = |other: &Device| other.name == device.name || same_secret(other, device);
-            if before.iter().any(is_same) {
-                return Err(BadRecord::Twice(device.name.clone()));
+        let mut file = File::default();
+        for (number, line) in (1..).zip(text.lines()).skip(1) {
+            file.line(line).ok_or(BadRecord::Line(number))?;
+            // It comes first, as what follows is another version's.
+            if let Some(version) = file.version.filter(|&version| version != VERSION) {
+                return Err(BadRecord::Version(version));
             }
         }
-        let recovery = file.recovery.map_or_else(RecoveryCodes::default, |table| {
-            RecoveryCodes::from_parts(table.salt.0, table.hashes.into_iter().map(|hash| hash.0).collect())
-        });
-        let record = Record { recovery, ..Record::of(devices) };
-        Ok(Self { user: file.user, uid: file.uid, generation: file.generation, record })
+        Self::from_file(file).ok_or_else(|| BadRecord::Line(text.lines().count()))?
     }
+
+    /// `None`: something is missing.
+    fn from_file(file: File) -> Option<Result<Self, BadRecord>> {
+        file.version?;
+        let recovery = match file.recovery {
+            Some(table) => RecoveryCodes::from_parts(table.salt?, table.hashes?),
+            None => RecoveryCodes::default(),
+        };
+        let devices: Result<Vec<_>, _> = file.device.into_iter().map(device).collect::<Option<_>>()?;
+        let (user, uid, generation) = (file.user?, file.uid?, file.generation?);
+        Some(devices.and_then(distinct).map(|devices| {
+            let record = Record { recovery, ..Record::of(devices) };
+            Self { user, uid, generation, record }
+        }))
+    }
+}
+
+fn distinct(devices: Vec<Device>) -> Result<Vec<Device>, BadRecord> {
+    for (place, device) in devices.iter().enumerate() {
+        let before = devices.get(..place).unwrap_or_default();
+        let is_same = |other: &Device| other.name == device.name || same_secret(other, device);
+        if before.iter().any(is_same) {
+            return Err(BadRecord::Twice(device.name.clone()));
+        }
+    }
+    Ok(devices)
 }
 
 fn same_secret(one: &Device, other: &Device) -> bool {
     one.secret.as_ref().ok().zip(other.secret.as_ref().ok()).is_some_and(|(one, other)| one.expose() == other.expose())
 }
 
-/// What the reader says quotes the text. Only where it stopped is told.
-fn unreadable(text: &str, place: Option<std::ops::Range<usize>>) -> BadRecord {
-    match toml::from_str::<Version>(text) {
-        Ok(Version { version }) if version != VERSION => BadRecord::Version(version),
-        _ => {
-            let before = text.get(..place.map_or(0, |place| place.start)).unwrap_or_default();
-            BadRecord::Line(before.matches('\n').count().saturating_add(1))
-        }
-    }
-}
-
-fn device(table: DeviceTable) -> Result<Device, BadRecord> {
-    let algorithm = match table.algorithm {
-        AlgorithmName::Sha1 => Algorithm::Sha1,
-        AlgorithmName::Sha256 => Algorithm::Sha256,
-        AlgorithmName::Sha512 => Algorithm::Sha512,
-    };
+/// `None`: something is missing that every device has.
+fn device(table: DeviceTable) -> Option<Result<Device, BadRecord>> {
+    let (name, secret, algorithm, digits) = (table.name?, table.secret?, table.algorithm?, Digits::new(table.digits?));
     let window = table.behind.zip(table.ahead).map(|(behind, ahead)| Window { behind, ahead });
-    let kind = Digits::new(table.digits).and_then(|digits| match table.kind {
-        KindName::Totp => Some(Kind::Totp(Totp {
+    let totp = |digits| {
+        Some(Kind::Totp(Totp {
             algorithm,
             digits,
             period: table.period.filter(|period| STEP_SIZES.contains(period))?,
             window,
-            skew: table.skew,
+            skew: table.skew.unwrap_or(0),
             drift: Vec::new(),
             used: Ok(table.mark.map(|mark| vec![mark])),
-        })),
-        KindName::Hotp => Some(Kind::Hotp(Hotp {
+        }))
+    };
+    let hotp = |digits| {
+        Some(Kind::Hotp(Hotp {
             algorithm,
             digits,
             look_ahead: table.look_ahead.filter(|counters| LOOK_AHEAD.contains(counters))?,
             counter: table.counter.filter(|&counter| i64::try_from(counter).is_ok())?,
-        })),
-    });
-    let kind = kind.filter(|_| is_device_name(&table.name)).ok_or_else(|| BadRecord::Device(table.name.clone()))?;
-    Ok(Device {
-        name: table.name,
-        secret: Ok(table.secret),
-        kind: Ok(kind),
-        added: table.added,
-        last_used: table.last_used,
+        }))
+    };
+    let kind = match table.kind? {
+        KindName::Totp => digits.and_then(totp),
+        KindName::Hotp => digits.and_then(hotp),
+    };
+    Some(match kind.filter(|_| is_device_name(&name)) {
+        Some(kind) => {
+            Ok(Device { name, secret: Ok(secret), kind: Ok(kind), added: table.added, last_used: table.last_used })
+        }
+        None => Err(BadRecord::Device(name)),
     })
 }
 

@@ -13,7 +13,7 @@ mount --bind "$root/etc" /etc
 case $home in
 ext4)
     truncate -s 64M "$root/home.img"
-    mkfs.ext4 -q -F "$root/home.img"
+    mkfs.ext4 -q -F -b 4096 "$root/home.img"
     mount -o loop "$root/home.img" /home
     ;;
 memory) mount -t tmpfs -o mode=0755 tmpfs /home ;;
