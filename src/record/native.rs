@@ -126,25 +126,20 @@ impl Document {
     /// # Errors
     /// [`TooLarge`].
     pub fn text(&self) -> Result<Secret<Vec<u8>>, TooLarge> {
-        // Room for all there can be, so that no half-grown copy of a secret is left behind.
-        let mut body = String::with_capacity(4 * SIZE);
-        // Writing to a String cannot fail.
+        let mut body = Body { text: Vec::with_capacity(SIZE), length: HEADER_LINE };
+        body.text.resize(HEADER_LINE, PADDING);
+        // Writing there cannot fail.
         let _ = self.write(&mut body);
-        let body = Secret::new(body);
-        let length = HEADER_LINE.saturating_add(body.expose().len()).saturating_add(1);
-        if length > SIZE {
-            return Err(TooLarge(length));
-        }
-        let mut text = Vec::with_capacity(SIZE);
-        text.resize(HEADER_LINE, PADDING);
-        text.extend_from_slice(body.expose().as_bytes());
+        let Body { mut text, length } = body;
         text.resize(SIZE, PADDING);
         let line = format!("{HEADER}{}", hexadecimal(&checksum(&text)));
         text.iter_mut().zip(line.bytes()).for_each(|(byte, letter)| *byte = letter);
-        Ok(Secret::new(text))
+        let text = Secret::new(text);
+        // The last byte is not the body's.
+        if length < SIZE { Ok(text) } else { Err(TooLarge(length.saturating_add(1))) }
     }
 
-    fn write(&self, out: &mut String) -> fmt::Result {
+    fn write(&self, out: &mut Body) -> fmt::Result {
         let Self { user, uid, generation, record } = self;
         write!(out, "version = {VERSION}\nuser = \"{user}\"\nuid = {uid}\ngeneration = {generation}\n")?;
         if !record.recovery.is_empty() {
@@ -156,7 +151,7 @@ impl Document {
     }
 }
 
-fn write_device(out: &mut String, device: &Device) -> fmt::Result {
+fn write_device(out: &mut Body, device: &Device) -> fmt::Result {
     // What cannot be read is in no record that was read.
     let (Ok(secret), Ok(kind)) = (&device.secret, &device.kind) else { return Ok(()) };
     let (name, algorithm, digits) = match kind {
@@ -189,16 +184,30 @@ fn write_device(out: &mut String, device: &Device) -> fmt::Result {
     device.last_used.map_or(Ok(()), |used| writeln!(out, "last_used = {used}"))
 }
 
+/// A text that does not grow, so that no half-grown copy of a secret is left behind: what has no room is counted.
+struct Body {
+    text: Vec<u8>,
+    length: usize,
+}
+
+impl fmt::Write for Body {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.length = self.length.saturating_add(part.len());
+        if self.length < SIZE {
+            self.text.extend_from_slice(part.as_bytes());
+        }
+        Ok(())
+    }
+}
+
 /// Of all between the first line and the last byte.
 fn checksum(text: &[u8]) -> [u8; HASH] {
     Sha256::digest(text.get(HEADER_LINE..SIZE.saturating_sub(1)).unwrap_or_default()).into()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * HASH), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
 }
 
 // ---- Reading ----

@@ -87,8 +87,10 @@ impl Store for SystemStore<'_> {
             return Ok(attempt(verdict));
         }
         let _lock = place.lock()?;
-        let mut held = place.load(person)?;
-        let decision = match charge(&held.value.record) {
+        let held = place.load(person)?;
+        let charge = charge(&held.value.record);
+        let mut held = Some(held);
+        let decision = match charge {
             Charge::Refused(decision) => decision,
             Charge::Due(due) => due.commit(|next| place.commit(person, &mut held, next))?.decide(),
         };
@@ -140,10 +142,10 @@ impl Store for SystemStore<'_> {
     fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
         let place = self.place(person)?;
         let _lock = place.lock()?;
-        let mut held = place.load(person)?;
+        let held = place.load(person)?;
         let mut next = held.value.record.clone();
         change(&mut next).map_err(Error::Other)?;
-        place.commit(person, &mut held, &next)?;
+        place.commit(person, &mut Some(held), &next)?;
         // What was taken out of the record is still there.
         Ok(place.slot.forget_the_old().map_err(Error::File)?)
     }
@@ -238,12 +240,12 @@ impl Place {
         RangeLock::take(file, at, &mut Patience::default()).map_err(failed)
     }
 
-    /// Stores the next record. What is held afterwards is that.
-    fn commit(&self, person: &Person, held: &mut Held<Document>, next: &Record) -> Result<(), Error> {
-        let text = text(person, held.value.generation.saturating_add(1), next)?;
-        self.slot.replace(Some(held), &text)?;
-        *held = self.load(person)?;
-        Ok(())
+    /// Stores the next record in the place of what is held, which is nothing then: where there is another one to be stored,
+    /// this one is read first.
+    fn commit(&self, person: &Person, held: &mut Option<Held<Document>>, next: &Record) -> Result<(), Error> {
+        let before = held.take().map_or_else(|| self.load(person), Ok)?;
+        let text = text(person, before.value.generation.saturating_add(1), next)?;
+        Ok(self.slot.replace(Some(&before), &text)?)
     }
 }
 

@@ -180,8 +180,8 @@ pub fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         Err(error) => return Err(error),
     };
     check_trusted(&seen.stat, path, false)?;
-    let mut text = Vec::new();
     let size = seen.stat.st_size.cast_unsigned();
+    let mut text = Vec::with_capacity(usize::try_from(size.min(MAX_SIZE)).unwrap_or(0).saturating_add(64));
     (&seen.file).take(MAX_SIZE).read_to_end(&mut text).map_err(|error| place.io("read", &error))?;
     // A file of which only a part was read is not the file.
     match usize::try_from(size) {
