@@ -5,11 +5,13 @@
 //! bench people [COUNT]   the root-only store with 10 people in it and with COUNT (1,000,000)
 //! ```
 //!
-//! The floor is what no module with such a store can do without: libpam itself, and the file calls alone.
+//! The floor is what no module with such a store can do without: libpam itself, and the file calls alone. Beside what the
+//! clock says there is for how long the process was running, the kernel at work for it included: on a machine that has other
+//! things to do, and a disk that is now fast and now slow, that alone can be compared.
 
 #![allow(clippy::disallowed_methods, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unsafe_code)]
 
 mod support;
 
@@ -62,13 +64,21 @@ fn both_stores(home: Home, name: &str) {
         Case::new("pam_google_authenticator, wrong", || home_login(&machine, "theirs", false)),
         Case::new("pam_google_authenticator, wrong, skew scan", || home_login(&machine, "theirs-skew", false)),
     ];
-    let [permit, right, wrong, bare, home_right, home_wrong, home_bare, theirs, ..] = interleaved(&mut cases);
-    println!("root-only store, right, above its floor (libpam + bare calls): {:.0} µs", right - permit - bare);
-    println!("root-only store, right / pam_google_authenticator, right: {:.2}", right / theirs);
-    println!("root-only store, wrong / right: {:.2}", wrong / right);
-    println!("file in the home, right, above its floor: {:.0} µs", home_right - permit - home_bare);
-    println!("file in the home, right / pam_google_authenticator, right: {:.2}", home_right / theirs);
-    println!("file in the home, wrong / right: {:.2}", home_wrong / home_right);
+    let medians = interleaved(&mut cases);
+    for (what, of) in KINDS {
+        let [permit, right, wrong, bare, home_right, home_wrong, home_bare, theirs, theirs_wrong, ..] = medians.map(of);
+        println!("{what}:");
+        println!("  root-only store, right, above its floor (libpam + bare calls): {:.0} µs", right - permit - bare);
+        println!("  root-only store, right / pam_google_authenticator, right: {:.2}", right / theirs);
+        println!("  root-only store, wrong / right: {:.2}", wrong / right);
+        println!("  file in the home, right, above its floor: {:.0} µs", home_right - permit - home_bare);
+        println!("  file in the home, right / pam_google_authenticator, right: {:.2}", home_right / theirs);
+        println!("  file in the home, wrong / right: {:.2}", home_wrong / home_right);
+        println!(
+            "  pam_google_authenticator, wrong, which writes nothing for good, above libpam: {:.0} µs",
+            theirs_wrong - permit
+        );
+    }
 }
 
 /// Two root-only stores, each on an ext4 of its own with room for as many: 10 people in one, `count` in the other.
@@ -92,9 +102,14 @@ fn many_people(count: usize) {
         Case::new("all those people, wrong", || many.login(false)),
         Case::new("  its bare calls", || many.bare_calls()),
     ];
-    let [few_right, few_wrong, few_bare, many_right, many_wrong, many_bare] = interleaved(&mut cases);
-    println!("{count} people / 10 people: right {:.2}, wrong {:.2}", many_right / few_right, many_wrong / few_wrong);
-    println!("the same above the bare calls: {:.2}", (many_right - many_bare) / (few_right - few_bare));
+    let medians = interleaved(&mut cases);
+    for (what, of) in KINDS {
+        let [few_right, few_wrong, few_bare, many_right, many_wrong, many_bare] = medians.map(of);
+        let (right, wrong) = (many_right / few_right, many_wrong / few_wrong);
+        println!("{what}: {count} people / 10 people: right {right:.2}, wrong {wrong:.2}");
+        println!("  the bare calls alone: {:.2}", many_bare / few_bare);
+        println!("  right, above the bare calls: {:.0} µs more", many_right - many_bare - few_right + few_bare);
+    }
 }
 
 /// An empty ext4 with so many inodes, at /home/NAME. The image is sparse.
@@ -161,18 +176,18 @@ impl<'a> Store<'a> {
         file.sync_all().unwrap();
     }
 
-    fn login(&self, right: bool) -> f64 {
+    fn login(&self, right: bool) -> Time {
         self.renew();
         let code = if right { code_now(&self.secret) } else { wrong_code(&self.secret) };
         login(self.machine, self.service, &code, right)
     }
 
-    /// Microseconds of what a login cannot do without: it reads the record, and puts another in its place for good.
-    fn bare_calls(&self) -> f64 {
+    /// What a login cannot do without: it reads the record, and puts another in its place for good.
+    fn bare_calls(&self) -> Time {
         self.renew();
         let (path, sibling) = (self.records.join("alice"), self.records.join("alice~"));
         let directory = File::open(&self.records).unwrap();
-        let start = Instant::now();
+        let start = Start::now();
         let mut text = Vec::with_capacity(self.record.len() + 64);
         File::open(&path).unwrap().read_to_end(&mut text).unwrap();
         let file = OpenOptions::new().write(true).open(&sibling).unwrap();
@@ -180,33 +195,34 @@ impl<'a> Store<'a> {
         file.sync_data().unwrap();
         renameat_with(CWD, &path, CWD, &sibling, RenameFlags::EXCHANGE).unwrap();
         directory.sync_all().unwrap();
-        start.elapsed().as_secs_f64() * 1e6
+        start.elapsed()
     }
 }
 
 /// The same with a file in the home, ours or the C module's.
-fn home_login(machine: &Machine, service: &str, right: bool) -> f64 {
+fn home_login(machine: &Machine, service: &str, right: bool) -> Time {
     machine.enrol(ALICE, LINES);
     let code = if right { code_now(SECRET) } else { wrong_code(SECRET) };
     login(machine, service, &code, right)
 }
 
-/// Microseconds of one login.
-fn login(machine: &Machine, service: &str, code: &str, right: bool) -> f64 {
+/// One login.
+fn login(machine: &Machine, service: &str, code: &str, right: bool) -> Time {
     // Without waiting for the log, as Machine::login does.
     let mut command = machine.command(machine.client());
     let output = output_of(command.args([service, "alice", "--time", "--answer", code]));
     let word = |key: &str| output.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
     assert_eq!(word("result ") == "0", right, "{output}");
-    word("nanoseconds ").parse::<f64>().unwrap() / 1000.0
+    let microseconds = |key| word(key).parse::<f64>().unwrap() / 1000.0;
+    Time { wall: microseconds("nanoseconds "), cpu: microseconds("cpu ") }
 }
 
-/// Microseconds of what a login with a file in the home cannot do without.
-fn bare_calls(machine: &Machine) -> f64 {
+/// What a login with a file in the home cannot do without.
+fn bare_calls(machine: &Machine) -> Time {
     machine.enrol(ALICE, LINES);
     let (path, next) = (machine.path(&ALICE.secret_file()), machine.path("/home/alice/next"));
     let directory = File::open(machine.path(&ALICE.home())).unwrap();
-    let start = Instant::now();
+    let start = Start::now();
     let mut text = Vec::new();
     File::open(&path).unwrap().read_to_end(&mut text).unwrap();
     let mut file = OpenOptions::new().write(true).create_new(true).open(&next).unwrap();
@@ -214,36 +230,75 @@ fn bare_calls(machine: &Machine) -> f64 {
     file.sync_all().unwrap();
     std::fs::rename(&next, &path).unwrap();
     directory.sync_all().unwrap();
-    start.elapsed().as_secs_f64() * 1e6
+    start.elapsed()
 }
 
-/// Something to be measured, in microseconds.
+/// Microseconds.
+#[derive(Clone, Copy, Default)]
+struct Time {
+    /// By the clock.
+    wall: f64,
+    /// For which the process was running.
+    cpu: f64,
+}
+
+const KINDS: [(&str, fn(Time) -> f64); 2] = [("by the clock", |time| time.wall), ("running", |time| time.cpu)];
+
+struct Start {
+    wall: Instant,
+    cpu: f64,
+}
+
+impl Start {
+    fn now() -> Self {
+        Self { wall: Instant::now(), cpu: cpu_time() }
+    }
+
+    fn elapsed(&self) -> Time {
+        Time { wall: self.wall.elapsed().as_secs_f64() * 1e6, cpu: cpu_time() - self.cpu }
+    }
+}
+
+/// Of this thread alone: another one reads the log.
+fn cpu_time() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a place for the time.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
+}
+
+/// Something to be measured.
 struct Case<'a> {
     name: &'a str,
-    run: Box<dyn Fn() -> f64 + 'a>,
+    run: Box<dyn Fn() -> Time + 'a>,
 }
 
 impl<'a> Case<'a> {
-    fn new(name: &'a str, run: impl Fn() -> f64 + 'a) -> Self {
+    fn new(name: &'a str, run: impl Fn() -> Time + 'a) -> Self {
         Self { name, run: Box::new(run) }
     }
 }
 
 /// The medians of all cases, each run once a round.
-fn interleaved<const N: usize>(cases: &mut [Case; N]) -> [f64; N] {
+fn interleaved<const N: usize>(cases: &mut [Case; N]) -> [Time; N] {
     let mut times = [const { Vec::new() }; N];
     for _ in 0..ROUNDS {
         for (case, times) in cases.iter().zip(&mut times) {
             times.push((case.run)());
         }
     }
-    println!("{:56} {:>8} {:>8} {:>8}", "microseconds", "lowest", "median", "90 %");
-    let mut medians = [0.0; N];
-    for ((case, times), median) in cases.iter().zip(&mut times).zip(&mut medians) {
-        times.sort_by(f64::total_cmp);
-        let at = |percent: usize| times[times.len() * percent / 100];
-        println!("{:56} {:8.0} {:8.0} {:8.0}", case.name, times[0], at(50), at(90));
-        *median = at(50);
+    println!("{:55} {:^26} {:^17}", "", "microseconds by the clock", "running");
+    println!("{:55} {:>8} {:>8} {:>8} {:>8} {:>8}", "", "lowest", "median", "90 %", "lowest", "median");
+    let mut medians = [Time::default(); N];
+    for ((case, times), median) in cases.iter().zip(&times).zip(&mut medians) {
+        let [wall, cpu] = KINDS.map(|(_, of)| {
+            let mut times: Vec<f64> = times.iter().copied().map(of).collect();
+            times.sort_by(f64::total_cmp);
+            move |percent: usize| times[times.len() * percent / 100]
+        });
+        let row = [wall(0), wall(50), wall(90), cpu(0), cpu(50)];
+        println!("{:55} {}", case.name, row.map(|time| format!("{time:8.0}")).join(" "));
+        *median = Time { wall: wall(50), cpu: cpu(50) };
     }
     medians
 }

@@ -370,7 +370,9 @@ impl Document {
         if !text.starts_with(header.as_bytes()) {
             return Err(BadRecord::Checksum);
         }
-        let text = std::str::from_utf8(text).map_err(|_| BadRecord::Checksum)?.trim_end_matches(['\n', '#']);
+        let end =
+            text.iter().rposition(|byte| ![PADDING, SETTLED].contains(byte)).map_or(0, |last| last.saturating_add(1));
+        let text = std::str::from_utf8(text.get(..end).unwrap_or_default()).map_err(|_| BadRecord::Checksum)?;
         let mut file = File::default();
         for (number, line) in (1..).zip(text.lines()).skip(1) {
             file.line(line).ok_or(BadRecord::Line(number))?;
