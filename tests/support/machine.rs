@@ -19,6 +19,8 @@ pub enum Home {
     Directory,
     /// An ext4 file system of its own, where an fsync takes its time.
     Ext4,
+    /// The same, sparse, with three million inodes.
+    LargeExt4,
     /// A tmpfs, where it takes none.
     Memory,
 }
@@ -71,6 +73,7 @@ impl Machine {
         let kind = match home {
             Home::Directory => "directory",
             Home::Ext4 => "ext4",
+            Home::LargeExt4 => "large-ext4",
             Home::Memory => "memory",
         };
         let mut unshare = Command::new("unshare")

@@ -16,6 +16,11 @@ ext4)
     mkfs.ext4 -q -F -b 4096 "$root/home.img"
     mount -o loop "$root/home.img" /home
     ;;
+large-ext4)
+    truncate -s 8G "$root/home.img"
+    mkfs.ext4 -q -F -b 4096 -N 3300000 "$root/home.img"
+    mount -o loop "$root/home.img" /home
+    ;;
 memory) mount -t tmpfs -o mode=0755 tmpfs /home ;;
 *)
     mkdir "$root/home"
