@@ -231,7 +231,9 @@ struct Time {
     cpu: f64,
 }
 
-const KINDS: [(&str, fn(Time) -> f64); 2] = [("by the clock", |time| time.wall), ("running", |time| time.cpu)];
+type Of = fn(Time) -> f64;
+
+const KINDS: [(&str, Of); 2] = [("by the clock", |time| time.wall), ("running", |time| time.cpu)];
 
 struct Start {
     wall: Instant,
