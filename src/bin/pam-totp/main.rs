@@ -121,3 +121,14 @@ fn google_arguments() -> Result<GoogleArguments, ExitCode> {
         if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_lines_are_consistent() {
+        Arguments::command().debug_assert();
+        GoogleArguments::command().debug_assert();
+    }
+}
