@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flags_of_every_command_fit_together() {
+    fn the_command_lines_are_consistent() {
         Arguments::command().debug_assert();
         GoogleArguments::command().debug_assert();
     }

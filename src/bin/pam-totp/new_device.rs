@@ -22,7 +22,7 @@ const LOOK_AHEAD: u64 = 3;
 
 /// What somebody can choose about it.
 #[derive(clap::Args)]
-#[group(skip)]
+#[group(skip)] // It has the name of those that it stands among.
 pub(crate) struct Arguments {
     /// Codes by time (TOTP, RFC 6238), the default
     #[arg(short, long, conflicts_with = "counter_based")]

@@ -120,7 +120,7 @@ mod tests {
         for (device, expected) in [
             (
                 dated,
-                "phone: 6 digits every 30 seconds (SHA1), added 1970-01-01T00:00:00Z, last used 1970-01-02T00:00:00Z",
+                "phone: 6 digits every 30 seconds (SHA1), added 1970-01-01 at 00:00 UTC, last used 1970-01-02 at 00:00 UTC",
             ),
             (device("", "\" HOTP_COUNTER 5\n\" DIGITS 8\n"), "(the file's device): 8 digits by counter (SHA1)"),
             (device("x", ""), "x: neither by time nor by counter"),
