@@ -655,6 +655,8 @@ fn killed_at_any_call_an_enrolment_leaves_nothing_that_stays() {
             if output.status.success() {
                 break;
             }
+            let end = fs::read_to_string(&trace).unwrap();
+            assert!(end.contains("+++ killed by"), "{call} {when}: {output:?}");
             if output.stdout.is_empty() {
                 assert!(names(&machine).is_empty(), "{call} {when}: stored, and never shown");
                 continue;
