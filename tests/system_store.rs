@@ -639,6 +639,45 @@ fn killed_at_any_call_a_login_uses_a_code_once_or_not_at_all() {
     assert!(before > 20 && after > 3, "killed {before} times before the commit and {after} times after it");
 }
 
+#[test]
+fn killed_at_any_call_an_enrolment_leaves_nothing_that_stays() {
+    let machine = machine();
+    let (trace, program) = (machine.shared().join("trace"), machine.shared().join("pam-totp"));
+    let mut left = 0;
+    for call in ["linkat", "unlinkat", "pwrite64", "fdatasync", "fsync", "fchmod"] {
+        for when in 1.. {
+            totp(&machine, &["reset", "--user", "alice"]);
+            assert!(names(&machine).is_empty(), "{call} {when}: {:?}", names(&machine));
+            let mut command = machine.command("strace");
+            command.args(["-f", "-qq", &format!("--inject={call}:signal=KILL:when={when}"), "-o"]).arg(&trace);
+            command.arg(&program).args(["enrol", "--user", "alice", "--no-confirm", "--counter-based", "--json"]);
+            let output = command.output().unwrap();
+            if output.status.success() {
+                break;
+            }
+            let end = fs::read_to_string(&trace).unwrap();
+            assert!(end.contains("+++ killed by"), "{call} {when}: {output:?}");
+            if output.stdout.is_empty() {
+                assert!(names(&machine).is_empty(), "{call} {when}: stored, and never shown");
+                continue;
+            }
+            left += usize::from(names(&machine).contains(&"alice~new".to_owned()));
+            // Whoever got in, or did not, with what was stored: removing the device removes each trace of its secret.
+            let secret = json(&String::from_utf8(output.stdout).unwrap())["secret"].as_str().unwrap().to_owned();
+            let is_stored = machine.path(RECORD).exists();
+            for counter in [1, 2, 3] {
+                let result = log_in(&machine, "test", "alice", &hotp(&secret, counter));
+                assert_eq!(result, Some(if is_stored { SUCCESS } else { AUTH_ERR }), "{call} {when}");
+            }
+            let anew = enrol(&machine, ALICE, &["--counter-based"]);
+            assert_eq!(log_in(&machine, "test", "alice", &hotp(&secret, 4)), Some(AUTH_ERR), "{call} {when}");
+            assert_eq!(log_in(&machine, "test", "alice", &hotp(&anew.secret, 1)), Some(SUCCESS), "{call} {when}");
+            assert_eq!(names(&machine), ["alice", "alice~"], "{call} {when}");
+        }
+    }
+    assert!(left > 2, "no enrolment was killed at the right moment");
+}
+
 /// Runs a login of alice's under a limit of prlimit(1).
 fn with_limit(machine: &Machine, limit: &str, code: &str) -> Option<i32> {
     need("prlimit", "util-linux");

@@ -122,7 +122,7 @@ impl Slot {
     /// # Errors
     /// [`FileError`]; with [`Problem::NotSynced`] the file is there.
     pub fn create(&self, text: &Secret<Vec<u8>>) -> Result<(), FileError> {
-        let (new, sibling) = (format!("{}~new", self.name), self.sibling());
+        let (new, sibling) = (self.unborn(), self.sibling());
         let made = self.write_new(&sibling, &self.blank()).and_then(|_| self.write_new(&new, text.expose()));
         // Unlike a rename, a link never replaces anything.
         let linked = made.and_then(|file| {
@@ -181,9 +181,15 @@ impl Slot {
     /// [`FileError`].
     pub fn forget_the_old(&self) -> Result<(), FileError> {
         match self.old_file()? {
-            Some((file, _)) => self.write(&file, &self.blank()),
-            None => self.directory.remove(&self.sibling()).map_err(self.failed("unlink")),
+            Some((file, _)) => self.write(&file, &self.blank())?,
+            None => self.directory.remove(&self.sibling()).map_err(self.failed("unlink"))?,
         }
+        // Whoever was killed in `create` has left the first text a second name. It is no file's that was replaced since.
+        if let Some((file, _)) = self.directory.open_file(&self.unborn())? {
+            self.write(&File::from(file), &self.blank())?;
+            self.directory.remove(&self.unborn()).map_err(self.failed("unlink"))?;
+        }
+        Ok(())
     }
 
     /// Removes the file and its sibling, and writes over what was in them. Says whether there was one.
@@ -191,7 +197,7 @@ impl Slot {
     /// # Errors
     /// [`FileError`].
     pub fn remove(&self) -> Result<bool, FileError> {
-        let names = [self.name.clone(), self.sibling()];
+        let names = [self.name.clone(), self.sibling(), self.unborn()];
         let open = |name: &String| self.directory.open_file(name).ok().flatten().map(|(file, _)| File::from(file));
         let files: Vec<File> = names.iter().filter_map(open).collect();
         let was_there = self.is_taken()?;
@@ -205,6 +211,11 @@ impl Slot {
 
     fn sibling(&self) -> String {
         format!("{}~", self.name)
+    }
+
+    /// What a file is called until it has its name.
+    fn unborn(&self) -> String {
+        format!("{}~new", self.name)
     }
 
     fn blank(&self) -> Vec<u8> {
