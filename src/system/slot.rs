@@ -117,7 +117,7 @@ impl Slot {
     /// # Errors
     /// [`FileError`]; with [`Problem::NotSynced`] the file is there.
     pub fn create(&self, text: &Secret<Vec<u8>>) -> Result<(), FileError> {
-        let (new, sibling) = (format!("{}~new", self.name), self.sibling());
+        let (new, sibling) = (self.unborn(), self.sibling());
         let made = self.write_new(&sibling, &self.blank()).and_then(|_| self.write_new(&new, text.expose()));
         // Unlike a rename, a link never replaces anything.
         let linked = made.and_then(|file| {
@@ -162,23 +162,30 @@ impl Slot {
         is_right && stat.st_nlink == 1 && held.is_none_or(|held| held.inode != stat.st_ino)
     }
 
-    /// Writes over the sibling what was in the file until now. The caller holds the lock.
+    /// Writes over the sibling what was in the file until now, and over what a killed [`Slot::create`] has left under its own
+    /// name: that was the file once. The caller holds the lock.
     ///
     /// # Errors
     /// [`FileError`].
     pub fn forget_the_old(&self) -> Result<(), FileError> {
-        match self.directory.open_file(&self.sibling())? {
-            Some((file, _)) => self.write(&File::from(file), &self.blank()),
-            None => Ok(()),
+        let current = self.directory.stat(&self.name).map_err(self.failed("stat"))?.st_ino;
+        for name in [self.sibling(), self.unborn()] {
+            if let Some((file, stat)) = self.directory.open_file(&name)?
+                && stat.st_ino != current
+            {
+                self.write(&File::from(file), &self.blank())?;
+            }
         }
+        self.directory.remove(&self.unborn()).map_err(self.failed("unlink"))
     }
 
-    /// Removes the file and its sibling, and writes over what was in them. Says whether there was one.
+    /// Removes the file, its sibling and what a killed [`Slot::create`] has left, and writes over what was in them. Says whether
+    /// there was a file.
     ///
     /// # Errors
     /// [`FileError`].
     pub fn remove(&self) -> Result<bool, FileError> {
-        let names = [self.name.clone(), self.sibling()];
+        let names = [self.name.clone(), self.sibling(), self.unborn()];
         let open = |name: &String| self.directory.open_file(name).ok().flatten().map(|(file, _)| File::from(file));
         let files: Vec<File> = names.iter().filter_map(open).collect();
         let was_there = self.is_taken()?;
@@ -192,6 +199,11 @@ impl Slot {
 
     fn sibling(&self) -> String {
         format!("{}~", self.name)
+    }
+
+    /// What a file is called until it has its name.
+    fn unborn(&self) -> String {
+        format!("{}~new", self.name)
     }
 
     fn blank(&self) -> Vec<u8> {
