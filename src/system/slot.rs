@@ -184,9 +184,11 @@ impl Slot {
             Some((file, _)) => self.write(&file, &self.blank())?,
             None => self.directory.remove(&self.sibling()).map_err(self.failed("unlink"))?,
         }
-        // Whoever was killed in `create` has left the first text a second name. It is no file's that was replaced since.
-        if let Some((file, _)) = self.directory.open_file(&self.unborn())? {
-            self.write(&File::from(file), &self.blank())?;
+        // Whoever was killed in `create` has left the first text a second name.
+        if let Some((file, stat)) = self.directory.open_file(&self.unborn())? {
+            if self.directory.stat(&self.name).is_ok_and(|current| current.st_ino != stat.st_ino) {
+                self.write(&File::from(file), &self.blank())?;
+            }
             self.directory.remove(&self.unborn()).map_err(self.failed("unlink"))?;
         }
         Ok(())

@@ -52,8 +52,7 @@ pub struct Disk<'a> {
 
 impl<'a> Disk<'a> {
     pub fn new(machine: &'a Machine, kind: FileSystem) -> Self {
-        for (program, package) in
-            [("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs"), ("mkfs.btrfs", "btrfs-progs"), ("mount", "mount")]
+        for (program, package) in [("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs"), ("mkfs.btrfs", "btrfs-progs")]
         {
             need(program, package);
         }
