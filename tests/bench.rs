@@ -1,7 +1,7 @@
 //! `make bench`: what a login costs, from pam_start to pam_end, one process a login, in one run, interleaved.
 //!
 //! ```text
-//! bench                  both stores on ext4 and on tmpfs, beside the C module
+//! bench [ext4 | tmpfs]   both stores, beside the C module
 //! bench people [COUNT]   the root-only store with 10 people in it and with COUNT (1,000,000, which is the most)
 //! ```
 //!
@@ -37,6 +37,8 @@ fn main() {
             both_stores(Home::Ext4, "ext4 on a loop device");
             both_stores(Home::Memory, "tmpfs");
         }
+        Some("ext4") => both_stores(Home::Ext4, "ext4 on a loop device"),
+        Some("tmpfs") => both_stores(Home::Memory, "tmpfs"),
         Some("people") => many_people(arguments.get(1).map_or(PEOPLE, |count| count.parse().unwrap())),
         Some(other) => panic!("{other}: what is that?"),
     }

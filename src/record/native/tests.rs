@@ -113,7 +113,20 @@ fn what_cannot_be_is_refused_and_no_word_of_it_told() {
     ] {
         assert_eq!(edited(from, to).err(), Some(expected), "{from} -> {to}");
     }
-    for (from, to) in [("secret = \"GAYTEMZUGU3DOOBZ\"", "secret = \"GAYTEMZUGU3DOOB1!\""), ("mark = 9", "mark = x")] {
+    for (from, to) in [
+        ("secret = \"GAYTEMZUGU3DOOBZ\"", "secret = \"GAYTEMZUGU3DOOB1!\""),
+        ("mark = 9", "mark = x"),
+        ("mark = 9", "mark = 9\nmark = 10"),
+        ("mark = 9", "colour = 9"),
+        ("mark = 9", "mark=9"),
+        ("uid = 1000", "uid = 1000\nuid = 1001"),
+        ("generation = 7\n", ""),
+        ("kind = \"totp\"\n", ""),
+        ("digits = 8\n", ""),
+        ("[recovery]", "[recovery]\n[recovery]"),
+        ("hashes = [", "hashes = [\"00\", "),
+        ("salt = \"", "salt = \"00"),
+    ] {
         let bad = edited(from, to).err().unwrap();
         assert!(matches!(bad, BadRecord::Line(_)));
         assert!(!format!("{}", bad.fact()).contains("GAYTEMZU"));
