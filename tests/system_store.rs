@@ -733,7 +733,7 @@ fn the_new_record_is_on_disk_before_it_has_its_name_and_the_name_before_the_verd
                 .enumerate()
                 .filter(|(place, _)| !is_settled || *place != 3)
                 .map(|(_, step)| step)
-                .chain(["look", "unlock", "verdict"])
+                .chain(["unlock", "verdict"])
                 .collect();
         assert_eq!(order, expected, "{calls:#?}");
         assert!(of("read", "alice~>").is_empty() && of("pread64", "alice~>").is_empty(), "the sibling is read");
