@@ -47,6 +47,8 @@ const PADDING: u8 = b'\n';
 pub const MAX_NAME: usize = 64;
 /// Counters that a look-ahead can reach, as in the home file.
 const LOOK_AHEAD: std::ops::RangeInclusive<u64> = 1..=100;
+/// Seconds, and time steps, that have as many digits as there will be for some 250 years.
+const FAR_FUTURE: u64 = 9_999_999_999;
 
 /// A record, and whose it is.
 #[derive(Clone)]
@@ -137,6 +139,24 @@ impl Document {
         let text = Secret::new(text);
         // The last byte is not the body's.
         if length < SIZE { Ok(text) } else { Err(TooLarge(length.saturating_add(1))) }
+    }
+
+    /// Fails where there would be no room for what logins will write: used codes, counters, times.
+    ///
+    /// # Errors
+    /// [`TooLarge`].
+    pub fn check_room(&self) -> Result<(), TooLarge> {
+        let mut grown = self.clone();
+        grown.generation = u64::MAX;
+        for device in &mut grown.record.devices {
+            device.last_used = Some(FAR_FUTURE);
+            match &mut device.kind {
+                Ok(Kind::Totp(totp)) => totp.used = Ok(Some(vec![totp.mark().unwrap_or(0).max(FAR_FUTURE)])),
+                Ok(Kind::Hotp(hotp)) => hotp.counter = i64::MAX.unsigned_abs(),
+                Ok(Kind::None) | Err(_) => {}
+            }
+        }
+        grown.text().map(|_| ())
     }
 
     fn write(&self, out: &mut Body) -> fmt::Result {

@@ -127,6 +127,7 @@ impl Store for SystemStore<'_> {
             return Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the record")).into());
         }
         let record = with_hashed_codes(record)?;
+        check_room(person, &record)?;
         // First: there must be no moment at which somebody has a record and no mark.
         let was_enrolled = place.ratchet.has_enrolled(person).map_err(Error::File)?;
         place.ratchet.set(person).map_err(Error::File)?;
@@ -145,6 +146,9 @@ impl Store for SystemStore<'_> {
         let held = place.load(person)?;
         let mut next = held.value.record.clone();
         change(&mut next).map_err(Error::Other)?;
+        if next.devices.len() > held.value.record.devices.len() {
+            check_room(person, &next)?;
+        }
         place.commit(person, &mut Some(held), &next)?;
         // What was taken out of the record is still there.
         Ok(place.slot.forget_the_old().map_err(Error::File)?)
@@ -261,6 +265,12 @@ fn with_hashed_codes(record: &Record) -> Result<Record, Error> {
         record.recovery.add(Secret::new(code.to_string()).expose().as_bytes());
     }
     Ok(record)
+}
+
+/// A record that is full when it is stored would let nobody in: a login adds to it.
+fn check_room(person: &Person, record: &Record) -> Result<(), Error> {
+    let document = Document { user: person.file_name(), uid: person.uid(), generation: 0, record: record.clone() };
+    document.check_room().map_err(|too_large| Error::Other(too_large.fact()))
 }
 
 fn text(person: &Person, generation: u64, record: &Record) -> Result<Secret<Vec<u8>>, Error> {

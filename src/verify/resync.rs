@@ -10,6 +10,8 @@ use crate::secret::Secret;
 const REACH: u64 = 25 * 60;
 /// Counters looked at from the next one on.
 const LOOK_AHEAD: u64 = 1000;
+/// Steps of the widest window there is.
+const WIDEST: u64 = 100;
 
 /// Why a device stays as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,8 @@ fn resync_totp(totp: &mut Totp, secret: &Secret<Vec<u8>>, codes: [&Code; 2], now
     totp.skew = skew;
     totp.drift.clear();
     let used = totp.used.clone().ok().flatten().unwrap_or_default();
-    totp.used = Ok(Some(with_step(&used, second, 1)));
+    // The C module's rule looks for the step itself: both are in the list, and those that a window can reach stay there.
+    totp.used = Ok(Some(with_step(&with_step(&used, first, WIDEST), second, WIDEST)));
     Ok(skew)
 }
 
@@ -153,5 +156,26 @@ mod tests {
         assert!(!accept_clock(&mut past, WINDOW, 5000 * 30));
         assert_eq!(totp(&past), (0, Some(4000)));
         assert!(!accept_clock(&mut device("\" HOTP_COUNTER 5\n"), WINDOW, 0));
+    }
+
+    #[test]
+    fn what_was_used_stays_used_by_the_rule_of_the_c_module_too() {
+        use crate::otp::{Answer, Form};
+        use crate::record::Record;
+        use crate::verify::{Charge, Rules, Try, Verdict, charge};
+
+        let mut device = device("\" TOTP_AUTH\n\" WINDOW_SIZE 7\n\" DISALLOW_REUSE 5000 5001\n");
+        resync(&mut device, [&code(5002), &code(5003)], 5001 * 30).unwrap();
+        let record = Record::of(vec![device]);
+        for google in [false, true] {
+            for step in 5000..=5003 {
+                let answer = Answer::new(Secret::new(code(step).expose().as_bytes().to_vec()), Form::Code, google);
+                let (rules, attempt) = (Rules { google, ..Rules::default() }, Try::new(&answer));
+                let Charge::Due(due) = charge(&record, &rules, &attempt, 5001 * 30) else { panic!() };
+                let decision = due.commit(|_| Ok::<(), ()>(())).unwrap().decide();
+                let verdict = decision.commit(|_| Ok::<(), ()>(())).unwrap();
+                assert!(matches!(verdict, Verdict::Denied(_)), "{google} {step}: {verdict:?}");
+            }
+        }
     }
 }
