@@ -797,12 +797,66 @@ fn who_got_in_by_a_file_does_not_get_in_by_deleting_it() {
     assert_eq!(log_in(&machine, "000000"), "record-gone");
 }
 
+#[test]
+fn a_file_at_one_service_says_nothing_about_another() {
+    let machine = host_of_homes();
+    machine.service("test", NULLOK);
+    machine.service("second", "auth required pam_totp.so secret=~/.other\n");
+    machine.write_as("/home/alice/.other", format!("{SECRET}\n\" TOTP_AUTH\n"), ALICE.uid, 0o600);
+    assert_eq!(ending(&machine.login("second", "alice").answer(code_now(SECRET)).run()), "in totp");
+    assert_eq!(log_in(&machine, ""), "passed", "she never had a file there");
+    fs::remove_file(machine.path("/home/alice/.other")).unwrap();
+    machine.service("second", "auth required pam_totp.so nullok secret=~/.other\nauth required pam_permit.so\n");
+    assert_eq!(ending(&machine.login("second", "alice").answer("000000").run()), "record-gone");
+}
+
+#[test]
+fn who_has_a_file_at_home_is_not_let_pass_where_records_are_roots() {
+    let machine = host();
+    machine.service("test", NULLOK);
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    assert_eq!(log_in(&machine, &code_now(SECRET)), "not-enrolled", "what is in it does not count");
+    assert_eq!(ending(&machine.login("test", "bob").answer("").run()), "passed");
+    done(&machine, "import --to system --user alice --delete");
+    assert_eq!(log_in_after(&machine, 120, SECRET), "in totp device=imported");
+}
+
+#[test]
+fn what_is_printed_in_vain_changes_no_exit_status() {
+    let machine = host();
+    enrol(&machine, "");
+    let to_a_full_disk = |line: &str| {
+        let program = machine.shared().join("pam-totp");
+        machine.command("sh").args(["-c", &format!("{} {line} >/dev/full", program.display())]).output().unwrap()
+    };
+    for (line, code) in [
+        ("device rename phone tablet --user alice", 0),
+        ("device list --user alice", 1),
+        ("status --user alice", 1),
+        ("recovery new --user alice", 1),
+        ("setup store", 0),
+        ("remove --user alice", 0),
+    ] {
+        let output = to_a_full_disk(line);
+        assert_eq!(output.status.code(), Some(code), "{line}: {output:?}");
+        assert!(!text(&output.stderr).contains("panicked"), "{line}: {output:?}");
+    }
+}
+
 // ---- Import ----
+
+/// Gives alice a file, and no record.
+fn at_home(machine: &Machine, lines: &str) {
+    machine.enrol(ALICE, lines);
+    if machine.path(RECORD).exists() {
+        done(machine, "remove --user alice");
+    }
+}
 
 /// Takes alice's file over, and keeps it.
 fn take_over(machine: &Machine, lines: &str) -> String {
-    machine.enrol(ALICE, lines);
-    done(machine, "import --to system --user alice --keep --force")
+    at_home(machine, lines);
+    done(machine, "import --to system --user alice --keep")
 }
 
 #[test]
@@ -814,10 +868,12 @@ fn what_a_home_holds_works_on_in_the_store_and_what_was_used_stays_used() {
         take_over(&machine, &format!("\" TOTP_AUTH\n\" DISALLOW_REUSE {} {}\n12345678\n23456789\n", step - 1, step));
     assert!(printed.starts_with(&format!("alice: {} is in {RECORD} now.\n", ALICE.secret_file())), "{printed}");
     assert!(printed.contains("is there still") && !printed.contains(SECRET), "{printed}");
-    assert_eq!(log_in(&machine, &code_at(SECRET, step * 30)), "used-code", "by what the file says");
-    assert_eq!(log_in(&machine, &code_at(SECRET, step * 30 + 30)), "in totp device=imported");
+    for ahead in [0, 30] {
+        assert_eq!(log_in(&machine, &code_at(SECRET, step * 30 + ahead)), "used-code", "{ahead}");
+    }
+    assert_eq!(log_in_later(&machine, 90, &code_at(SECRET, step * 30 + 90)), "in totp device=imported");
     assert_eq!(log_in(&machine, "12345678"), "in recovery-code left=1");
-    assert_eq!(log_in(&machine, "12345678"), "wrong-code");
+    assert_eq!(log_in_later(&machine, 120, "12345678"), "wrong-code");
     assert_eq!(log_in(&machine, "23456789"), "in recovery-code left=0");
     assert!(!machine.read(RECORD).contains("23456789"));
     // The file is as it was, and nothing that becomes of it matters.
@@ -828,7 +884,7 @@ fn what_a_home_holds_works_on_in_the_store_and_what_was_used_stays_used() {
         ALICE.uid,
         0o600,
     );
-    assert_eq!(log_in(&machine, "99999999"), "wrong-code");
+    assert_eq!(log_in_later(&machine, 120, "99999999"), "wrong-code");
     assert_eq!(log_in_after(&machine, 300, "MFRGGZDFMZTWQ2LKMFRGGZDFMZTWQ2LK"), "wrong-code");
     fs::remove_file(machine.path(&ALICE.secret_file())).unwrap();
     assert_eq!(log_in_after(&machine, 300, SECRET), "in totp device=imported");
@@ -852,21 +908,21 @@ fn what_a_home_holds_works_on_in_the_store_and_what_was_used_stays_used() {
 fn the_file_is_deleted_where_that_is_asked_for() {
     let machine = host();
     let import = |options: &str| {
-        machine.enrol(ALICE, "\" TOTP_AUTH\n");
-        done(&machine, &format!("import --to system --user alice --force{options}"));
+        at_home(&machine, "\" TOTP_AUTH\n");
+        done(&machine, &format!("import --to system --user alice{options}"));
         machine.path(&ALICE.secret_file()).exists()
     };
     assert!(!import(" --delete"));
     assert!(import(" --keep"));
     assert!(import(""), "nobody is there to be asked");
-    machine.enrol(ALICE, "\" TOTP_AUTH\n");
-    let object = json(&machine, "import --to system --user alice --force --delete");
+    at_home(&machine, "\" TOTP_AUTH\n");
+    let object = json(&machine, "import --to system --user alice --delete");
     assert_eq!((string(&object["path"]), &object["deleted"]), (RECORD.to_owned(), &Value::Bool(true)));
     assert_eq!(string(&object["from"]), ALICE.secret_file());
     need("script", "bsdutils");
-    let program = format!("{} import --to system --user alice --force", machine.shared().join("pam-totp").display());
+    let program = format!("{} import --to system --user alice", machine.shared().join("pam-totp").display());
     for (answer, is_there) in [("n", true), ("y", false)] {
-        machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        at_home(&machine, "\" TOTP_AUTH\n");
         let mut command = machine.command("script");
         command.args(["-qec", &program, "/dev/null"]);
         let output = typed(command, &[answer]);
@@ -889,8 +945,12 @@ fn nothing_is_taken_over_that_would_be_wrong_there() {
     assert!(!machine.path(RECORD).exists());
     machine.write(POLICY, format!("{SYSTEM}{UNLIMITED}"));
     done(&machine, line);
-    refused(&machine, line, "--force replaces the record");
     assert_eq!(log_in_after(&machine, 120, "MFRGGZDFMZTWQ2LK"), "in totp device=imported");
+    for line in [line, "import --to system --user alice --keep --force"] {
+        refused(&machine, line, "holds this secret already");
+    }
+    machine.enrol(ALICE, "\" TOTP_AUTH\n");
+    refused(&machine, line, "--force replaces the record");
     let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
     command.args(["import", "--to", "system", "--user", "alice"]);
     refused_by(command, "only root can ");

@@ -1,5 +1,5 @@
-//! Recovery codes as a root-only record keeps them: salted and hashed, so that whoever reads a backup cannot log in with
-//! what is in it.
+//! Recovery codes as a root-only record keeps them: salted and hashed, so that they cannot be read from it. (An imported
+//! scratch code of eight digits can be found by trying all of them.)
 
 use constant_time_eq::constant_time_eq_n;
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ pub(super) const SALT: usize = 16;
 pub(super) const HASH: usize = 32;
 
 /// Codes that have not been spent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct RecoveryCodes {
     salt: [u8; SALT],
     hashes: Vec<[u8; HASH]>,

@@ -182,15 +182,16 @@ impl Store for HomeStore<'_> {
     }
 
     fn remove(&self, person: &Person) -> Result<bool, StoreError> {
-        let removed = self.with_rights_of(person, |location| match location.place()? {
-            Some(place) => Ok(place.remove()?),
-            None => Ok(false),
-        });
-        removed.map_err(Error::for_log).inspect(|was_there| {
-            if *was_there {
-                self.note(person);
-            }
-        })
+        if !self.has_record(person)? {
+            return Ok(false);
+        }
+        // First: there must be no moment without a file and without a mark.
+        self.set_mark(person).map_err(|error| StoreError::Failed(error.fact()))?;
+        // No login shall put back what it has read before.
+        match self.locked(person, |place, _| Ok(place.remove()?)) {
+            Err(Error::NotEnrolled(_)) => Ok(false),
+            result => result.map_err(Error::for_log),
+        }
     }
 
     fn release(&self, person: &Person) -> Result<bool, StoreError> {
@@ -205,20 +206,37 @@ impl HomeStore<'_> {
     /// What root remembers of who has ever had a record, if there is anything.
     fn ratchet(&self) -> Result<Option<Ratchet>, FileError> {
         match self.state_dir.filter(|_| process_uids().1 == 0) {
-            Some(path) => Directory::open(path)?.map_or(Ok(None), |directory| Ratchet::new(&directory)),
+            Some(path) => {
+                Directory::open(path)?.map_or(Ok(None), |directory| Ratchet::new(&directory, &self.mark_suffix()))
+            }
             None => Ok(None),
         }
+    }
+
+    /// People may have a file a service: a code at one says nothing about another.
+    fn mark_suffix(&self) -> String {
+        if self.secret == policy::SECRET.as_bytes() {
+            return String::new();
+        }
+        let digest = Sha1::digest(self.secret);
+        digest.iter().take(8).fold(".".to_owned(), |suffix, byte| suffix + &format!("{byte:02x}"))
     }
 
     fn had_record(&self, person: &Person) -> Result<bool, FileError> {
         self.ratchet()?.map_or(Ok(false), |ratchet| ratchet.has_enrolled(person))
     }
 
+    /// Remembers somebody for good, as far as this process may.
+    fn set_mark(&self, person: &Person) -> Result<(), FileError> {
+        let Some(path) = self.state_dir.filter(|_| process_uids().1 == 0) else { return Ok(()) };
+        Ratchet::make(&Directory::make(path)?, &self.mark_suffix())?.set(person)
+    }
+
     /// Remembers somebody who has a record, where that is possible: a full disk must not keep them out.
     fn note(&self, person: &Person) {
         let Some(path) = self.state_dir.filter(|_| process_uids().1 == 0) else { return };
         let ratchet = self.ratchet().ok().flatten();
-        let make = || Directory::make(path).and_then(|directory| Ratchet::make(&directory)).ok();
+        let make = || Directory::make(path).and_then(|directory| Ratchet::make(&directory, &self.mark_suffix())).ok();
         if let Some(ratchet) = ratchet.or_else(make) {
             ratchet.note(person);
         }

@@ -86,15 +86,16 @@ pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<(), Fact>;
 
 /// The store that a policy names.
 pub fn of(policy: &Policy) -> Box<dyn Store + '_> {
+    let homes = HomeStore {
+        secret: &policy.secret,
+        strict_owner: policy.options.strict_owner,
+        allowed_perm: policy.options.allowed_perm,
+        allow_readonly: policy.options.allow_readonly,
+        state_dir: Some(&policy.state_dir),
+    };
     match policy.store.value {
-        StoreKind::Home => Box::new(HomeStore {
-            secret: &policy.secret,
-            strict_owner: policy.options.strict_owner,
-            allowed_perm: policy.options.allowed_perm,
-            allow_readonly: policy.options.allow_readonly,
-            state_dir: Some(&policy.state_dir),
-        }),
-        StoreKind::System => Box::new(SystemStore { state_dir: &policy.state_dir }),
+        StoreKind::Home => Box::new(homes),
+        StoreKind::System => Box::new(SystemStore { state_dir: &policy.state_dir, homes: Some(homes) }),
     }
 }
 

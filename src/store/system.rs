@@ -8,6 +8,7 @@
 //! | `records/NAME~` | its sibling, never read (see [`Slot`]) |
 //! | `enrolled/NAME.UID` | the ratchet (see ratchet.rs) |
 
+use super::home::HomeStore;
 use super::ratchet::Ratchet;
 use super::{Attempt, Change, Store, StoreError};
 use crate::fact::Fact;
@@ -36,6 +37,9 @@ const RECORDS: &str = "records";
 pub struct SystemStore<'a> {
     /// Where they are.
     pub state_dir: &'a Path,
+    /// Where the secrets may have been before, and still be: whoever has one there has had a device. Nothing but that there
+    /// is one is looked at.
+    pub homes: Option<HomeStore<'a>>,
 }
 
 /// What goes wrong here.
@@ -112,7 +116,8 @@ impl Store for SystemStore<'_> {
     fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
         let place = self.place(person)?;
         let is_taken = place.slot.is_taken().map_err(Error::File)?;
-        Ok(!is_taken && !place.ratchet.has_enrolled(person).map_err(Error::File)?)
+        let is_at_home = || self.homes.is_some_and(|homes| homes.has_record(person) == Ok(true));
+        Ok(!is_taken && !place.ratchet.has_enrolled(person).map_err(Error::File)? && !is_at_home())
     }
 
     fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
@@ -166,6 +171,11 @@ impl Store for SystemStore<'_> {
 
     fn release(&self, person: &Person) -> Result<bool, StoreError> {
         let place = self.place(person)?;
+        let _lock = place.lock()?;
+        // Somebody may have been enrolled meanwhile.
+        if place.slot.is_taken().map_err(Error::File)? {
+            return Ok(false);
+        }
         Ok(place.ratchet.release(person).map_err(Error::File)?)
     }
 }
@@ -182,7 +192,7 @@ impl SystemStore<'_> {
         }
         let records = state_dir.subdirectory(RECORDS)?.ok_or_else(no_store)?;
         let name = person.file_name();
-        let ratchet = Ratchet::new(&state_dir)?.ok_or_else(no_store)?;
+        let ratchet = Ratchet::new(&state_dir, "")?.ok_or_else(no_store)?;
         Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
     }
 }
@@ -319,7 +329,7 @@ pub fn make(state_dir: &Path) -> Result<Made, Fact> {
         move |errno| directory.file_error(name, Problem::Failed(call, errno)).fact()
     };
     let records = directory.make_subdirectory(RECORDS).map_err(fact)?;
-    Ratchet::make(directory).map_err(fact)?;
+    Ratchet::make(directory, "").map_err(fact)?;
     drop(directory.lock_file(LOCKS).map_err(failed(LOCKS, "create"))?);
     try_exchange(&records)?;
     let file_system = file_system(directory).map_err(failed(".", "statfs"))?;

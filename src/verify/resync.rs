@@ -78,11 +78,15 @@ fn follow(generator: &Generator, [first, second]: [&Code; 2], at: u64) -> bool {
 }
 
 /// Takes the clock of this host for right: a mark that lies beyond what it can accept now goes back to just there, so that
-/// the code after that is accepted again. Says whether there was one.
-pub fn accept_clock(device: &mut Device, window: Window, now: u64) -> bool {
+/// the code after that is accepted again. `window`: of a device that does not say, and the widest of any. Says whether there
+/// was such a mark.
+pub fn accept_clock(device: &mut Device, window: (Window, Option<Window>), now: u64) -> bool {
     let Ok(Kind::Totp(totp)) = &mut device.kind else { return false };
     let Some(clock) = now.checked_div(totp.period) else { return false };
-    let last = clock.saturating_add_signed(totp.skew).saturating_add(totp.window.unwrap_or(window).ahead);
+    let (usual, widest) = window;
+    let window = totp.window.unwrap_or(usual);
+    let ahead = widest.map_or(window, |widest| window.within(widest)).ahead;
+    let last = clock.saturating_add_signed(totp.skew).saturating_add(ahead);
     let is_beyond = totp.mark().is_some_and(|mark| mark > last);
     if is_beyond {
         totp.used = Ok(Some(vec![last]));
@@ -97,7 +101,7 @@ mod tests {
     use crate::record::google::Document;
 
     const SECRET: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
-    const WINDOW: Window = Window { behind: 1, ahead: 1 };
+    const WINDOW: (Window, Option<Window>) = (Window { behind: 1, ahead: 1 }, None);
 
     fn device(options: &str) -> Device {
         let text = Secret::new(format!("{SECRET}\n{options}").into_bytes());
@@ -156,6 +160,10 @@ mod tests {
         assert!(!accept_clock(&mut past, WINDOW, 5000 * 30));
         assert_eq!(totp(&past), (0, Some(4000)));
         assert!(!accept_clock(&mut device("\" HOTP_COUNTER 5\n"), WINDOW, 0));
+        let narrow = (WINDOW.0, Some(WINDOW.0));
+        let mut wide = device("\" TOTP_AUTH\n\" WINDOW_SIZE 17\n\" DISALLOW_REUSE 5005\n");
+        assert!(accept_clock(&mut wide, narrow, 5000 * 30), "what the policy does not let the record accept is beyond");
+        assert_eq!(totp(&wide), (0, Some(5001)));
     }
 
     #[test]

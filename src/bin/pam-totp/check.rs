@@ -6,7 +6,7 @@ use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
 use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, StoreKind, explain};
 use pam_totp::store::system::STORE_ID;
-use pam_totp::system::groups;
+use pam_totp::system::{groups, passwd};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -120,7 +120,8 @@ fn describe(document: &Document, path: &Path, service: &str, stack: Option<&Stac
 fn notes(policy: &Policy) -> Vec<String> {
     let now = pam_totp::system::clock::now();
     let mut notes = Vec::new();
-    let is_made = || policy.state_dir.join(STORE_ID).exists();
+    // Nobody but root can see.
+    let is_made = || passwd::process_uids().1 != 0 || policy.state_dir.join(STORE_ID).exists();
     if policy.store.value == StoreKind::System && !is_made() {
         notes.push(format!(
             "nobody gets in until there is a store: pam-totp setup store makes {}",

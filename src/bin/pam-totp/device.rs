@@ -7,6 +7,7 @@ use anyhow::{Result, bail, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::record::Record;
 use pam_totp::record::native::is_device_name;
+use std::io::{self, Write};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -83,12 +84,10 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
     if whose.json {
         // Before it is stored, as in `enrol`.
         let (secret, uri) = (new.secret(), new.uri());
-        println!(
-            "{}",
-            serde_json::json!({
-                "user": subject.name(), "device": name, "secret": secret.expose(), "uri": uri.expose(),
-            })
-        );
+        let object = serde_json::json!({
+            "user": subject.name(), "device": name, "secret": secret.expose(), "uri": uri.expose(),
+        });
+        writeln!(io::stdout(), "{object}")?;
     }
     store
         .change(&subject.person, &mut |record| {
@@ -100,7 +99,7 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
         })
         .map_err(by_store)?;
     if !whose.json && !arguments.quiet {
-        println!("{}: {name} added.", subject.name());
+        say!("{}: {name} added.", subject.name());
     }
     Ok(())
 }
@@ -114,9 +113,10 @@ fn list(whose: &Whose) -> Result<()> {
     let subject = whose.subject("read the root-only store")?;
     let record = subject.store().load(&subject.person).map_err(by_store)?;
     if whose.json {
-        println!("{}", serde_json::json!({ "user": subject.name(), "devices": status::devices(&record) }));
+        let object = serde_json::json!({ "user": subject.name(), "devices": status::devices(&record) });
+        writeln!(io::stdout(), "{object}")?;
     } else {
-        record.devices.iter().for_each(|device| println!("{}", status::line(device)));
+        record.devices.iter().try_for_each(|device| writeln!(io::stdout(), "{}", status::line(device)))?;
     }
     Ok(())
 }
@@ -166,9 +166,9 @@ fn report(whose: &Whose, subject: &Subject, device: &str, words: &str, mut objec
             object.insert("user".to_owned(), subject.name().into());
             object.insert("device".to_owned(), device.into());
         }
-        println!("{object}");
+        say!("{object}");
     } else {
-        println!("{}: {device} {words}.", subject.name());
+        say!("{}: {device} {words}.", subject.name());
     }
     Ok(())
 }

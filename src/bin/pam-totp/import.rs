@@ -125,21 +125,21 @@ fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
                 if arguments.whose.json {
                     continue;
                 }
-                println!("{}: {}: {} in {}", place(), imported.user, imported.what(), path.display());
+                say!("{}: {}: {} in {}", place(), imported.user.escape_debug(), imported.what(), path.display());
                 for remark in &imported.remarks {
-                    println!("{}: {}: {remark}", place(), imported.user);
+                    say!("{}: {}: {remark}", place(), imported.user.escape_debug());
                 }
             }
             Err(error) => {
-                eprintln!("{}: {}: {error:#}", place(), imported.user);
+                eprintln!("{}: {}: {error:#}", place(), imported.user.escape_debug());
                 failed = failed.saturating_add(1);
             }
         }
     }
     if arguments.whose.json {
-        println!("{}", serde_json::json!({ "taken": taken, "failed": failed }));
+        say!("{}", serde_json::json!({ "taken": taken, "failed": failed }));
     } else {
-        println!("{} taken over, {failed} not.", taken.len());
+        say!("{} taken over, {failed} not.", taken.len());
     }
     ensure!(failed == 0, "{failed} could not be taken over");
     ensure!(!taken.is_empty(), "there was nothing to take over");
@@ -167,6 +167,12 @@ fn run_home(arguments: &Arguments) -> Result<()> {
     let record = taken_over(home.load(person).map_err(by_store)?, &subject)?;
     let store = subject.store();
     let path = store.path(person).map_err(by_fact)?;
+    if let Ok(there) = store.load(person)
+        && record.devices.iter().filter_map(|device| device.secret.as_ref().ok()).any(|secret| there.holds(secret))
+    {
+        // What was used since would work again.
+        bail!("{} holds this secret already", path.display());
+    }
     store
         .enrol(person, &record, arguments.force)
         .map_err(by_store)
@@ -176,20 +182,20 @@ fn run_home(arguments: &Arguments) -> Result<()> {
     let deleted = if deletes { Some(home.remove(person).map_err(by_store)) } else { None };
     if whose.json {
         let is_gone = matches!(deleted, Some(Ok(_)));
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "user": subject.name(), "from": from.to_string_lossy(), "path": path.to_string_lossy(), "deleted": is_gone,
             })
         );
     } else {
-        println!("{}: {} is in {} now.", subject.name(), from.display(), path.display());
+        say!("{}: {} is in {} now.", subject.name(), from.display(), path.display());
     }
     match deleted {
         Some(result) => result.map(|_| ()).with_context(|| format!("{} was not deleted", from.display())),
         None if whose.json => Ok(()),
         None => {
-            println!("{} is there still: whoever reads it can make codes. No login looks at it.", from.display());
+            say!("{} is there still: whoever reads it can make codes. No login looks at it.", from.display());
             Ok(())
         }
     }
@@ -216,10 +222,9 @@ fn taken_over(record: Record, subject: &Subject) -> Result<Record> {
     match device.kind.as_mut().map_err(|bad| by_fact(bad.fact()))? {
         Kind::Totp(totp) => {
             totp.drift.clear();
-            if totp.mark().is_none() {
-                // A file that does not remember what was used: nothing up to now works again.
-                totp.used = Ok(Some(vec![newest(totp, &subject.policy)?]));
-            }
+            // The file may not remember what was used, or may have been taken over before: nothing up to now works again.
+            let newest = newest(totp, &subject.policy)?;
+            totp.used = Ok(Some(vec![totp.mark().map_or(newest, |mark| mark.max(newest))]));
         }
         Kind::Hotp(_) => {}
         Kind::None => bail!("the file has neither a TOTP_AUTH nor a HOTP_COUNTER line: nothing to take over"),
@@ -231,7 +236,8 @@ fn taken_over(record: Record, subject: &Subject) -> Result<Record> {
 
 /// The last step that could have been accepted by now.
 fn newest(totp: &Totp, policy: &Policy) -> Result<u64> {
-    let ahead = totp.window.unwrap_or(policy.window.value).ahead;
+    let window = totp.window.unwrap_or(policy.window.value);
+    let ahead = policy.widest_window().map_or(window, |widest| window.within(widest)).ahead;
     let step = clock::now().checked_div(totp.period).context("a time step of no time")?;
     Ok(step.saturating_add_signed(totp.skew).saturating_add(ahead))
 }

@@ -5,6 +5,13 @@
 
 #![allow(clippy::disallowed_methods)] // A program that a person starts may look at its environment.
 
+/// Says what was done. Done it is, whether that can be said or not.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
 mod check;
 mod choices;
 mod device;

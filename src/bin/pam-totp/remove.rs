@@ -9,11 +9,13 @@ pub(crate) fn remove(whose: &Whose) -> Result<()> {
     let was_there = subject.store().remove(&subject.person).map_err(by_store)?;
     let name = subject.name();
     if whose.json {
-        println!("{}", serde_json::json!({ "user": name, "removed": was_there }));
+        say!("{}", serde_json::json!({ "user": name, "removed": was_there }));
     }
     ensure!(was_there, "{name} has no record");
     if !whose.json {
-        println!("{name}: removed. Without a device {name} is not let in; after pam-totp reset as if never enrolled.");
+        let is_remembered = !subject.store().never_enrolled(&subject.person).map_err(by_store)?;
+        let rest = " Without a device nobody is let in by that name; after pam-totp reset as if never enrolled.";
+        say!("{name}: removed.{}", if is_remembered { rest } else { "" });
     }
     Ok(())
 }
@@ -24,13 +26,15 @@ pub(crate) fn reset(whose: &Whose) -> Result<()> {
     ensure_root("forget that somebody was enrolled")?;
     let subject = whose.subject("change the root-only store")?;
     let store = subject.store();
-    let was_there = store.remove(&subject.person).map_err(by_store)?;
+    let removed = store.remove(&subject.person).map_err(by_store);
+    // Also where the home is gone, and the file with it.
     let was_known = store.release(&subject.person).map_err(by_store)?;
+    let was_there = removed?;
     let name = subject.name();
     if whose.json {
-        println!("{}", serde_json::json!({ "user": name, "removed": was_there, "forgotten": was_known }));
+        say!("{}", serde_json::json!({ "user": name, "removed": was_there, "forgotten": was_known }));
     } else {
-        println!("{name}: never enrolled, as far as this host knows.");
+        say!("{name}: never enrolled, as far as this host knows.");
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let is_meant = |device: &Device| arguments.device.as_ref().is_none_or(|name| device.name == *name);
     let mut done = Vec::new();
     if arguments.accept_clock {
-        let window = subject.policy.window.value;
+        let window = (subject.policy.window.value, subject.policy.widest_window());
         store
             .change(&subject.person, &mut |record| {
                 done.clear();
@@ -62,10 +62,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let devices: Vec<_> = done.iter().map(|(name, _)| name.as_str()).collect();
     if arguments.whose.json {
-        println!("{}", serde_json::json!({ "user": subject.name(), "devices": devices }));
+        say!("{}", serde_json::json!({ "user": subject.name(), "devices": devices }));
     } else {
         for (name, what) in &done {
-            println!("{}: {}{what}", subject.name(), if name.is_empty() { String::new() } else { format!("{name} ") });
+            say!("{}: {}{what}", subject.name(), if name.is_empty() { String::new() } else { format!("{name} ") });
         }
     }
     Ok(())

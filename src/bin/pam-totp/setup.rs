@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (name, promise) = promise(made.file_system);
     let is_in_use = policy.store.value == StoreKind::System;
     if *json {
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "state_dir": policy.state_dir.to_string_lossy(),
@@ -51,9 +51,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let became = if made.was_there { "was a store already" } else { "is a store now" };
-    println!("{}: {became} ({}).\n{name}: {promise}.", policy.state_dir.display(), made.id);
+    say!("{}: {became} ({}).\n{name}: {promise}.", policy.state_dir.display(), made.id);
     if !is_in_use {
-        println!("The policy has store = \"home\": write store = \"system\" into [defaults] to use it.");
+        say!("The policy has store = \"home\": write store = \"system\" into [defaults] to use it.");
     }
     Ok(())
 }

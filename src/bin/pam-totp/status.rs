@@ -6,6 +6,7 @@ use pam_totp::policy::StoreKind;
 use pam_totp::record::{Device, Kind, Record};
 use pam_totp::store::StoreError;
 use pam_totp::system::clock;
+use std::io::{self, Write};
 
 /// Says whether somebody is enrolled, where, and with what.
 pub(crate) fn run(whose: &Whose) -> Result<()> {
@@ -22,10 +23,9 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
         Err(error) => return Err(by_store(error)),
     };
     let had_one = !store.never_enrolled(&subject.person).map_err(by_store)?;
+    let out = &mut io::stdout();
     if whose.json {
-        println!(
-            "{}",
-            serde_json::json!({
+        let object = serde_json::json!({
                 "user": subject.name(),
                 "store": kind,
                 "path": path.to_string_lossy(),
@@ -33,18 +33,17 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
                 "ever_enrolled": had_one,
                 "devices": record.as_ref().map(devices).unwrap_or_default(),
                 "recovery_codes": record.as_ref().map_or(0, spares),
-            })
-        );
-        return Ok(());
+        });
+        return writeln!(out, "{object}").map_err(Into::into);
     }
     let name = subject.name();
     match &record {
-        None if had_one => println!("{name}: no device any more; had one, and is not let pass without"),
-        None => println!("{name}: not enrolled"),
+        None if had_one => writeln!(out, "{name}: no device any more; had one, and is not let pass without")?,
+        None => writeln!(out, "{name}: not enrolled")?,
         Some(record) => {
-            println!("{name}: enrolled, in {}", path.display());
-            record.devices.iter().for_each(|device| println!("  {}", line(device)));
-            println!("  {} left", count(spares(record), "recovery code"));
+            writeln!(out, "{name}: enrolled, in {}", path.display())?;
+            record.devices.iter().try_for_each(|device| writeln!(out, "  {}", line(device)))?;
+            writeln!(out, "  {} left", count(spares(record), "recovery code"))?;
         }
     }
     Ok(())

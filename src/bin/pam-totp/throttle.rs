@@ -64,14 +64,14 @@ fn list(policy: &Policy, json: bool) -> Result<()> {
     let rows = opened.ledger.list(policy.throttle.as_ref());
     if json {
         let rows: Vec<_> = rows.iter().map(|row| object(policy, row)).collect();
-        println!("{}", serde_json::Value::from(rows));
+        say!("{}", serde_json::Value::from(rows));
         return Ok(());
     }
     if rows.is_empty() {
-        println!("No failures.");
+        say!("No failures.");
         return Ok(());
     }
-    println!("{:32}  {:9}  {:>8}  {:>10}  state", "name", "counted", "failures", "latest");
+    say!("{:32}  {:9}  {:>8}  {:>10}  state", "name", "counted", "failures", "latest");
     for row in &rows {
         let latest = row.ages.first().map(|age| format!("{} ago", Span(*age))).unwrap_or_default();
         let state = match blocked(policy, row) {
@@ -79,7 +79,7 @@ fn list(policy: &Policy, json: bool) -> Result<()> {
             Some(None) => "disabled".to_owned(),
             Some(Some(seconds)) => format!("blocked for {}", Span(seconds)),
         };
-        println!("{:32}  {:9}  {:>8}  {latest:>10}  {state}", name(row), row.kind.name(), row.failures);
+        say!("{:32}  {:9}  {:>8}  {latest:>10}  {state}", name(row), row.kind.name(), row.failures);
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     let (ledger, throttle) = (opened.ledger, policy.throttle.as_ref());
     if unlock.clock {
         ledger.forget_latest_wall();
-        println!("The latest time of the clock is forgotten.");
+        say!("The latest time of the clock is forgotten.");
     }
     let mut not_there = Vec::new();
     if let Some(user) = &unlock.user {
@@ -135,14 +135,14 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
             Err(_) => ledger.unlock_name(user.as_bytes(), throttle),
         };
         match unlocked {
-            true => println!("{user}: unlocked"),
+            true => say!("{user}: unlocked"),
             false => not_there.push(user.clone()),
         }
     }
     if let Some(host) = &unlock.host {
         let source = Source::named(host);
         match ledger.unlock_source(&source, throttle) {
-            true => println!("{source}: unlocked"),
+            true => say!("{source}: unlocked"),
             false => not_there.push(source.to_string()),
         }
     }

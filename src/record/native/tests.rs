@@ -61,7 +61,7 @@ fn what_was_written_is_read() {
     assert_eq!((read.mark(), read.skew, read.period, read.digits.get()), (Some(9), -4, 60, 8));
     assert_eq!((read.window, read.algorithm), (Some(Window { behind: 2, ahead: 3 }), Algorithm::Sha256));
     assert_eq!(stick.kind, hotp("", b"").kind);
-    assert_eq!(document.record.recovery, RecoveryCodes::new([9; SALT], [&b"one"[..], b"two"]));
+    assert!(document.record.recovery == RecoveryCodes::new([9; SALT], [&b"one"[..], b"two"]));
     assert_eq!(document.text().unwrap().expose(), &first, "and written again it is the same");
 }
 

@@ -6,7 +6,7 @@ use crate::system::private::tests::directory;
 fn the_system_store_conforms() {
     let state_dir = directory();
     make(state_dir.path()).unwrap();
-    conformance::check(&SystemStore { state_dir: state_dir.path() });
+    conformance::check(&SystemStore { state_dir: state_dir.path(), homes: None });
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_record_that_could_be_stored_has_room_for_logins() {
     };
     let (state_dir, person) = (directory(), Person::running_this_process());
     make(state_dir.path()).unwrap();
-    let store = SystemStore { state_dir: state_dir.path() };
+    let store = SystemStore { state_dir: state_dir.path(), homes: None };
     store.enrol(&person, &Record::of(vec![device(0)]), false).unwrap();
     let add = |record: &mut Record| {
         record.devices.push(device(u8::try_from(record.devices.len()).unwrap()));
