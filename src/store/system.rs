@@ -151,7 +151,8 @@ impl Store for SystemStore<'_> {
         let held = place.load(person)?;
         let mut next = held.value.record.clone();
         change(&mut next).map_err(Error::Other)?;
-        if next.devices.len() > held.value.record.devices.len() {
+        // One that is too full already can still lose something.
+        if check_room(person, &held.value.record).is_ok() {
             check_room(person, &next)?;
         }
         place.commit(person, &mut Some(held), &next)?;

@@ -32,6 +32,18 @@ fn a_record_that_could_be_stored_has_room_for_logins() {
         Ok(())
     };
     while store.change(&person, &mut { add }).is_ok() {}
+    // Nor may anything else take that room.
+    let grows: [fn(&mut Record); 2] = [
+        |record| record.recovery = RecoveryCodes::new([0; 16], [&b"one"[..]; 10]),
+        |record| record.devices.iter_mut().for_each(|device| device.name += &" and more".repeat(4)),
+    ];
+    for grow in grows {
+        let change = &mut |record: &mut Record| {
+            grow(record);
+            Ok(())
+        };
+        assert_eq!(store.change(&person, change).unwrap_err().into_fact().word(), "record-too-large");
+    }
     let devices = store.load(&person).unwrap().devices;
     assert!(devices.len() > 12, "{}", devices.len());
     for device in devices {
