@@ -5,7 +5,7 @@ use crate::support::machine::{
     ALICE, AUTH_ERR, BOB, CAROL, Home, IGNORE, LoggedIn, Machine, PERM_DENIED, SUCCESS, User,
 };
 use crate::support::totp::{SECRET, code_now, hotp, wrong_code};
-use crate::support::{self, dist, need, output_of, project};
+use crate::support::{self, dist, need, output_of, project, when_stopped};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
@@ -401,17 +401,6 @@ fn calls(machine: &Machine, service: &str, code: &str) -> Vec<(String, usize, St
     }
     let start = calls.iter().position(|(_, _, line)| line.contains(POLICY)).expect("the policy is read");
     calls.split_off(start)
-}
-
-/// Waits until such a login is stopped. Its process id on the machine.
-fn when_stopped(trace: &Path) -> String {
-    let stopped = (0..2000).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(2));
-        let text = fs::read_to_string(trace).ok()?;
-        let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
-        Some(line.split(' ').next()?.to_owned())
-    });
-    stopped.unwrap_or_else(|| panic!("not stopped: {}", trace.display()))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, LoggedIn, Machine, SUCCESS, User};
 use crate::support::ssh::{KEY_AND_CODE, Sshd};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{dist, example, example_file, need, output_of, reasons};
+use crate::support::{dist, example, example_file, need, output_of, reasons, when_stopped};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -183,17 +183,6 @@ fn number_of(machine: &Machine, call: &str, target: &str) -> usize {
     let calls = fs::read_to_string(&trace).unwrap();
     let mut calls = calls.lines().filter(|line| line.contains(&format!(" {call}(")));
     calls.position(|line| line.contains(target)).unwrap_or_else(|| panic!("no {call} of {target}")) + 1
-}
-
-/// Waits until such a guess is stopped. Its process id on the machine.
-fn when_stopped(trace: &Path) -> String {
-    let stopped = (0..2000).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(2));
-        let text = fs::read_to_string(trace).ok()?;
-        let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
-        Some(line.split(' ').next()?.to_owned())
-    });
-    stopped.unwrap_or_else(|| panic!("not stopped: {}", trace.display()))
 }
 
 /// Where nothing is charged before it is judged, the thousand above seldom notice, as each is done within a millisecond.

@@ -9,6 +9,7 @@ use super::{Document, Enrolment, Policy, PolicyFile, RELATIVES, STATE_DIR};
 use crate::fact::Fact;
 use crate::options::Options;
 use crate::record::Window;
+use crate::record::native::hexadecimal;
 use crate::system::passwd::process_uids;
 use crate::system::private::Directory;
 use crate::system::random;
@@ -117,5 +118,5 @@ fn name(path: &Path, copy: Copy) -> String {
         Copy::Installed => "installed-",
     };
     let digest = Sha1::digest(path.as_os_str().as_bytes());
-    digest.iter().fold(kind.to_owned(), |name, byte| name + &format!("{byte:02x}"))
+    format!("{kind}{}", hexadecimal(&digest))
 }

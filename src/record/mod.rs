@@ -58,7 +58,7 @@ impl Record {
 
     /// Whether one of the devices has this secret already. Its codes would work twice.
     pub fn holds(&self, secret: &Secret<Vec<u8>>) -> bool {
-        self.devices.iter().any(|device| device.secret.as_ref().is_ok_and(|own| own.expose() == secret.expose()))
+        self.devices.iter().any(|device| device.has_secret(secret))
     }
 }
 
@@ -78,6 +78,10 @@ pub struct Device {
 }
 
 impl Device {
+    fn has_secret(&self, secret: &Secret<Vec<u8>>) -> bool {
+        self.secret.as_ref().is_ok_and(|own| own.expose() == secret.expose())
+    }
+
     fn factors(&self) -> Option<Secret<Vec<u8>>> {
         let (kind, algorithm, digits, period) = match self.kind.as_ref().ok()? {
             Kind::Totp(totp) => ('t', totp.algorithm, totp.digits, totp.period),

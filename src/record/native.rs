@@ -225,7 +225,8 @@ fn checksum(text: &[u8]) -> [u8; HASH] {
     Sha256::digest(text.get(HEADER_LINE..SIZE.saturating_sub(1)).unwrap_or_default()).into()
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// In lower case; names of files are written so too.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
 }
@@ -423,16 +424,13 @@ impl Document {
 fn distinct(devices: Vec<Device>) -> Result<Vec<Device>, BadRecord> {
     for (place, device) in devices.iter().enumerate() {
         let before = devices.get(..place).unwrap_or_default();
-        let is_same = |other: &Device| other.name == device.name || same_secret(other, device);
+        let has_same_secret = |other: &Device| device.secret.as_ref().is_ok_and(|secret| other.has_secret(secret));
+        let is_same = |other: &Device| other.name == device.name || has_same_secret(other);
         if before.iter().any(is_same) {
             return Err(BadRecord::Twice(device.name.clone()));
         }
     }
     Ok(devices)
-}
-
-fn same_secret(one: &Device, other: &Device) -> bool {
-    one.secret.as_ref().ok().zip(other.secret.as_ref().ok()).is_some_and(|(one, other)| one.expose() == other.expose())
 }
 
 /// `None`: something is missing that every device has.

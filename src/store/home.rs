@@ -11,6 +11,7 @@ use crate::identity::Person;
 use crate::options;
 use crate::policy;
 use crate::record::google::{self, Document};
+use crate::record::native::hexadecimal;
 use crate::record::{BadLine, Record};
 use crate::secret::Secret;
 use crate::system::Errno;
@@ -218,8 +219,8 @@ impl HomeStore<'_> {
         if self.secret == policy::SECRET.as_bytes() {
             return String::new();
         }
-        let digest = Sha1::digest(self.secret);
-        digest.iter().take(8).fold(".".to_owned(), |suffix, byte| suffix + &format!("{byte:02x}"))
+        // Eight bytes tell the few paths of a host apart.
+        format!(".{:.16}", hexadecimal(&Sha1::digest(self.secret)))
     }
 
     fn had_record(&self, person: &Person) -> Result<bool, FileError> {
@@ -344,8 +345,7 @@ struct Opened {
 
 /// A name for what belongs to one person's file at one path.
 fn file_key(person: &Person, path: &Path) -> String {
-    let digest = Sha1::digest(path.as_os_str().as_bytes());
-    digest.iter().fold(format!("{}-", person.uid()), |name, byte| name + &format!("{byte:02x}"))
+    format!("{}-{}", person.uid(), hexadecimal(&Sha1::digest(path.as_os_str().as_bytes())))
 }
 
 fn not_kept(place: &Place, error: Errno) -> Error {

@@ -340,7 +340,7 @@ pub fn make(state_dir: &Path) -> Result<Made, Fact> {
         return Ok(Made { id, was_there: true, file_system });
     }
     let bytes = random::bytes::<16>().map_err(failed(STORE_ID, "getrandom"))?;
-    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = native::hexadecimal(&bytes);
     directory
         .write_for_good(STORE_ID, "store.id.new", format!("{id}\n").as_bytes())
         .map_err(failed(STORE_ID, "write"))?;

@@ -224,7 +224,7 @@ impl Directory {
     ///
     /// # Errors
     /// As link(2).
-    pub fn link(&self, name: &str, second: &str) -> Result<(), Errno> {
+    pub(super) fn link(&self, name: &str, second: &str) -> Result<(), Errno> {
         linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())
     }
 
@@ -232,7 +232,7 @@ impl Directory {
     ///
     /// # Errors
     /// As rename(2).
-    pub fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
+    pub(super) fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
         renameat(&self.descriptor, name, &self.descriptor, other)
     }
 

@@ -59,3 +59,14 @@ pub fn reasons(log: &[String]) -> Vec<String> {
     let reason = |line: &String| Some(line.split_once(" reason=")?.1.split(' ').next()?.to_owned());
     log.iter().filter_map(reason).collect()
 }
+
+/// Waits until what runs under strace, which writes to this file, is stopped. Its process id on the machine.
+pub fn when_stopped(trace: &Path) -> String {
+    let stopped = (0..2000).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let text = std::fs::read_to_string(trace).ok()?;
+        let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
+        Some(line.split(' ').next()?.to_owned())
+    });
+    stopped.unwrap_or_else(|| panic!("not stopped: {}", trace.display()))
+}

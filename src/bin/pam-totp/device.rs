@@ -67,7 +67,8 @@ fn subject(whose: &Whose) -> Result<Subject> {
     Ok(subject)
 }
 
-fn ensure_name(name: &str) -> Result<()> {
+/// What a device can be called.
+pub(crate) fn ensure_name(name: &str) -> Result<()> {
     ensure!(is_device_name(name), "a device has a name of 1 to 64 letters, without quotes or blanks around it");
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! `pam-totp enrol`.
 
 use crate::choices::{Arguments, Choices, WINDOW};
+use crate::device::ensure_name;
 use crate::host::{Subject, by_store};
 use crate::new_device::{NewDevice, Spares};
 use anyhow::{Context, Result, bail, ensure};
 use pam_totp::policy::{Origin, Setting, StoreKind};
-use pam_totp::record::native::is_device_name;
 use pam_totp::record::{Kind, RateLimit, Record};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
 impl Enrolment<'_> {
     fn run(&self, is_system: bool) -> Result<()> {
         let name = if is_system { self.arguments.device_name.as_deref().unwrap_or(DEVICE) } else { "" };
-        ensure!(!is_system || is_device_name(name), "a device has a name of 1 to 64 letters without quotes");
+        if is_system {
+            ensure_name(name)?;
+        }
         self.new.show(self.arguments.whose.json, Some(&self.spares))?;
         let device = self.new.confirmed(self.new.device(name, None), self.google)?;
         let mut record = Record::of(vec![device]);
