@@ -10,9 +10,10 @@
 //! 6. [`ledger`]: how many codes failed, a person and a source. A guess is charged before it is judged.
 //! 7. [`verify`]: is this code right, unused and within its budget? Pure.
 //! 8. [`record`], [`otp`]: what is known about a person, and the arithmetic of codes. Pure.
-//! 9. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
-//! 10. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
-//! 11. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
+//! 9. [`enrol`]: a device to be, and how it is shown.
+//! 10. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
+//! 11. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
+//! 12. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
 
 #[allow(unsafe_code)]
 pub mod pam;
@@ -34,6 +35,8 @@ pub mod verify;
 pub mod record;
 
 pub mod otp;
+
+pub mod enrol;
 
 pub mod store;
 

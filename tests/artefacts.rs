@@ -72,6 +72,7 @@ fn what_runs_in_sshd_is_a_short_list() {
         "ipnet",
         "libc",
         "linux-raw-sys",
+        "qrcode",
         "rustix",
         "sha1",
         "sha2",
@@ -161,11 +162,12 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("ledger", &["identity", "policy", "source", "system"]),
     ("system", &["secret", "fact"]),
     ("identity", &["options", "system", "fact"]),
+    ("enrol", &["otp", "record", "secret", "system"]),
     ("store", &["verify", "record", "identity", "policy", "options", "system", "secret", "fact"]),
     (
         "authenticate",
         &[
-            "store", "ledger", "verify", "record", "otp", "identity", "source", "policy", "options", "system",
+            "store", "ledger", "verify", "enrol", "record", "otp", "identity", "source", "policy", "options", "system",
             "secret", "fact",
         ],
     ),

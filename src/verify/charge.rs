@@ -5,6 +5,7 @@
 //! one block, a signal at the right moment) could guess for nothing, and see from the failure whether the guess was right.
 
 use super::{Decision, Denial, Earlier, Judgement, Rules, Try, Verdict, codes, grace, judge, recovery_code, successor};
+use crate::otp::Answer;
 use crate::record::{Device, Hotp, Kind, RateLimit, Record};
 
 /// What has to happen before an answer is judged.
@@ -102,6 +103,16 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
         is_free &= !counters.moved;
     }
     Charge::Due(Due { charged: Charged { record: next, rules, attempt, counters, now }, is_free })
+}
+
+/// Judges the first code of a record that is to be stored if it is right, and not otherwise: there is nothing that a wrong
+/// one could cost. A scratch or recovery code does not show that the app works.
+pub fn first_code(record: &Record, rules: &Rules, answer: &Answer, now: u64) -> Decision {
+    let rules = Rules { increment_hotp: false, allow_scratch_codes: false, ..*rules };
+    match charge(record, &rules, &Try::new(answer), now) {
+        Charge::Refused(decision) => decision,
+        Charge::Due(due) => due.charged.decide(),
+    }
 }
 
 /// Moves the record's counter on where a wrong code shall cost one, as in the C module once a login. `None`: there is no

@@ -6,7 +6,7 @@ mod drift;
 mod grace;
 mod resync;
 
-pub use charge::{Charge, Charged, Due, charge, refused};
+pub use charge::{Charge, Charged, Due, charge, first_code, refused};
 pub use decision::{Accepted, Decision, Denial, Factor, Verdict};
 pub use grace::{has_grace, is_throttled};
 pub use resync::{NotResynced, accept_clock, resync};

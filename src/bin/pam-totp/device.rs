@@ -81,10 +81,10 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
     let new =
         NewDevice::new(arguments, &subject.name(), arguments.counter_based, subject.policy.min_secret_bits.value)?;
     new.show(whose.json, None)?;
-    let device = new.confirmed(new.device(name, None), false)?;
+    let device = new.confirmed(new.device(name), false)?;
     if whose.json {
         // Before it is stored, as in `enrol`.
-        let (secret, uri) = (new.secret(), new.uri());
+        let (secret, uri) = (new.new.secret(), new.uri());
         let object = serde_json::json!({
             "user": subject.name(), "device": name, "secret": secret.expose(), "uri": uri.expose(),
         });

@@ -5,16 +5,12 @@ use crate::device::ensure_name;
 use crate::host::{Subject, by_store};
 use crate::new_device::{NewDevice, Spares};
 use anyhow::{Context, Result, bail, ensure};
+use pam_totp::enrol::{DEVICE, SPARES};
 use pam_totp::policy::{Origin, Setting, StoreKind};
 use pam_totp::record::{Kind, RateLimit, Record};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-
-/// How many scratch or recovery codes a new record has.
-pub(crate) const SPARES: u64 = 5;
-/// What a device is called unless somebody says otherwise.
-pub(crate) const DEVICE: &str = "phone";
 
 /// Somebody who is about to have a second factor.
 struct Enrolment<'a> {
@@ -62,13 +58,13 @@ impl Enrolment<'_> {
             ensure_name(name)?;
         }
         self.new.show(self.arguments.whose.json, Some(&self.spares))?;
-        let device = self.new.confirmed(self.new.device(name, None), self.google)?;
+        let device = self.new.confirmed(self.new.device(name), self.google)?;
         let mut record = Record::of(vec![device]);
         self.spares.put_into(&mut record)?;
         if !is_system {
             let choices = match self.google {
                 false => self.arguments.choices(),
-                true => match self.arguments.ask(self.new.counter_based, &self.path)? {
+                true => match self.arguments.ask(self.new.is_counter_based(), &self.path)? {
                     Some(choices) => choices,
                     None => return Ok(()),
                 },
@@ -99,7 +95,7 @@ impl Enrolment<'_> {
         let codes: Vec<String> = self.spares.texts().iter().map(|code| code.expose().clone()).collect();
         let object = serde_json::json!({
             "user": self.subject.name(),
-            "secret": self.new.secret().expose(),
+            "secret": self.new.new.secret().expose(),
             "uri": self.new.uri().expose(),
             self.spares.names().1: codes,
             "path": self.path.to_string_lossy(),

@@ -2,23 +2,20 @@
 
 use crate::qr;
 use anyhow::{Context, Result, bail};
-use pam_totp::otp::{Algorithm, Answer, Digits, Form, Moving, OtpauthUri, RECOVERY_BYTES, RecoveryCode, base32};
-use pam_totp::record::{Device, Hotp, Kind, Record, RecoveryCodes, Totp, Window};
+use pam_totp::enrol::{self, Codes, PERIOD, host_name};
+use pam_totp::otp::{Algorithm, Answer, Digits, Form, Moving, RecoveryCode};
+use pam_totp::record::{Device, Record, RecoveryCodes};
 use pam_totp::secret::Secret;
 use pam_totp::system::{clock, random};
-use pam_totp::verify::{self, Charge, Charged, Denial, Rules, Try, Verdict};
+use pam_totp::verify::{self, Denial, Rules, Verdict};
 use std::convert::Infallible;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 
-/// Seconds per time step (RFC 6238 section 5.2).
-const PERIOD: u64 = 30;
 /// How many codes may be mistyped before we give up.
 const CONFIRMATIONS: usize = 5;
 /// What google-authenticator takes for "do not ask me for a code".
 const SKIP: &str = "-1";
-/// Counters that are looked at from the next one on.
-const LOOK_AHEAD: u64 = 3;
 
 /// What somebody can choose about it.
 #[derive(clap::Args)]
@@ -88,9 +85,7 @@ impl Spares {
     }
 
     pub(crate) fn recovery(count: u64) -> Result<Self> {
-        let code = |_| random::bytes::<RECOVERY_BYTES>().map(RecoveryCode::new);
-        let codes = (0..count).map(code).collect::<Result<_, _>>().context("the kernel gives no random numbers")?;
-        Ok(Self::Recovery(codes))
+        enrol::recovery_codes(count).map(Self::Recovery).context("the kernel gives no random numbers")
     }
 
     /// As they are shown.
@@ -140,81 +135,44 @@ impl Spares {
 /// A device to be.
 pub(crate) struct NewDevice<'a> {
     arguments: &'a Arguments,
-    pub(crate) counter_based: bool,
+    pub(crate) new: enrol::NewDevice,
     user: String,
-    secret: Arc<Secret<Vec<u8>>>,
 }
 
 impl<'a> NewDevice<'a> {
-    /// With a secret as long as its hash (RFC 6238 section 5.1), or of as many bits as the policy asks for.
     pub(crate) fn new(arguments: &'a Arguments, user: &str, counter_based: bool, min_bits: u64) -> Result<Self> {
-        let length = match arguments.algorithm {
-            AlgorithmName::Sha1 => 20,
-            AlgorithmName::Sha256 => 32,
-            AlgorithmName::Sha512 => 64,
+        let codes = Codes {
+            moving: match counter_based {
+                false => Moving::Time { period: arguments.step_size.unwrap_or(PERIOD) },
+                true => Moving::Counter { next: 1 },
+            },
+            algorithm: arguments.algorithm.into(),
+            digits: Digits::new(arguments.digits).unwrap_or(Digits::SIX),
         };
-        let secret = new_secret(length, min_bits).context("the kernel gives no random numbers")?;
-        Ok(Self { arguments, counter_based, user: user.to_owned(), secret })
+        let new = enrol::NewDevice::new(codes, min_bits).context("the kernel gives no random numbers")?;
+        Ok(Self { arguments, new, user: user.to_owned() })
     }
 
-    pub(crate) fn secret(&self) -> Secret<String> {
-        base32::encode(self.secret.expose())
+    pub(crate) fn is_counter_based(&self) -> bool {
+        matches!(self.new.codes().moving, Moving::Counter { .. })
     }
 
-    fn period(&self) -> u64 {
-        self.arguments.step_size.unwrap_or(PERIOD)
-    }
-
-    fn algorithm(&self) -> Algorithm {
-        self.arguments.algorithm.into()
-    }
-
-    fn digits(&self) -> Digits {
-        Digits::new(self.arguments.digits).unwrap_or(Digits::SIX)
-    }
-
-    /// The device, new. `window`: for a file that says so.
-    pub(crate) fn device(&self, name: &str, window: Option<u64>) -> Device {
-        let (algorithm, digits) = (self.algorithm(), self.digits());
-        let kind = if self.counter_based {
-            Kind::Hotp(Hotp { algorithm, digits, look_ahead: window.unwrap_or(LOOK_AHEAD), counter: 1 })
-        } else {
-            Kind::Totp(Totp {
-                algorithm,
-                digits,
-                period: self.period(),
-                window: window.map(Window::of_size),
-                skew: 0,
-                drift: Vec::new(),
-                used: Ok(None),
-            })
-        };
-        let secret = Ok(Arc::clone(&self.secret));
-        Device { name: name.to_owned(), secret, kind: Ok(kind), added: Some(clock::now()), last_used: None }
+    /// The device, new.
+    pub(crate) fn device(&self, name: &str) -> Device {
+        self.new.device(name, clock::now())
     }
 
     pub(crate) fn uri(&self) -> Secret<String> {
         let host = host_name();
         let label = self.arguments.label.clone().unwrap_or_else(|| format!("{}@{host}", self.user));
-        OtpauthUri {
-            issuer: self.arguments.issuer.as_deref().unwrap_or(&host),
-            account: &label,
-            secret: &self.secret,
-            moving: match self.counter_based {
-                false => Moving::Time { period: self.period() },
-                true => Moving::Counter { next: 1 },
-            },
-            algorithm: self.algorithm(),
-            digits: self.digits(),
-        }
-        .text()
+        self.new.uri(self.arguments.issuer.as_deref().unwrap_or(&host), &label)
     }
 
     /// Everything that the person needs, before anything is stored: what cannot be shown is not stored either.
     pub(crate) fn show(&self, json: bool, spares: Option<&Spares>) -> Result<()> {
         // Made in any case, while it can still be refused for nothing: a secret that was shown should also be stored.
         let uri = self.uri();
-        let code = qr::Code::new(uri.expose()).context("the QR code cannot be made")?;
+        let code = enrol::qr::Code::new(uri.expose()).context("the QR code cannot be made")?;
         match (self.arguments.quiet, json) {
             (true, _) => Ok(()),
             (false, true) if self.arguments.no_confirm => Ok(()),
@@ -227,7 +185,7 @@ impl<'a> NewDevice<'a> {
         &self,
         out: &mut (impl Write + IsTerminal),
         uri: &Secret<String>,
-        code: &qr::Code,
+        code: &enrol::qr::Code,
         spares: Option<&Spares>,
     ) -> Result<()> {
         let style = match self.arguments.qr_mode {
@@ -235,9 +193,9 @@ impl<'a> NewDevice<'a> {
             None => Some(qr::Style::for_terminal(out.is_terminal())),
         };
         if let Some(style) = style {
-            writeln!(out, "Scan this with an authenticator app:\n\n{}", code.text(style))?;
+            writeln!(out, "Scan this with an authenticator app:\n\n{}", style.text(code))?;
         }
-        writeln!(out, "Secret, to type instead: {}", self.secret().expose())?;
+        writeln!(out, "Secret, to type instead: {}", self.new.secret().expose())?;
         writeln!(out, "URI: {}\n", uri.expose())?;
         if let Some(spares) = spares {
             spares.show(out)?;
@@ -263,7 +221,7 @@ impl<'a> NewDevice<'a> {
             match judged(&trial, &answer) {
                 (Verdict::Accepted(_), Some(device)) => return Ok(device),
                 (Verdict::Denied(Denial::NotACode), _) => {
-                    writeln!(io::stderr(), "A code has {} digits.", self.digits().get())?;
+                    writeln!(io::stderr(), "A code has {} digits.", self.new.codes().digits.get())?;
                 }
                 _ => writeln!(
                     io::stderr(),
@@ -277,34 +235,15 @@ impl<'a> NewDevice<'a> {
 }
 
 /// Judges an answer as a login would, and says what the device would be then. Mistyping here is no guess: the budget begins
-/// with the stored record. And a scratch code does not show that the app works.
+/// with the stored record.
 fn judged(trial: &Device, answer: &Answer) -> (Verdict, Option<Device>) {
     let trial = Record::of(vec![trial.clone()]);
-    let rules = Rules { increment_hotp: false, allow_scratch_codes: false, ..Rules::default() };
-    let attempt = Try::new(answer);
     let mut stored = None;
-    let mut store = |next: &Record| {
+    let Ok(verdict) = verify::first_code(&trial, &Rules::default(), answer, clock::now()).commit(|next| {
         stored = next.devices.first().cloned();
         Ok::<(), Infallible>(())
-    };
-    let decision = match verify::charge(&trial, &rules, &attempt, clock::now()) {
-        Charge::Refused(decision) => Ok(decision),
-        Charge::Due(due) => due.commit(&mut store).map(Charged::decide),
-    };
-    let Ok(verdict) = decision.and_then(|decision| decision.commit(store));
+    });
     (verdict, stored)
-}
-
-/// So many bytes, or as many bits as the policy asks for.
-fn new_secret(length: usize, min_bits: u64) -> io::Result<Arc<Secret<Vec<u8>>>> {
-    const PORTION: usize = 32;
-    let length = usize::try_from(min_bits.div_ceil(8)).unwrap_or(0).max(length);
-    let mut secret = Vec::with_capacity(length.saturating_add(PORTION));
-    while secret.len() < length {
-        secret.extend_from_slice(&random::bytes::<PORTION>()?);
-    }
-    secret.truncate(length);
-    Ok(Arc::new(Secret::new(secret)))
 }
 
 /// Different numbers from 10000000 to 99999999, each as likely as the other.
@@ -326,15 +265,6 @@ fn scratch_codes(count: u64) -> io::Result<Arc<Secret<Vec<u32>>>> {
     Ok(Arc::new(Secret::new(codes)))
 }
 
-/// The short name of this host: the QR code gets larger with every letter.
-fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    match name.split('.').next() {
-        Some(short) if !short.is_empty() => short.to_owned(),
-        _ => "localhost".to_owned(),
-    }
-}
-
 fn time_of_day(now: u64) -> String {
     let minutes = now / 60;
     format!("{:02}:{:02}:{:02}", minutes / 60 % 24, minutes % 60, now % 60)
@@ -353,25 +283,5 @@ mod tests {
             assert_eq!(codes.len(), 5);
             assert!(codes.iter().all(|code| code.to_string().len() == 8));
         }
-    }
-
-    #[test]
-    fn recovery_codes_are_different_and_have_120_bits() {
-        let Spares::Recovery(codes) = Spares::recovery(10).unwrap() else { panic!() };
-        let mut bytes: Vec<_> = codes.iter().map(|code| code.expose().to_vec()).collect();
-        assert!(bytes.iter().all(|bytes| bytes.len() * 8 == 120));
-        bytes.sort_unstable();
-        bytes.dedup();
-        assert_eq!(bytes.len(), 10);
-    }
-
-    #[test]
-    fn secrets_are_new_and_have_160_bits_or_more() {
-        let [one, two] = [new_secret(20, 0).unwrap(), new_secret(20, 160).unwrap()];
-        assert_eq!((one.expose().len(), two.expose().len()), (20, 20));
-        assert_ne!(one.expose(), two.expose());
-        assert_eq!(new_secret(20, 161).unwrap().expose().len(), 21);
-        assert_eq!(new_secret(20, 512).unwrap().expose().len(), 64);
-        assert_eq!(new_secret(64, 0).unwrap().expose().len(), 64);
     }
 }

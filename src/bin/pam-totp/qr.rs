@@ -1,7 +1,6 @@
-//! A QR code as text that a phone reads from a terminal.
+//! How a QR code is drawn on the terminal of whoever runs this.
 
-use anyhow::Result;
-use qrcode::{Color, EcLevel, QrCode};
+use pam_totp::enrol::qr::{Code, Drawing, Drawn};
 use std::env;
 
 /// Modules of light around a code (ISO/IEC 18004 asks for four).
@@ -15,15 +14,13 @@ const BLACK_ON_WHITE: &str = "\x1b[107;30m";
 const GREY: &str = "\x1b[40;37m";
 const BACK: &str = "\x1b[0m";
 
-/// How a code is drawn.
+/// A drawing and its colours.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
-    /// Two rows in one, with half blocks; otherwise `##` a module.
-    pub(crate) blocks: bool,
-    /// Dark modules are drawn, and light ones left blank.
-    pub(crate) inverse: bool,
+    drawing: Drawing,
+    drawn: Drawn,
     /// What switches colours on, if anything does.
-    pub(crate) colours: Option<&'static str>,
+    colours: Option<&'static str>,
 }
 
 impl Style {
@@ -35,7 +32,18 @@ impl Style {
             let locale = locale.to_ascii_lowercase();
             locale.contains("utf-8") || locale.contains("utf8")
         });
-        Self { blocks: utf8, inverse: false, colours: is_terminal.then_some(WHITE_ON_BLACK) }
+        let drawing = if utf8 { Drawing::HalfBlocks } else { Drawing::Ascii };
+        Self { drawing, drawn: Drawn::Light, colours: is_terminal.then_some(WHITE_ON_BLACK) }
+    }
+
+    /// Right on a dark terminal, and with colours on any.
+    pub(crate) fn text(self, code: &Code) -> String {
+        let (on, off) = self.colours.map_or(("", ""), |on| (on, BACK));
+        let quiet = match self.drawing {
+            Drawing::HalfBlocks => QUIET_ZONE,
+            Drawing::Ascii => ASCII_QUIET_ZONE,
+        };
+        code.lines(self.drawing, self.drawn, quiet).iter().map(|line| format!("{on}{line}{off}\n")).collect()
     }
 }
 
@@ -66,72 +74,15 @@ pub(crate) enum Mode {
 impl Mode {
     /// `None`: draw nothing.
     pub(crate) const fn style(self) -> Option<Style> {
-        let (blocks, inverse, colours) = match self {
+        let (drawing, drawn, colours) = match self {
             Self::None => return None,
-            Self::Ansi => (false, false, WHITE_ON_BLACK),
-            Self::AnsiInverse => (false, true, BLACK_ON_WHITE),
-            Self::AnsiGrey => (false, false, GREY),
-            Self::Utf8 => (true, false, WHITE_ON_BLACK),
-            Self::Utf8Inverse => (true, true, BLACK_ON_WHITE),
-            Self::Utf8Grey => (true, false, GREY),
+            Self::Ansi => (Drawing::Ascii, Drawn::Light, WHITE_ON_BLACK),
+            Self::AnsiInverse => (Drawing::Ascii, Drawn::Dark, BLACK_ON_WHITE),
+            Self::AnsiGrey => (Drawing::Ascii, Drawn::Light, GREY),
+            Self::Utf8 => (Drawing::HalfBlocks, Drawn::Light, WHITE_ON_BLACK),
+            Self::Utf8Inverse => (Drawing::HalfBlocks, Drawn::Dark, BLACK_ON_WHITE),
+            Self::Utf8Grey => (Drawing::HalfBlocks, Drawn::Light, GREY),
         };
-        Some(Style { blocks, inverse, colours: Some(colours) })
-    }
-}
-
-/// The modules of a code.
-pub(crate) struct Code(QrCode);
-
-impl Code {
-    /// The smallest code that holds the text.
-    pub(crate) fn new(text: &str) -> Result<Self> {
-        Ok(Self(QrCode::with_error_correction_level(text, EcLevel::L)?))
-    }
-
-    /// Light modules are drawn, dark ones left blank: right on a dark terminal, and with colours on any.
-    pub(crate) fn text(&self, style: Style) -> String {
-        let (on, off) = style.colours.map_or(("", ""), |on| (on, BACK));
-        let lines = if style.blocks { self.in_half_blocks(style.inverse) } else { self.in_ascii(style.inverse) };
-        lines.map(|line| format!("{on}{line}{off}\n")).collect()
-    }
-
-    fn in_half_blocks(&self, inverse: bool) -> Box<dyn Iterator<Item = String> + '_> {
-        let span = self.span(QUIET_ZONE);
-        Box::new(span.clone().step_by(2).map(move |row| {
-            span.clone()
-                .map(|column| {
-                    match (
-                        self.is_light(row, column) != inverse,
-                        self.is_light(row.saturating_add(1), column) != inverse,
-                    ) {
-                        (true, true) => '█',
-                        (true, false) => '▀',
-                        (false, true) => '▄',
-                        (false, false) => ' ',
-                    }
-                })
-                .collect()
-        }))
-    }
-
-    fn in_ascii(&self, inverse: bool) -> Box<dyn Iterator<Item = String> + '_> {
-        let span = self.span(ASCII_QUIET_ZONE);
-        Box::new(span.clone().map(move |row| {
-            span.clone().map(|column| if self.is_light(row, column) != inverse { "##" } else { "  " }).collect()
-        }))
-    }
-
-    /// Rows (and columns) with the quiet zone, which has negative numbers and those past the code's width.
-    fn span(&self, quiet: usize) -> std::ops::Range<isize> {
-        let quiet = quiet.cast_signed();
-        quiet.saturating_neg()..self.0.width().cast_signed().saturating_add(quiet)
-    }
-
-    fn is_light(&self, row: isize, column: isize) -> bool {
-        let inside = 0..self.0.width().cast_signed();
-        match (inside.contains(&row), inside.contains(&column)) {
-            (true, true) => self.0[(column.cast_unsigned(), row.cast_unsigned())] == Color::Light,
-            _ => true,
-        }
+        Some(Style { drawing, drawn, colours: Some(colours) })
     }
 }

@@ -1,10 +1,10 @@
 //! `pam-totp recovery`: codes for the day when no device is at hand.
 
-use crate::enrol::SPARES;
 use crate::host::{Whose, by_store};
 use crate::new_device::Spares;
 use anyhow::{Context, Result, ensure};
 use clap::value_parser;
+use pam_totp::enrol::SPARES;
 use pam_totp::record::Record;
 use std::io::{self, Write};
 
