@@ -4,7 +4,7 @@ use super::asked::Judged;
 use super::{Application, Counter, Login, Outcome, lines_period};
 use crate::fact::Fact;
 use crate::ledger::{EARLIEST, Grace, Memory};
-use crate::policy::Enrolment;
+use crate::policy::EnrolmentKind;
 use crate::policy::exempt::{self, Visitor};
 use crate::record::Record;
 use crate::secret::Secret;
@@ -44,14 +44,15 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
         let person = self.visit.person.ok()?;
         let gid = (!person.is_virtual()).then(|| person.gid());
         let needs_a_code = self.policy.require.as_ref().is_none_or(|r| r.needs_a_code(person.name(), gid));
-        let reason = match (needs_a_code, self.policy.enrolment.value) {
-            (false, _) => Fact::new("not-required").or("in none of the groups that [require] names"),
-            (true, Enrolment::Optional) if self.policy.options.nullok => Fact::new("not-enrolled").or("nullok"),
-            (true, Enrolment::Optional) => Fact::new("not-enrolled").or("enrolment is optional"),
-            (true, Enrolment::OptionalUntil(end)) if self.latest_time() < end.over => {
+        let enrolment = self.policy.enrolment.value;
+        let reason = match enrolment.optional_until {
+            _ if !needs_a_code => Fact::new("not-required").or("in none of the groups that [require] names"),
+            _ if self.policy.options.nullok => Fact::new("not-enrolled").or("nullok"),
+            _ if enrolment.kind == EnrolmentKind::Optional => Fact::new("not-enrolled").or("enrolment is optional"),
+            Some(end) if self.latest_time() < end.over => {
                 Fact::new("not-enrolled").with("until", end.to_string()).or("enrolment is optional until then")
             }
-            (true, _) => return None,
+            _ => return None,
         };
         (self.store.never_enrolled(person) == Ok(true)).then_some(reason)
     }

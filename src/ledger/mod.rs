@@ -86,6 +86,8 @@ pub enum Who<'a> {
         name: &'a [u8],
         /// The uid; of whoever owns the files, with `user=`.
         uid: u32,
+        /// The key that says which of the people of an account this is; empty for the account itself.
+        key: &'a str,
         /// A name that is in no user database (`user=`).
         is_virtual: bool,
     },
@@ -96,7 +98,12 @@ pub enum Who<'a> {
 impl<'a> Who<'a> {
     /// Somebody who was identified.
     pub fn of(person: &'a Person) -> Self {
-        Self::Person { name: person.name(), uid: person.uid(), is_virtual: person.is_virtual() }
+        Self::Person {
+            name: person.name(),
+            uid: person.uid(),
+            key: person.key().unwrap_or_default(),
+            is_virtual: person.is_virtual(),
+        }
     }
 
     const fn name(self) -> &'a [u8] {
@@ -463,8 +470,12 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
 
     fn person(&self, who: Who) -> Subject {
         match who {
-            Who::Person { name, uid, is_virtual } => {
-                self.subject("person", &[&uid.to_be_bytes(), &[u8::from(is_virtual)], name], name)
+            Who::Person { name, uid, key, is_virtual } => {
+                let parts: [&[u8]; 4] = [&uid.to_be_bytes(), &[u8::from(is_virtual)], name, key.as_bytes()];
+                match key {
+                    "" => self.subject("person", &parts, name),
+                    key => self.subject("person", &parts, &[name, b",", key.as_bytes()].concat()),
+                }
             }
             Who::Nobody(name) => self.shared(name),
         }

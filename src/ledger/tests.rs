@@ -35,7 +35,7 @@ fn rules(user: &str, host: &str) -> Throttle {
     Throttle { user: rule(user), host: rule(host), ..Throttle::default() }
 }
 
-const ALICE: Who = Who::Person { name: b"alice", uid: 1000, is_virtual: false };
+const ALICE: Who = Who::Person { name: b"alice", uid: 1000, key: "", is_virtual: false };
 const HOUR: u64 = 3600;
 
 /// A machine whose clocks are set by hand.
@@ -69,7 +69,7 @@ fn login<'a>(who: Who<'a>, source: &'a Source, throttle: &'a Throttle) -> Login<
 }
 
 fn somebody(name: &str) -> Who<'_> {
-    Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false }
+    Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false }
 }
 
 fn source(text: &str) -> Source {
@@ -82,7 +82,7 @@ fn of_a_thousand_guesses_at_once_ten_are_judged() {
     let ledger = ledger(|| Moment { wall: 1_000_000, boot: 100 });
     for round in 0..20 {
         let name = format!("user{round}");
-        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        let who = Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false };
         let here = source("192.0.2.1");
         let start = Barrier::new(50);
         let judged: usize = std::thread::scope(|scope| {
@@ -209,7 +209,7 @@ fn nobody_can_keep_the_owner_out() {
     let stranger = source("uid:1001");
     assert_eq!(guess(&ledger, &alice_at(&stranger), 100), 10);
     // Fifty wrong codes of a colleague behind the same address.
-    let bob = Who::Person { name: b"bob", uid: 1002, is_virtual: false };
+    let bob = Who::Person { name: b"bob", uid: 1002, key: "", is_virtual: false };
     guess(&ledger, &login(bob, &nat, &throttle), 50);
     for from in [&home, &nat] {
         let charge = ledger.charge(&alice_at(from)).unwrap();
@@ -250,7 +250,10 @@ fn the_hundredth_failure_in_a_row_disables_and_a_login_begins_anew() {
     assert_eq!(guess(&ledger, &login, 1000), 100);
     machine.set(1_800_000_000, 100_000_100);
     assert_eq!(ledger.charge(&login).unwrap_err(), Refusal::Disabled, "time does not help");
-    assert_eq!(guess(&ledger, &Login { who: Who::Person { name: b"bob", uid: 2, is_virtual: false }, ..login }, 5), 5);
+    assert_eq!(
+        guess(&ledger, &Login { who: Who::Person { name: b"bob", uid: 2, key: "", is_virtual: false }, ..login }, 5),
+        5
+    );
     assert!(ledger.unlock_person(ALICE, Some(&throttle)));
     assert_eq!(guess(&ledger, &login, 1000), 100);
 }
@@ -302,7 +305,7 @@ fn people_for_whom_no_row_is_left_share_one_and_are_bound_by_it() {
     let here = source("192.0.2.1");
     let names: Vec<String> = (0..20_000).map(|number| format!("user{number}")).collect();
     for name in &names {
-        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        let who = Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false };
         guess(&ledger, &login(who, &here, &throttle), 1);
     }
     for name in ["alice", "bob", "carol"] {
@@ -341,7 +344,7 @@ fn whitelists_spare_and_the_other_half_still_counts() {
     .unwrap();
     let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
     let (listed, other) = (source("192.0.2.1"), source("198.51.100.9"));
-    let robot = Who::Person { name: b"robot", uid: 5, is_virtual: false };
+    let robot = Who::Person { name: b"robot", uid: 5, key: "", is_virtual: false };
     assert_eq!(guess(&ledger, &login(ALICE, &listed, &throttle), 50), 3, "the person's row binds");
     assert_eq!(guess(&ledger, &login(robot, &other, &throttle), 50), 5, "the source's row binds");
     assert_eq!(guess(&ledger, &login(robot, &listed, &throttle), 50), 50);
@@ -352,7 +355,7 @@ fn unlocking_one_leaves_the_others() {
     let throttle = rules("*:3/1h", "*:5/1h");
     let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
     let (one, two) = (source("192.0.2.1"), source("2001:db8:0:1::5"));
-    let bob = Who::Person { name: b"bob", uid: 2, is_virtual: false };
+    let bob = Who::Person { name: b"bob", uid: 2, key: "", is_virtual: false };
     for from in [&one, &two] {
         guess(&ledger, &login(ALICE, from, &throttle), 5);
         guess(&ledger, &login(bob, from, &throttle), 5);
@@ -396,7 +399,7 @@ fn garbage_counts_for_nothing_and_blocks_nobody() {
     }
     let here = source("192.0.2.1");
     for name in ["alice", "bob", "carol", "dave"] {
-        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        let who = Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false };
         // Counters in a row may be anything, which disables at the worst.
         ledger.unlock_person(who, Some(&throttle));
         let judged = guess(&ledger, &login(who, &here, &throttle), 100);
@@ -514,7 +517,7 @@ fn what_one_policy_forgets_another_still_counts() {
     machine.set(1_700_000_000 + 2 * DAY, 100 + 2 * DAY);
     for number in 0..6000 {
         let name = format!("user{number}");
-        let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+        let who = Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false };
         guess(&ledger, &login(who, &here, &short), 1);
     }
     assert_eq!(guess(&ledger, &login(ALICE, &here, &long), 100), 0);
@@ -540,7 +543,7 @@ fn a_device_is_disabled_for_its_own_failures_alone_and_can_be_unlocked_in_any_ca
     assert!(ledger.unlock_person(ALICE, Some(&throttle)));
     assert!(ledger.charge(&login(ALICE, &here, &throttle)).is_ok());
     // Whoever made the row was killed before the name was in it.
-    let bob = Who::Person { name: b"bob", uid: 2, is_virtual: false };
+    let bob = Who::Person { name: b"bob", uid: 2, key: "", is_virtual: false };
     let new = super::tests::ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
     guess(&new, &login(bob, &here, &throttle), 100);
     let subject = new.person(bob);
@@ -579,7 +582,7 @@ fn rows_of_people_without_failures_are_given_to_others_in_time() {
         (from..from + 6000)
             .filter(|number| {
                 let name = format!("user{number}");
-                let who = Who::Person { name: name.as_bytes(), uid: 1, is_virtual: false };
+                let who = Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false };
                 let login = login(who, &here, &throttle);
                 assert_eq!(guess(&ledger, &login, 1), 1);
                 let is_shared = ledger.tally(who, ledger.now()).unwrap().is_shared();

@@ -157,7 +157,8 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         Ok(user) => user,
         Err(code) => return Fact::new("no-user").with_number("pam_get_user", code).into(),
     };
-    let person = identify(&user, &policy.options);
+    let login_key = login_key(handle, &policy);
+    let person = identify(&user, &policy, &login_key);
     let store = store::of(&policy);
     if policy.options.debug {
         let path = person.as_ref().map_err(|error| error.fact()).and_then(|person| store.path(person));
@@ -166,7 +167,6 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
     }
     let rhost = handle.text_item(sys::PAM_RHOST);
     let source = Source::new(&rhost, passwd::process_uids().0);
-    let login_key = if policy.service == SSHD { handle.environment(AUTH_INFO) } else { Vec::new() };
     let visit = Visit {
         person: person.as_ref().map_err(|&error| error),
         name: &user,
@@ -188,6 +188,11 @@ fn policy(handle: &Handle, arguments: &[&[u8]]) -> Result<Policy, Fact> {
     let document = Document::load(options.conf.as_deref())?;
     let service = handle.text_item(sys::PAM_SERVICE);
     Ok(Policy::new(&String::from_utf8_lossy(&service), &options, &document))
+}
+
+/// What sshd says about the key that it has accepted. At other services anybody may have set that variable.
+fn login_key(handle: &Handle, policy: &Policy) -> Vec<u8> {
+    if policy.service == SSHD { handle.environment(AUTH_INFO) } else { Vec::new() }
 }
 
 type Clock = fn() -> Moment;
@@ -215,7 +220,7 @@ fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     if SILENT.contains(&service) || is_root && service == NOT_ASKING_ROOT {
         return None;
     }
-    let person = identify(&handle.user().ok()?, &policy.options).ok()?;
+    let person = identify(&handle.user().ok()?, &policy, &login_key(handle, &policy)).ok()?;
     let (Counter::Ledger(ledger), _) = counter(&policy) else { return None };
     ledger.take_notice(Who::of(&person))
 }

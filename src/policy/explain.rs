@@ -1,7 +1,7 @@
 //! A policy in words, for `pam-totp check`.
 
 use super::values::Span;
-use super::{Enrolment, Identity, Origin, Policy, Setting, StoreKind};
+use super::{Enrolment, EnrolmentKind, Identity, Origin, Policy, Qr, Setting, StoreKind};
 use std::fmt::Display;
 
 /// One key, its value, and where that comes from.
@@ -45,15 +45,19 @@ pub fn explain(policy: &Policy) -> Vec<Line> {
             &policy.identity,
             match policy.identity.value {
                 Identity::PamUser => "\"pam-user\"",
+                Identity::Caller => "\"caller\"",
+                Identity::LoginKey => "\"login-key\"",
             },
         ),
+        line("cert_identity", &policy.cert_identity, cert_identity(policy)),
+        line("enrolment", &policy.enrolment, enrolment(policy.enrolment.value)),
         line(
-            "enrolment",
-            &policy.enrolment,
-            match policy.enrolment.value {
-                Enrolment::Required => "\"required\"".to_owned(),
-                Enrolment::Optional => "\"optional\"".to_owned(),
-                Enrolment::OptionalUntil(end) => format!("\"optional\" until {end}, then \"required\""),
+            "qr",
+            &policy.qr,
+            match policy.qr.value {
+                Qr::Utf8 => "\"utf8\"",
+                Qr::Ascii => "\"ascii\"",
+                Qr::Off => "\"off\"",
             },
         ),
         line("grace", &policy.grace, Span(policy.grace.value)),
@@ -83,4 +87,27 @@ pub fn explain(policy: &Policy) -> Vec<Line> {
     lines.extend(policy.exemptions.iter().map(|exemption| line("exempt", exemption, &exemption.value)));
     lines.extend(policy.require.iter().map(|require| line("require.groups", require, &require.value)));
     lines
+}
+
+fn enrolment(enrolment: Enrolment) -> String {
+    let kind = match enrolment.kind {
+        EnrolmentKind::Required => "\"required\"",
+        EnrolmentKind::Optional => "\"optional\"",
+        EnrolmentKind::Inline => "\"inline\"",
+        EnrolmentKind::Ticket => "\"ticket\"",
+    };
+    match enrolment.optional_until {
+        Some(end) => format!("\"optional\" until {end}, then {kind}"),
+        None => kind.to_owned(),
+    }
+}
+
+fn cert_identity(policy: &Policy) -> String {
+    match policy.cert_identity.value.as_ref() {
+        None => "not set".to_owned(),
+        Some(cert) => {
+            let keys: Vec<String> = cert.ca.iter().map(|key| format!("\"{}\"", key.text())).collect();
+            format!("{{ by = \"key-id\", ca = [{}] }}", keys.join(", "))
+        }
+    }
 }

@@ -23,6 +23,9 @@ const MAX_SECRET_BITS: u64 = 1024;
 /// Longest prompt: what PAM_MAX_MSG_SIZE leaves to applications that care.
 const MAX_PROMPT: usize = 255;
 
+/// The services that somebody calls to become somebody else.
+const CALLED: [&str; 4] = ["sudo", "sudo-i", "su", "su-l"];
+
 /// What the file says. What it does not say is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,8 +60,10 @@ pub(super) struct Table {
     pub(super) prompt: Option<Spanned<Text>>,
     pub(super) echo: Option<Spanned<bool>>,
     pub(super) identity: Option<Spanned<Identity>>,
+    pub(super) cert_identity: Option<Spanned<CertIdentity>>,
     pub(super) enrolment: Option<Spanned<EnrolmentKind>>,
     pub(super) enrol_by: Option<Spanned<End>>,
+    pub(super) qr: Option<Spanned<Qr>>,
     pub(super) grace: Option<Spanned<AtMost<MAX_GRACE>>>,
     pub(super) fail_delay: Option<Spanned<AtMost<MAX_FAIL_DELAY>>>,
     pub(super) min_secret_bits: Option<Spanned<Bounded<0, MAX_SECRET_BITS>>>,
@@ -93,14 +98,79 @@ pub enum StoreKind {
 pub enum Identity {
     /// That of PAM_USER.
     PamUser,
+    /// That of whoever runs sudo or su.
+    Caller,
+    /// That of whoever holds the key that sshd has accepted: one account, a device for each of its people.
+    LoginKey,
 }
 
-/// Whether somebody without a device gets in.
+/// Which certificates (PROTOCOL.certkeys of OpenSSH) say who somebody is, for [`Identity::LoginKey`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertIdentity {
+    /// What in them does.
+    pub by: CertName,
+    /// Whose word counts: the fingerprints of the keys that sign them.
+    pub ca: Vec<Fingerprint>,
+}
+
+/// What in a certificate says who somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum EnrolmentKind {
+pub enum CertName {
+    /// The key id (`ssh-keygen -I`): the same in the next certificate of the same person.
+    KeyId,
+}
+
+/// `SHA256:` and 43 letters of base64, as `ssh-keygen -l` shows a key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// As it is shown.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_base64 = |letter: u8| letter.is_ascii_alphanumeric() || b"+/".contains(&letter);
+        let is_one = |hash: &str| hash.len() == 43 && hash.bytes().all(is_base64);
+        if text.strip_prefix("SHA256:").is_some_and(is_one) {
+            return Ok(Self(text));
+        }
+        Err(format!("`{text}` is no fingerprint of a key: SHA256: and 43 letters, as `ssh-keygen -l -f FILE` shows it"))
+    }
+}
+
+/// How somebody without a device gets in, or gets one; the stricter, the less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnrolmentKind {
+    /// Not at all.
     Required,
+    /// They get one inside the login, with a ticket.
+    Ticket,
+    /// The same; over ssh with a key they need no ticket.
+    Inline,
+    /// In without one (`nullok`).
     Optional,
+}
+
+/// How the QR code of an enrolment inside a login is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Qr {
+    /// With half blocks.
+    Utf8,
+    /// With two letters a module, where it fits into 80 columns.
+    Ascii,
+    /// Not at all: the secret is typed.
+    Off,
 }
 
 /// A number from LOWEST to HIGHEST.
@@ -205,21 +275,67 @@ impl PolicyFile {
         }
     }
 
-    /// What no key can be blamed for alone.
+    /// What no key can be blamed for alone: where, and in words.
     fn contradiction(&self) -> Option<(usize, &'static str)> {
-        let services = self.service.values();
-        let state_dir = services.clone().find_map(|table| table.state_dir.as_ref());
-        let state_dir = state_dir.map(|value| (value.span().start, "`state_dir` is one for all services: [defaults]"));
-        // A code that two stores know works twice.
-        let store = services.clone().find_map(|table| table.store.as_ref());
-        let store = store.map(|value| (value.span().start, "`store` is one for all services: [defaults]"));
-        let both = std::iter::once(&self.defaults).chain(services).find_map(|table| {
-            let required = table.enrolment.as_ref().filter(|kind| *kind.get_ref() == EnrolmentKind::Required)?;
-            table.enrol_by.as_ref().map(|_| required.span().start)
-        });
-        state_dir
-            .or(store)
-            .or(both.map(|offset| (offset, "`enrol_by` makes enrolment optional until then: not `required` too")))
+        let services = || self.service.iter().map(|(name, table)| (name.as_str(), table));
+        let is_system = self.defaults.store.as_ref().is_some_and(|store| *store.get_ref() == StoreKind::System);
+        services()
+            .find_map(|(_, table)| {
+                let state_dir = table.state_dir.as_ref().map(|value| value.span());
+                // A code that two stores know works twice.
+                let store = table.store.as_ref().map(|value| value.span());
+                state_dir
+                    .map(|span| (span.start, "`state_dir` is one for all services: [defaults]"))
+                    .or(store.map(|span| (span.start, "`store` is one for all services: [defaults]")))
+            })
+            .or_else(|| {
+                std::iter::once(("", &self.defaults))
+                    .chain(services())
+                    .find_map(|(service, table)| table.contradiction(service, is_system))
+            })
+    }
+}
+
+impl Table {
+    /// The same in one table; `service` is empty for `[defaults]`.
+    fn contradiction(&self, service: &str, is_system: bool) -> Option<(usize, &'static str)> {
+        let enrolment = |kinds: &[EnrolmentKind]| {
+            self.enrolment.as_ref().filter(|kind| kinds.contains(kind.get_ref())).map(|kind| kind.span().start)
+        };
+        let identity = |identity: Identity| {
+            self.identity.as_ref().filter(|value| *value.get_ref() == identity).map(|value| value.span().start)
+        };
+        let contradictions = [
+            (
+                enrolment(&[EnrolmentKind::Required]).filter(|_| self.enrol_by.is_some()),
+                "`enrol_by` makes enrolment optional until then: not `required` too",
+            ),
+            // Whoever deletes the file would be enrolled again.
+            (
+                enrolment(&[EnrolmentKind::Inline, EnrolmentKind::Ticket]).filter(|_| !is_system),
+                "enrolment inside a login needs `store = \"system\"` in [defaults]",
+            ),
+            (
+                identity(Identity::Caller).filter(|_| !CALLED.contains(&service)),
+                "`identity = \"caller\"` is for [service.sudo], [service.su], sudo-i and su-l",
+            ),
+            (
+                identity(Identity::LoginKey).filter(|_| service != "sshd"),
+                "`identity = \"login-key\"` is for [service.sshd]: nobody else knows of a key",
+            ),
+            (
+                identity(Identity::LoginKey).filter(|_| !is_system),
+                "`identity = \"login-key\"` needs `store = \"system\"` in [defaults]",
+            ),
+            (
+                self.cert_identity
+                    .as_ref()
+                    .map(|value| value.span().start)
+                    .filter(|_| identity(Identity::LoginKey).is_none()),
+                "`cert_identity` is for a table with `identity = \"login-key\"`",
+            ),
+        ];
+        contradictions.into_iter().find_map(|(at, words)| Some((at?, words)))
     }
 }
 

@@ -5,7 +5,7 @@
 //! that is gone cannot say where. Hosts that are not root neither read nor write it.
 
 use super::throttle::Throttle;
-use super::{Document, Enrolment, Policy, PolicyFile, RELATIVES, STATE_DIR};
+use super::{Document, Enrolment, EnrolmentKind, Policy, PolicyFile, RELATIVES, STATE_DIR};
 use crate::fact::Fact;
 use crate::options::Options;
 use crate::record::Window;
@@ -70,10 +70,9 @@ impl Policy {
     fn is_weaker_than(&self, other: &Self) -> bool {
         let is_wider = |window: Window, than: Window| window.within(than) != window;
         let widest = |policy: &Self| policy.widest_window().unwrap_or(Window { behind: u64::MAX, ahead: u64::MAX });
-        let is_later = |enrolment: Enrolment, than: Enrolment| match (enrolment, than) {
-            (Enrolment::Required, _) | (_, Enrolment::Optional) => false,
-            (Enrolment::OptionalUntil(end), Enrolment::OptionalUntil(than)) => end.over > than.over,
-            (_, _) => true,
+        let is_later = |enrolment: Enrolment, than: Enrolment| {
+            let end = |enrolment: Enrolment| enrolment.optional_until.map_or(0, |end| end.over);
+            enrolment.kind > than.kind || end(enrolment) > end(than) && than.kind != EnrolmentKind::Optional
         };
         let is_other = |rules: &Option<Throttle>, than: &Option<Throttle>| than.is_some() && rules != than;
         is_wider(self.window.value, other.window.value)
@@ -91,6 +90,7 @@ impl Policy {
             || self.secret.value != other.secret.value
             || self.state_dir.value != other.state_dir.value
             || self.identity.value != other.identity.value
+            || self.cert_identity.is_some() && self.cert_identity.value != other.cert_identity.value
             || is_other(&self.throttle.value, &other.throttle.value)
             || self.exemptions.iter().any(|exemption| !other.exemptions.iter().any(|e| e.value == exemption.value))
             || self

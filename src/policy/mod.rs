@@ -9,7 +9,7 @@ pub mod throttle;
 pub mod values;
 
 pub use explain::{Line, explain};
-pub use file::{BadPolicy, Identity, PolicyFile, StoreKind};
+pub use file::{BadPolicy, CertIdentity, CertName, EnrolmentKind, Fingerprint, Identity, PolicyFile, Qr, StoreKind};
 
 use crate::fact::Fact;
 use crate::options::Options;
@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::system::addresses;
 use crate::system::files::read_trusted;
 use exempt::{Exemption, Require};
-use file::{EnrolmentKind, Table, line_and_column};
+use file::{Table, line_and_column};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,10 @@ pub const WINDOW: Window = Window { behind: 1, ahead: 1 };
 /// How long the application should wait after a denial before it goes on, in seconds. libpam takes the longest of the
 /// stack and varies it by up to a half, so that the time of a denial says nothing about its reason.
 pub const FAIL_DELAY: u64 = 2;
+
+/// Half blocks: the whole code is on a screen of 80 by 24, and nearly every client shows them (what the client of somebody
+/// else's can show is not to be seen from here). In one that cannot, the secret below is there to be typed.
+const QR: Qr = Qr::Utf8;
 
 /// A service that is covered by another's table unless it has its own: the login shells of su and sudo.
 const RELATIVES: [(&str, &str); 2] = [("su-l", "su"), ("sudo-i", "sudo")];
@@ -157,15 +161,24 @@ impl<T> Setting<T> {
     }
 }
 
-/// Whether somebody who has no device, and never had one, gets in.
+/// What becomes of somebody who has no device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enrolment {
-    /// No.
-    Required,
-    /// Yes (`nullok`).
-    Optional,
-    /// Yes, until then.
-    OptionalUntil(End),
+pub struct Enrolment {
+    /// How they get in, or get one.
+    pub kind: EnrolmentKind,
+    /// Whoever never had one gets in without one until then.
+    pub optional_until: Option<End>,
+}
+
+impl Enrolment {
+    const fn of(kind: EnrolmentKind) -> Self {
+        Self { kind, optional_until: None }
+    }
+
+    /// Whether people get a device inside a login.
+    pub const fn is_inside_a_login(self) -> bool {
+        matches!(self.kind, EnrolmentKind::Inline | EnrolmentKind::Ticket)
+    }
 }
 
 /// What holds at one service.
@@ -191,8 +204,12 @@ pub struct Policy {
     pub echo: Setting<bool>,
     /// Whose code is asked for.
     pub identity: Setting<Identity>,
-    /// Who may be without a device.
+    /// Which certificates say who somebody is.
+    pub cert_identity: Setting<Option<CertIdentity>>,
+    /// Who may be without a device, and how they get one.
     pub enrolment: Setting<Enrolment>,
+    /// How the QR code of an enrolment inside a login is drawn.
+    pub qr: Setting<Qr>,
     /// Seconds for which somebody is not asked again. 0: none.
     pub grace: Setting<u64>,
     /// Seconds that the application is asked to wait after a denial.
@@ -247,7 +264,9 @@ impl Policy {
                 .value(|table| table.echo.as_ref(), |echo| *echo, false)
                 .or_argument(options.echo.then_some(true)),
             identity: pick.value(|table| table.identity.as_ref(), |identity| *identity, Identity::PamUser),
-            enrolment: pick.enrolment().or_argument(options.nullok.then_some(Enrolment::Optional)),
+            cert_identity: pick.value(|table| table.cert_identity.as_ref(), |cert| Some(cert.clone()), None),
+            enrolment: pick.enrolment().or_argument(options.nullok.then_some(Enrolment::of(EnrolmentKind::Optional))),
+            qr: pick.value(|table| table.qr.as_ref(), |qr| *qr, QR),
             grace: pick.value(|table| table.grace.as_ref(), |grace| grace.0.0, 0),
             fail_delay: pick.value(|table| table.fail_delay.as_ref(), |delay| delay.0.0, fail_delay),
             min_secret_bits: pick.value(|table| table.min_secret_bits.as_ref(), |bits| bits.0, 0),
@@ -295,7 +314,9 @@ impl Policy {
     /// Whether something here ends at a date, which needs the ledger's memory of the clock.
     pub fn has_dates(&self) -> bool {
         !self.exemptions.is_empty()
-            || matches!(self.enrolment.value, Enrolment::OptionalUntil(_))
+            || self.enrolment.optional_until.is_some()
+            // Tickets end.
+            || self.enrolment.is_inside_a_login()
             || self.grace.value > 0
     }
 }
@@ -335,14 +356,17 @@ impl Pick<'_> {
     /// `enrolment` and `enrol_by` are one setting: the nearer table that has either decides.
     fn enrolment(&self) -> Setting<Enrolment> {
         let of_table = |table: &Table| match (&table.enrol_by, &table.enrolment) {
-            (Some(end), _) => Some(self.setting(end, |end| Enrolment::OptionalUntil(*end))),
-            (None, Some(kind)) => Some(self.setting(kind, |kind| match kind {
-                EnrolmentKind::Required => Enrolment::Required,
-                EnrolmentKind::Optional => Enrolment::Optional,
-            })),
+            (Some(end), kind) => {
+                let kind = kind.as_ref().map_or(EnrolmentKind::Required, |kind| match kind.get_ref() {
+                    EnrolmentKind::Required | EnrolmentKind::Optional => EnrolmentKind::Required,
+                    inside @ (EnrolmentKind::Inline | EnrolmentKind::Ticket) => *inside,
+                });
+                Some(self.setting(end, |end| Enrolment { kind, optional_until: Some(*end) }))
+            }
+            (None, Some(kind)) => Some(self.setting(kind, |kind| Enrolment::of(*kind))),
             (None, None) => None,
         };
-        let default = Setting { value: Enrolment::Required, origin: Origin::Default };
+        let default = Setting { value: Enrolment::of(EnrolmentKind::Required), origin: Origin::Default };
         self.tables().find_map(of_table).unwrap_or(default)
     }
 

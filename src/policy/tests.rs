@@ -85,7 +85,10 @@ fn without_a_file_everything_has_its_default() {
         assert_eq!(policy.state_dir.value, Path::new("/var/lib/pam_totp"));
         assert_eq!(policy.prompt.value, b"Verification code: ");
         assert_eq!((policy.window.value, policy.widest_window()), (Window { behind: 1, ahead: 1 }, None));
-        assert_eq!((policy.enrolment.value, policy.grace.value, policy.fail_delay.value), (Enrolment::Required, 0, 2));
+        assert_eq!(
+            (policy.enrolment.value, policy.grace.value, policy.fail_delay.value),
+            (Enrolment::of(EnrolmentKind::Required), 0, 2)
+        );
         assert!(policy.allow_scratch_codes.value && !policy.echo.value && !policy.google.value);
         let throttle = policy.throttle.value.unwrap();
         assert_eq!(
@@ -100,18 +103,27 @@ fn a_service_is_above_the_defaults_and_an_argument_above_both() {
     let sshd = policy("sshd", &[], FULL);
     assert_eq!((sshd.window.value, sshd.window.origin), (Window { behind: 0, ahead: 0 }, Origin::Line(25)));
     assert_eq!((sshd.prompt.value.as_slice(), sshd.prompt.origin), (&b"Code: "[..], Origin::Line(11)));
-    assert!(matches!(sshd.enrolment.value, Enrolment::OptionalUntil(end) if end.to_string() == "2027-01-31"));
+    assert_eq!(sshd.enrolment.optional_until.map(|end| end.to_string()).as_deref(), Some("2027-01-31"));
     assert_eq!(sshd.widest_window(), Some(Window { behind: 2, ahead: 2 }));
     assert!(!sshd.google.value && sshd.skew_adjustment.value);
     let su = policy("su", &[], FULL);
-    assert_eq!((su.enrolment.value, su.google.value, su.google.origin), (Enrolment::Required, true, Origin::Line(32)));
+    assert_eq!(
+        (su.enrolment.value, su.google.value, su.google.origin),
+        (Enrolment::of(EnrolmentKind::Required), true, Origin::Line(32))
+    );
     let login = policy("login", &[], FULL);
-    assert_eq!((login.enrolment.value, login.window.value), (Enrolment::Optional, Window { behind: 2, ahead: 0 }));
+    assert_eq!(
+        (login.enrolment.value, login.window.value),
+        (Enrolment::of(EnrolmentKind::Optional), Window { behind: 2, ahead: 0 })
+    );
     assert_eq!((login.grace.value, login.fail_delay.value, login.min_secret_bits.value), (43_200, 3, 128));
     assert_eq!((login.exemptions.len(), login.require.is_some()), (2, true));
     let argued =
         policy("su", &["nullok", "secret=~/s", "authtok_prompt=X", "echo_verification_code", "noskewadj"], FULL);
-    assert_eq!((argued.enrolment.value, argued.enrolment.origin), (Enrolment::Optional, Origin::Argument));
+    assert_eq!(
+        (argued.enrolment.value, argued.enrolment.origin),
+        (Enrolment::of(EnrolmentKind::Optional), Origin::Argument)
+    );
     assert_eq!((argued.secret.value.as_slice(), argued.prompt.value.as_slice()), (&b"~/s"[..], &b"X"[..]));
     assert!(argued.echo.value && !argued.skew_adjustment.value);
     let prompt = |arguments: &[&str]| policy("x", arguments, "version = 1\n").prompt.value;
@@ -176,7 +188,28 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         ("[defaults]\nstore = \"etcd\"", "3:9", "unknown variant `etcd`, expected `home` or `system`"),
         ("[service.sshd]\nstore = \"system\"", "3:9", "`store` is one for all services"),
-        ("[defaults]\nidentity = \"caller\"", "3:12", "unknown variant `caller`, expected `pam-user`"),
+        ("[defaults]\nidentity = \"target\"", "3:12", "unknown variant `target`, expected one of `pam-user`, `caller`"),
+        ("[defaults]\nidentity = \"caller\"", "3:12", "`identity = \"caller\"` is for [service.sudo]"),
+        ("[service.login]\nidentity = \"caller\"", "3:12", "`identity = \"caller\"` is for [service.sudo]"),
+        (
+            "[defaults]\nstore = \"system\"\n[service.su]\nidentity = \"login-key\"",
+            "5:12",
+            "`identity = \"login-key\"` is for [service.sshd]",
+        ),
+        ("[service.sshd]\nidentity = \"login-key\"", "3:12", "`identity = \"login-key\"` needs `store = \"system\"`"),
+        (
+            "[service.sshd]\ncert_identity = { by = \"key-id\", ca = [] }",
+            "3:17",
+            "`cert_identity` is for a table with `identity = \"login-key\"`",
+        ),
+        (
+            "[service.sshd]\ncert_identity = { by = \"key-id\", ca = [\"x\"] }",
+            "3:39",
+            "`x` is no fingerprint of a key: SHA256: and 43 letters",
+        ),
+        ("[service.sshd]\nenrolment = \"inline\"", "3:13", "enrolment inside a login needs `store = \"system\"`"),
+        ("[defaults]\nenrolment = \"ticket\"", "3:13", "enrolment inside a login needs `store = \"system\"`"),
+        ("[defaults]\nqr = \"utf-8\"", "3:6", "unknown variant `utf-8`, expected one of `utf8`, `ascii`, `off`"),
         ("[[exempt]]\nusers = [\"any\"]", "2:1", "missing field `networks`"),
         ("[require]\ngroups = [\"!wheel\"]", "2:1", "`groups` must name a group without `!`"),
     ] {

@@ -12,7 +12,7 @@ use super::home::HomeStore;
 use super::ratchet::Ratchet;
 use super::{Attempt, Change, Store, StoreError};
 use crate::fact::Fact;
-use crate::identity::Person;
+use crate::identity::{Named, Person};
 use crate::record::native::{self, BadRecord, Document};
 use crate::record::{Record, RecoveryCodes};
 use crate::secret::Secret;
@@ -182,18 +182,39 @@ impl Store for SystemStore<'_> {
 }
 
 impl SystemStore<'_> {
+    /// Whose records there are, sorted. Not whether they can be read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn people(&self) -> Result<Vec<Named>, StoreError> {
+        let records = self.state_dir()?.subdirectory(RECORDS).map_err(Error::File)?.ok_or_else(|| self.no_store())?;
+        let failed = |error| Error::File(records.file_error("", Problem::Failed("readdir", error)));
+        let names = records.names().map_err(failed)?;
+        let mut people: Vec<_> = names.iter().filter_map(|name| Person::of_file_name(name)).collect();
+        people.sort();
+        Ok(people)
+    }
+
+    fn no_store(&self) -> Error {
+        Error::NoStore(self.state_dir.to_owned())
+    }
+
+    /// The directory, if it is one of a store.
+    fn state_dir(&self) -> Result<Directory, Error> {
+        let state_dir = Directory::open(self.state_dir)?.ok_or_else(|| self.no_store())?;
+        match state_dir.stat(STORE_ID) {
+            Ok(stat) if private::is_file(&stat) && stat.st_uid == 0 && stat.st_size > 0 => Ok(state_dir),
+            Ok(_) | Err(Errno::NOENT) => Err(self.no_store()),
+            Err(error) => Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
+        }
+    }
+
     /// Where a person's record is, in a store that is there.
     fn place(&self, person: &Person) -> Result<Place, Error> {
-        let no_store = || Error::NoStore(self.state_dir.to_owned());
-        let state_dir = Directory::open(self.state_dir)?.ok_or_else(no_store)?;
-        match state_dir.stat(STORE_ID) {
-            Ok(stat) if private::is_file(&stat) && stat.st_uid == 0 && stat.st_size > 0 => {}
-            Ok(_) | Err(Errno::NOENT) => return Err(no_store()),
-            Err(error) => return Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
-        }
-        let records = state_dir.subdirectory(RECORDS)?.ok_or_else(no_store)?;
+        let state_dir = self.state_dir()?;
+        let records = state_dir.subdirectory(RECORDS)?.ok_or_else(|| self.no_store())?;
         let name = person.file_name();
-        let ratchet = Ratchet::new(&state_dir, "")?.ok_or_else(no_store)?;
+        let ratchet = Ratchet::new(&state_dir, "")?.ok_or_else(|| self.no_store())?;
         Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
     }
 }

@@ -48,6 +48,20 @@ pub fn process_uids() -> (u32, u32) {
     unsafe { (libc::getuid(), libc::geteuid()) }
 }
 
+/// Whom the session of this process belongs to, by the audit login uid, which stays the same through su and sudo.
+/// `Ok(None)`: nobody, or the kernel does not keep it.
+///
+/// # Errors
+/// It cannot be read, or is no number.
+pub fn login_uid() -> Result<Option<u32>, Errno> {
+    const UNSET: u32 = u32::MAX;
+    match std::fs::read_to_string("/proc/self/loginuid") {
+        Ok(text) => text.trim().parse().map(|uid| Some(uid).filter(|uid| *uid != UNSET)).map_err(|_| Errno::INVAL),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
 fn lookup(
     call: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
 ) -> Result<Option<Account>, Errno> {

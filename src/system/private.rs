@@ -6,8 +6,8 @@ use super::files::{FileError, Problem, open_trusted_directory};
 use super::signals::without_sigxfsz;
 use crate::secret::Secret;
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, Uid, chownat, fchmod, fchown, fstat, fstatfs, fsync, linkat,
-    mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+    AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, Uid, chownat, fchmod, fchown, fstat, fstatfs, fsync,
+    linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -258,6 +258,23 @@ impl Directory {
     /// As stat(2).
     pub fn stat(&self, name: &str) -> Result<Stat, Errno> {
         statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The names in it that are text, in no order.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn names(&self) -> Result<Vec<String>, Errno> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.descriptor)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().to_str()
+                && ![".", ".."].contains(&name)
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
     }
 
     fn failed(&self, call: &'static str) -> impl FnOnce(Errno) -> FileError + '_ {

@@ -4,7 +4,7 @@ use crate::stacks::{self, Stack};
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
-use pam_totp::policy::{self, Document, Enrolment, Line, Origin, Policy, StoreKind, explain};
+use pam_totp::policy::{self, Document, EnrolmentKind, Line, Origin, Policy, StoreKind, explain};
 use pam_totp::store::system::STORE_ID;
 use pam_totp::system::{groups, passwd};
 use std::fmt::Write;
@@ -128,10 +128,10 @@ fn notes(policy: &Policy) -> Vec<String> {
             policy.state_dir.display()
         ));
     }
-    if policy.enrolment.value == Enrolment::Optional {
+    if policy.enrolment.kind == EnrolmentKind::Optional {
         notes.push("whoever has no device gets in without a code, for ever: `enrol_by` sets an end".to_owned());
     }
-    if let Enrolment::OptionalUntil(end) = policy.enrolment.value
+    if let Some(end) = policy.enrolment.optional_until
         && now >= end.over
     {
         notes.push(format!("enrol_by {end} is over: enrolment is required"));
