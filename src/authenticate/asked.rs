@@ -30,6 +30,22 @@ impl NotJudged {
             Self::Denied(fact) | Self::Unavailable(fact) => fact,
         }
     }
+
+    pub(super) fn into_outcome(self) -> Outcome {
+        match self {
+            Self::Denied(fact) => Outcome::Denied(fact),
+            Self::Unavailable(fact) => Outcome::Unavailable(fact),
+        }
+    }
+}
+
+impl From<StoreError> for NotJudged {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unreachable(fact) => Self::Unavailable(fact),
+            error => Self::Denied(error.into_fact()),
+        }
+    }
 }
 
 impl From<Fact> for NotJudged {
@@ -179,7 +195,7 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     }
 }
 
-fn no_answer(reason: NoAnswer) -> Fact {
+pub(super) fn no_answer(reason: NoAnswer) -> Fact {
     match reason {
         NoAnswer::Failed(code) => Fact::new("no-answer").with_number("conversation", code),
         NoAnswer::Missing => Fact::new("no-answer"),
@@ -187,7 +203,7 @@ fn no_answer(reason: NoAnswer) -> Fact {
     }
 }
 
-fn not_a_code(reason: NotACode) -> Fact {
+pub(super) fn not_a_code(reason: NotACode) -> Fact {
     match reason {
         NotACode::Empty => Fact::new("empty-answer"),
         NotACode::Shape => Fact::new("not-a-code"),

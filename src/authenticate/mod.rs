@@ -2,12 +2,13 @@
 
 mod asked;
 mod cost;
+mod enrolment;
 mod unasked;
 
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified};
 use crate::ledger::{Charge, Ledger, Memory, Who};
-use crate::policy::{Policy, StoreKind};
+use crate::policy::{Identity, Policy, StoreKind};
 use crate::record::Record;
 use crate::secret::Secret;
 use crate::source::Source;
@@ -24,6 +25,12 @@ pub trait Application {
     /// # Errors
     /// [`NoAnswer`].
     fn ask(&mut self, prompt: &[u8], echo: bool) -> Result<Secret<Vec<u8>>, NoAnswer>;
+
+    /// Shows a text, before the next prompt.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    fn tell(&mut self, text: &Secret<String>) -> Result<(), NoAnswer>;
 
     /// What an earlier module asked for (PAM_AUTHTOK).
     fn first_pass(&self) -> Option<Secret<Vec<u8>>>;
@@ -56,6 +63,8 @@ pub struct Visit<'a> {
     pub source: &'a Source,
     /// What sshd says about the key that it accepted, empty elsewhere.
     pub login_key: &'a [u8],
+    /// The application wants nothing shown (PAM_SILENT).
+    pub is_silent: bool,
 }
 
 /// What counts the guesses.
@@ -154,10 +163,12 @@ fn lines_period(policy: &Policy) -> u64 {
     if has_lines && policy.grace.value == 0 { policy.options.grace_period } else { 0 }
 }
 
-/// Who is counted. A name that is in no user database and has no record is nobody's: there are as many as can be typed.
+/// Who is counted. A name that is in no user database and has no record is nobody's: there are as many as can be typed. So
+/// can keys be made for an account that one shares: one without a record is counted as the account.
 fn who<'a>(visit: &Visit<'a>, store: &dyn Store) -> Who<'a> {
     match visit.person {
         Ok(person) if person.is_virtual() && store.has_record(person) == Ok(false) => Who::Nobody(person.name()),
+        Ok(person) if person.key().is_some() && store.has_record(person) != Ok(true) => Who::of_account(person),
         Ok(person) => Who::of(person),
         Err(_) => Who::Nobody(visit.name),
     }
@@ -190,6 +201,9 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
         if let Some(exempt) = self.exempt() {
             return exempt;
         }
+        if let Some(newcomer) = self.newcomer() {
+            return self.with_enrolment(&newcomer, application);
+        }
         if let Some(reason) = self.passes_without_a_device() {
             return Outcome::NotAsked(reason);
         }
@@ -212,6 +226,11 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
                 ledger.charge_source(&login);
             }
         }
+        let outcome = match (self.visit.person, self.policy.identity.value) {
+            (Ok(person), Identity::Caller) => outcome.map(|fact| fact.with("caller", person.name())),
+            (Ok(person), Identity::LoginKey) => outcome.map(|fact| fact.with("key", person.key().unwrap_or_default())),
+            _ => outcome,
+        };
         let outcome = match &self.void_exemption {
             Some(until) => outcome.map(|fact| fact.with("void-exemption", until)),
             None => outcome,

@@ -27,6 +27,10 @@ impl Application for Script {
         self.answers.pop().expect("asked once too often").map(|answer| Secret::new(answer.into()))
     }
 
+    fn tell(&mut self, _text: &Secret<String>) -> Result<(), NoAnswer> {
+        Ok(())
+    }
+
     fn first_pass(&self) -> Option<Secret<Vec<u8>>> {
         self.authtok.clone().map(|text| Secret::new(text.into()))
     }
@@ -97,7 +101,7 @@ fn from(
     now: impl Fn() -> u64,
 ) -> Outcome {
     let source = Source::new(host.as_bytes(), 1000);
-    let visit = Visit { person, name: b"somebody", host, source: &source, login_key: b"" };
+    let visit = Visit { person, name: b"somebody", host, source: &source, login_key: b"", is_silent: false };
     authenticate(&visit, policy, script, store, counter, now)
 }
 

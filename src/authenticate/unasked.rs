@@ -3,6 +3,7 @@
 use super::asked::Judged;
 use super::{Application, Counter, Login, Outcome, lines_period};
 use crate::fact::Fact;
+use crate::identity::Person;
 use crate::ledger::{EARLIEST, Grace, Memory};
 use crate::policy::EnrolmentKind;
 use crate::policy::exempt::{self, Visitor};
@@ -42,11 +43,11 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// store does not know.
     pub(super) fn passes_without_a_device(&self) -> Option<Fact> {
         let person = self.visit.person.ok()?;
-        let gid = (!person.is_virtual()).then(|| person.gid());
-        let needs_a_code = self.policy.require.as_ref().is_none_or(|r| r.needs_a_code(person.name(), gid));
         let enrolment = self.policy.enrolment.value;
         let reason = match enrolment.optional_until {
-            _ if !needs_a_code => Fact::new("not-required").or("in none of the groups that [require] names"),
+            _ if !self.needs_a_code(person) => {
+                Fact::new("not-required").or("in none of the groups that [require] names")
+            }
             _ if self.policy.options.nullok => Fact::new("not-enrolled").or("nullok"),
             _ if enrolment.kind == EnrolmentKind::Optional => Fact::new("not-enrolled").or("enrolment is optional"),
             Some(end) if self.latest_time() < end.over => {
@@ -55,6 +56,12 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
             _ => return None,
         };
         (self.store.never_enrolled(person) == Ok(true)).then_some(reason)
+    }
+
+    /// Whether somebody is in one of the groups that need a code, where there are such.
+    pub(super) fn needs_a_code(&self, person: &Person) -> bool {
+        let gid = (!person.is_virtual()).then(|| person.gid());
+        self.policy.require.as_ref().is_none_or(|require| require.needs_a_code(person.name(), gid))
     }
 
     /// The present, or the latest time that this host's clock ever showed: a clock that was set back opens nothing again.

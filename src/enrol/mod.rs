@@ -1,6 +1,9 @@
 //! A device that somebody is about to have: its secret, how it is shown, and what stands in for it when it is not at hand.
 
 pub mod qr;
+mod screen;
+
+pub use screen::Screen;
 
 use crate::otp::{Algorithm, Digits, Moving, OtpauthUri, RECOVERY_BYTES, RecoveryCode, base32};
 use crate::record::{Device, Hotp, Kind, Totp};

@@ -106,6 +106,11 @@ impl<'a> Who<'a> {
         }
     }
 
+    /// The account of somebody, whoever of its people that is.
+    pub fn of_account(person: &'a Person) -> Self {
+        Self::Person { name: person.name(), uid: person.uid(), key: "", is_virtual: person.is_virtual() }
+    }
+
     const fn name(self) -> &'a [u8] {
         match self {
             Self::Person { name, .. } | Self::Nobody(name) => name,

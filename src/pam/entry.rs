@@ -2,12 +2,13 @@
 
 use super::handle::Handle;
 use super::sys;
-use crate::authenticate::{Counter, Outcome, Visit, authenticate};
+use crate::authenticate::{Application, Counter, Outcome, Visit, authenticate};
 use crate::fact::{Escaped, Fact};
 use crate::identity::identify;
 use crate::ledger::{self, Notice, Who};
 use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Policy};
+use crate::secret::Secret;
 use crate::source::Source;
 use crate::store;
 use crate::system::clock::{self, Moment};
@@ -34,7 +35,7 @@ const NOT_ASKING_ROOT: &str = "su-l";
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pam_sm_authenticate(
     pamh: *mut sys::PamHandle,
-    _flags: c_int,
+    flags: c_int,
     argc: c_int,
     argv: *mut *const c_char,
 ) -> c_int {
@@ -42,7 +43,7 @@ pub unsafe extern "C" fn pam_sm_authenticate(
     let Some(mut handle) = (unsafe { Handle::new(pamh) }) else { return sys::PAM_AUTH_ERR };
     // SAFETY: as promised by the caller.
     let arguments = unsafe { arguments(argc, argv) };
-    guarded(&mut handle, |handle| login(handle, &arguments)).unwrap_or_else(|| denied_by_panic(&mut handle))
+    guarded(&mut handle, |handle| login(handle, flags, &arguments)).unwrap_or_else(|| denied_by_panic(&mut handle))
 }
 
 /// pam_sm_setcred(3): there are no credentials to set, and whatever the verdict was, this does not change it.
@@ -79,7 +80,8 @@ pub unsafe extern "C" fn pam_sm_open_session(
         if flags & sys::PAM_SILENT == 0
             && let Some(notice) = notice(handle, &arguments)
         {
-            handle.tell(&notice_text(&notice));
+            // An application that cannot show it has nobody to show it to.
+            let _ = handle.tell(&Secret::new(notice_text(&notice)));
         }
         sys::PAM_SUCCESS
     });
@@ -105,8 +107,8 @@ pub unsafe extern "C" fn pam_sm_close_session(
     sys::PAM_SUCCESS
 }
 
-fn login(handle: &mut Handle, arguments: &[&[u8]]) -> c_int {
-    let Attended { user, outcome, fail_delay } = attend(handle, arguments);
+fn login(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> c_int {
+    let Attended { user, outcome, fail_delay } = attend(handle, flags, arguments);
     // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason, but where there is
     // nothing that could have judged anybody.
     match outcome {
@@ -148,7 +150,7 @@ impl From<Fact> for Attended {
 }
 
 /// Puts the parts together: arguments, policy, person, store, ledger, clock.
-fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
+fn attend(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> Attended {
     let policy = match policy(handle, arguments) {
         Ok(policy) => policy,
         Err(fact) => return fact.into(),
@@ -173,6 +175,7 @@ fn attend(handle: &mut Handle, arguments: &[&[u8]]) -> Attended {
         host: std::str::from_utf8(&rhost).unwrap_or_default(),
         source: &source,
         login_key: &login_key,
+        is_silent: flags & sys::PAM_SILENT != 0,
     };
     let (counter, remark) = counter(&policy);
     let outcome = authenticate(&visit, &policy, handle, &*store, &counter, clock::now);

@@ -84,13 +84,6 @@ impl Handle<'_> {
 }
 
 impl Handle<'_> {
-    /// Shows a line, if the application can.
-    pub(super) fn tell(&mut self, text: &str) {
-        if let Ok(text) = CString::new(text) {
-            let _ = self.converse(sys::PAM_TEXT_INFO, &text);
-        }
-    }
-
     /// One message, and the answer to it if there is one. `Ok(Some(None))`: it is longer than any answer may be.
     fn converse(&mut self, style: c_int, text: &CStr) -> Result<Option<Option<Secret<Vec<u8>>>>, NoAnswer> {
         // SAFETY: the item is NULL or a pam_conv that libpam keeps.
@@ -116,6 +109,15 @@ impl Application for Handle<'_> {
             Some(None) => Err(NoAnswer::TooLong),
             None => Err(NoAnswer::Missing),
         }
+    }
+
+    fn tell(&mut self, text: &Secret<String>) -> Result<(), NoAnswer> {
+        let mut bytes = Vec::with_capacity(text.expose().len().saturating_add(1));
+        bytes.extend_from_slice(text.expose().as_bytes());
+        bytes.push(0);
+        let bytes = Secret::new(bytes);
+        let text = CStr::from_bytes_with_nul(bytes.expose()).map_err(|_| NoAnswer::Missing)?;
+        self.converse(sys::PAM_TEXT_INFO, text).map(drop)
     }
 
     fn first_pass(&self) -> Option<Secret<Vec<u8>>> {

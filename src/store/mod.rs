@@ -1,5 +1,6 @@
 //! Where records live, and the one way to a verdict.
 
+mod admission;
 #[cfg(test)]
 pub mod conformance;
 pub mod home;
@@ -7,6 +8,9 @@ pub mod home;
 pub mod memory;
 mod ratchet;
 pub mod system;
+mod tickets;
+
+pub use admission::{Admission, Grounds, Ticket};
 
 use crate::fact::Fact;
 use crate::identity::Person;
@@ -79,6 +83,11 @@ pub trait Store {
     /// # Errors
     /// [`StoreError`].
     fn release(&self, person: &Person) -> Result<bool, StoreError>;
+
+    /// First devices inside a login, where this store has them.
+    fn admission(&self) -> Option<&dyn Admission> {
+        None
+    }
 }
 
 /// What becomes of a record.

@@ -7,12 +7,17 @@
 //! | `records/NAME` | the record (see [`native`]), named by the percent-encoded name |
 //! | `records/NAME~` | its sibling, never read (see [`Slot`]) |
 //! | `enrolled/NAME.UID` | the ratchet (see ratchet.rs) |
+//! | `tickets/NAME.UID/` | tickets (see tickets.rs) |
+//!
+//! Where several people share an account, NAME is `ACCOUNT,KEY` for each of them, KEY being the percent-encoded fingerprint.
 
 use super::home::HomeStore;
 use super::ratchet::Ratchet;
-use super::{Attempt, Change, Store, StoreError};
+use super::tickets::Tickets;
+use super::{Admission, Attempt, Change, Grounds, Store, StoreError, Ticket};
 use crate::fact::Fact;
 use crate::identity::{Named, Person};
+use crate::otp::RecoveryCode;
 use crate::record::native::{self, BadRecord, Document};
 use crate::record::{Record, RecoveryCodes};
 use crate::secret::Secret;
@@ -113,11 +118,17 @@ impl Store for SystemStore<'_> {
         Ok(self.place(person)?.slot.is_taken().map_err(Error::File)?)
     }
 
+    /// Of somebody who shares an account: nor did anybody else of it.
     fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        let account = person.account();
         let place = self.place(person)?;
-        let is_taken = place.slot.is_taken().map_err(Error::File)?;
-        let is_at_home = || self.homes.is_some_and(|homes| homes.has_record(person) == Ok(true));
-        Ok(!is_taken && !place.ratchet.has_enrolled(person).map_err(Error::File)? && !is_at_home())
+        let mut had_one = place.slot.is_taken().map_err(Error::File)?
+            || place.ratchet.has_enrolled(person).map_err(Error::File)?
+            || self.homes.is_some_and(|homes| homes.has_record(&account) == Ok(true));
+        if person.key().is_some() {
+            had_one |= place.ratchet.has_enrolled(&account).map_err(Error::File)? || self.has_record(&account)?;
+        }
+        Ok(!had_one)
     }
 
     fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
@@ -126,23 +137,12 @@ impl Store for SystemStore<'_> {
 
     fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
         let place = self.place(person)?;
-        let _lock = place.lock()?;
+        let _locks = self.lock_account(person, &place)?;
         let is_taken = place.slot.is_taken().map_err(Error::File)?;
         if is_taken && !replace {
             return Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the record")).into());
         }
-        let record = with_hashed_codes(record)?;
-        check_room(person, &record)?;
-        // First: there must be no moment at which somebody has a record and no mark.
-        let was_enrolled = place.ratchet.has_enrolled(person).map_err(Error::File)?;
-        place.ratchet.set(person).map_err(Error::File)?;
-        place.enrol(person, &record, is_taken).map_err(|error| {
-            if !was_enrolled && place.slot.is_taken() == Ok(false) {
-                // Whoever may log in without a device may still.
-                let _ = place.ratchet.release(person);
-            }
-            error.into()
-        })
+        Ok(place.enrol(person, record, is_taken)?)
     }
 
     fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
@@ -162,22 +162,82 @@ impl Store for SystemStore<'_> {
 
     fn remove(&self, person: &Person) -> Result<bool, StoreError> {
         let place = self.place(person)?;
-        let _lock = place.lock()?;
+        let _locks = self.lock_account(person, &place)?;
         // Of somebody who never had one nothing is remembered.
         if place.slot.is_taken().map_err(Error::File)? {
             place.ratchet.set(person).map_err(Error::File)?;
         }
+        // One that was not used up would be good again.
+        Tickets::new(&place.state_dir, person).and_then(|tickets| tickets.withdraw()).map_err(Error::File)?;
         Ok(place.slot.remove().map_err(Error::File)?)
     }
 
     fn release(&self, person: &Person) -> Result<bool, StoreError> {
         let place = self.place(person)?;
-        let _lock = place.lock()?;
-        // Somebody may have been enrolled meanwhile.
-        if place.slot.is_taken().map_err(Error::File)? {
+        let _locks = self.lock_account(person, &place)?;
+        // Somebody may have been enrolled meanwhile, or share the account.
+        let is_account = person.key().is_none();
+        if place.slot.is_taken().map_err(Error::File)? || is_account && !self.people_of_account(person)?.is_empty() {
             return Ok(false);
         }
+        Tickets::new(&place.state_dir, person).and_then(|tickets| tickets.withdraw()).map_err(Error::File)?;
         Ok(place.ratchet.release(person).map_err(Error::File)?)
+    }
+
+    fn admission(&self) -> Option<&dyn Admission> {
+        Some(self)
+    }
+}
+
+impl Admission for SystemStore<'_> {
+    fn ticket(&self, person: &Person, word: &RecoveryCode) -> Result<Option<Ticket>, StoreError> {
+        Ok(self.tickets(person)?.find(word).map_err(Error::File)?)
+    }
+
+    fn is_invited(&self, person: &Person, now: u64) -> Result<bool, StoreError> {
+        Ok(self.tickets(person)?.has_one(now).map_err(Error::File)?)
+    }
+
+    fn people_of_account(&self, person: &Person) -> Result<Vec<Person>, StoreError> {
+        let account = person.account();
+        let of_account = self.people()?.into_iter().filter(|named| named.name == account.name());
+        Ok(of_account
+            .filter_map(|named| named.key.map_or_else(|| Some(account.clone()), |key| account.holder(&key)))
+            .collect())
+    }
+
+    fn admit(&self, person: &Person, record: &Record, grounds: &Grounds) -> Result<(), StoreError> {
+        let place = self.place(person)?;
+        let _locks = self.lock_account(person, &place)?;
+        if place.slot.is_taken().map_err(Error::File)? {
+            return Err(Error::Other(Fact::new("already-enrolled").or("somebody was faster")).into());
+        }
+        let tickets = Tickets::new(&place.state_dir, person).map_err(Error::File)?;
+        let holds = match grounds {
+            Grounds::First => self.never_enrolled(person)?,
+            Grounds::Account => !place.ratchet.has_enrolled(person).map_err(Error::File)?,
+            Grounds::Ticket(word) => tickets.claim(word).map_err(Error::File)?,
+        };
+        if !holds {
+            return Err(Error::Other(Fact::new("not-invited").with("grounds", grounds.name())).into());
+        }
+        place.enrol(person, record, false)?;
+        // They are good for nothing now, whether they can be removed or not.
+        let _ = tickets.withdraw();
+        Ok(())
+    }
+
+    fn invite(&self, person: &Person, word: &RecoveryCode, ticket: &Ticket) -> Result<(), StoreError> {
+        let place = self.place(person)?;
+        let _locks = self.lock_account(person, &place)?;
+        let tickets = Tickets::make(&place.state_dir, person).map_err(Error::File)?;
+        Ok(tickets.put(word, ticket).map_err(Error::File)?)
+    }
+
+    fn withdraw(&self, person: &Person) -> Result<usize, StoreError> {
+        let place = self.place(person)?;
+        let _locks = self.lock_account(person, &place)?;
+        Ok(self.tickets(person)?.withdraw().map_err(Error::File)?)
     }
 }
 
@@ -207,6 +267,20 @@ impl SystemStore<'_> {
             Ok(_) | Err(Errno::NOENT) => Err(self.no_store()),
             Err(error) => Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
         }
+    }
+
+    fn tickets(&self, person: &Person) -> Result<Tickets, Error> {
+        Ok(Tickets::new(&self.state_dir()?, person)?)
+    }
+
+    /// The lock of a person's account, where that is somebody else, and then that of the person: who is the first of an
+    /// account, and whose a ticket is, is decided for one at a time.
+    fn lock_account(&self, person: &Person, place: &Place) -> Result<(Option<RangeLock>, RangeLock), Error> {
+        let account = match person.key() {
+            Some(_) => Some(self.place(&person.account())?.lock()?),
+            None => None,
+        };
+        Ok((account, place.lock()?))
     }
 
     /// Where a person's record is, in a store that is there.
@@ -246,8 +320,27 @@ impl Place {
         Ok(held)
     }
 
-    /// Makes the record, or puts another in its place.
+    /// Makes the record, or puts another in its place, and remembers that the person has one.
     fn enrol(&self, person: &Person, record: &Record, is_taken: bool) -> Result<(), Error> {
+        let record = with_hashed_codes(record)?;
+        check_room(person, &record)?;
+        // First: there must be no moment at which somebody has a record and no mark.
+        let account = person.account();
+        let mut marked = Vec::new();
+        for who in [Some(person), person.key().map(|_| &account)].into_iter().flatten() {
+            let was_marked = self.ratchet.has_enrolled(who)?;
+            self.ratchet.set(who)?;
+            marked.extend((!was_marked).then_some(who));
+        }
+        self.write(person, &record, is_taken).inspect_err(|_| {
+            if self.slot.is_taken().is_ok_and(|is_taken| !is_taken) {
+                // Whoever may log in without a device may still.
+                marked.iter().for_each(|who| drop(self.ratchet.release(who)));
+            }
+        })
+    }
+
+    fn write(&self, person: &Person, record: &Record, is_taken: bool) -> Result<(), Error> {
         if !is_taken {
             return Ok(self.slot.create(&text(person, 1, record)?)?);
         }

@@ -232,7 +232,7 @@ impl Directory {
     ///
     /// # Errors
     /// As rename(2).
-    pub(super) fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
+    pub fn rename(&self, name: &str, other: &str) -> Result<(), Errno> {
         renameat(&self.descriptor, name, &self.descriptor, other)
     }
 
