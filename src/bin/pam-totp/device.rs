@@ -1,6 +1,6 @@
 //! `pam-totp device`: the devices of somebody.
 
-use crate::host::{Subject, Whose, by_store};
+use crate::host::{self, Subject, Whose, by_store};
 use crate::new_device::{self, NewDevice};
 use crate::status;
 use anyhow::{Result, bail, ensure};
@@ -26,8 +26,11 @@ enum Command {
         #[command(flatten)]
         device: new_device::Arguments,
     },
-    /// Show the devices
+    /// Show the devices; of an account that several people share, those of all of them
     List {
+        /// Whose (the same as --user)
+        #[arg(value_name = "USER", conflicts_with = "user")]
+        name: Option<String>,
         #[command(flatten)]
         whose: Whose,
     },
@@ -55,7 +58,7 @@ enum Command {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Add { name, whose, device } => add(name, whose, device),
-        Command::List { whose } => list(whose),
+        Command::List { name, whose } => list(name.as_ref(), whose),
         Command::Rename { old, new, whose } => rename(old, new, whose),
         Command::Remove { name, force, whose } => remove(name, *force, whose),
     }
@@ -85,9 +88,9 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
     if whose.json {
         // Before it is stored, as in `enrol`.
         let (secret, uri) = (new.new.secret(), new.uri());
-        let object = serde_json::json!({
-            "user": subject.name(), "device": name, "secret": secret.expose(), "uri": uri.expose(),
-        });
+        let object = subject.object(serde_json::json!({
+            "device": name, "secret": secret.expose(), "uri": uri.expose(),
+        }));
         writeln!(io::stdout(), "{object}")?;
     }
     store
@@ -100,7 +103,7 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
         })
         .map_err(by_store)?;
     if !whose.json && !arguments.quiet {
-        say!("{}: {name} added.", subject.name());
+        say!("{}: {name} added.", subject.title());
     }
     Ok(())
 }
@@ -110,15 +113,44 @@ fn ensure_free(record: &Record, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn list(whose: &Whose) -> Result<()> {
+fn list(name: Option<&String>, whose: &Whose) -> Result<()> {
+    let whose = Whose {
+        user: whose.user.clone().or_else(|| name.cloned()),
+        key: whose.key.clone(),
+        conf: whose.conf.clone(),
+        json: whose.json,
+    };
     let subject = whose.subject("read the root-only store")?;
-    let record = subject.store().load(&subject.person).map_err(by_store)?;
-    if whose.json {
-        let object = serde_json::json!({ "user": subject.name(), "devices": status::devices(&record) });
-        writeln!(io::stdout(), "{object}")?;
-    } else {
-        record.devices.iter().try_for_each(|device| writeln!(io::stdout(), "{}", status::line(device)))?;
+    let store = subject.store();
+    let mut people = match (subject.person.key(), store.admission()) {
+        (None, Some(admission)) => admission.people_of_account(&subject.person).map_err(by_store)?,
+        _ => Vec::new(),
+    };
+    if people.is_empty() {
+        people.push(subject.person.clone());
     }
+    let mut objects = Vec::new();
+    let mut broken = Vec::new();
+    for person in &people {
+        let record = match store.load(person) {
+            Ok(record) => record,
+            // One that cannot be read hides nobody else's.
+            Err(error) => {
+                broken.push(format!("{}: {}", host::title(person), by_store(error)));
+                continue;
+            }
+        };
+        if whose.json {
+            objects.extend(record.devices.iter().map(|device| status::object(device, person.key())));
+        } else {
+            let key = person.key().map_or_else(String::new, |key| format!("{key} "));
+            record.devices.iter().try_for_each(|device| writeln!(io::stdout(), "{key}{}", status::line(device)))?;
+        }
+    }
+    if whose.json {
+        writeln!(io::stdout(), "{}", subject.object(serde_json::json!({ "devices": objects })))?;
+    }
+    ensure!(broken.is_empty(), "{}", broken.join("; "));
     Ok(())
 }
 
@@ -144,7 +176,7 @@ fn remove(name: &str, force: bool, whose: &Whose) -> Result<()> {
     let store = subject.store();
     let record = store.load(&subject.person).map_err(by_store)?;
     if record.devices.iter().all(|device| device.name == name) && record.device(name).is_some() && !force {
-        bail!("{name} is the last device: with --force nobody gets in as {} until there is another", subject.name());
+        bail!("{name} is the last device: with --force nobody gets in as {} until there is another", subject.title());
     }
     store
         .change(&subject.person, &mut |record| {
@@ -164,12 +196,11 @@ fn remove(name: &str, force: bool, whose: &Whose) -> Result<()> {
 fn report(whose: &Whose, subject: &Subject, device: &str, words: &str, mut object: serde_json::Value) -> Result<()> {
     if whose.json {
         if let Some(object) = object.as_object_mut() {
-            object.insert("user".to_owned(), subject.name().into());
             object.insert("device".to_owned(), device.into());
         }
-        say!("{object}");
+        say!("{}", subject.object(object));
     } else {
-        say!("{}: {device} {words}.", subject.name());
+        say!("{}: {device} {words}.", subject.title());
     }
     Ok(())
 }

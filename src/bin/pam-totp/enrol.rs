@@ -93,13 +93,12 @@ impl Enrolment<'_> {
 
     fn print_json(&self) -> Result<()> {
         let codes: Vec<String> = self.spares.texts().iter().map(|code| code.expose().clone()).collect();
-        let object = serde_json::json!({
-            "user": self.subject.name(),
+        let object = self.subject.object(serde_json::json!({
             "secret": self.new.new.secret().expose(),
             "uri": self.new.uri().expose(),
             self.spares.names().1: codes,
             "path": self.path.to_string_lossy(),
-        });
+        }));
         writeln!(io::stdout(), "{object}")?;
         io::stdout().flush().map_err(Into::into)
     }

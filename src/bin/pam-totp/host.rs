@@ -17,6 +17,9 @@ pub(crate) struct Whose {
     /// Whose record (default: your own; only root changes somebody else's)
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
+    /// Of an account that several people share: whoever holds this key (SHA256:..., or key-id:... of a certificate)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
     /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
     #[arg(long, value_name = "FILE")]
     pub(crate) conf: Option<PathBuf>,
@@ -38,7 +41,17 @@ impl Whose {
         if policy.store.value == StoreKind::System {
             ensure_root(what)?;
         }
-        Ok(Subject { person: person(self.user.as_deref())?, policy })
+        let account = person(self.user.as_deref())?;
+        let person = match &self.key {
+            None => account,
+            Some(key) => {
+                ensure!(policy.store.value == StoreKind::System, "--key is about the root-only store");
+                account.holder(key).with_context(|| {
+                    format!("`{}` is no key: SHA256:... as ssh-keygen -l shows it, or key-id:...", key.escape_debug())
+                })?
+            }
+        };
+        Ok(Subject { policy, person })
     }
 }
 
@@ -51,6 +64,21 @@ impl Subject {
         String::from_utf8_lossy(self.person.name()).into_owned()
     }
 
+    /// The name, and with it the key of somebody who shares it.
+    pub(crate) fn title(&self) -> String {
+        title(&self.person)
+    }
+
+    /// An object about this person: their name, their key if they share it, and the rest.
+    pub(crate) fn object(&self, rest: serde_json::Value) -> serde_json::Value {
+        let mut object = serde_json::json!({ "user": self.name() });
+        if let (Some(object), serde_json::Value::Object(rest)) = (object.as_object_mut(), rest) {
+            object.extend(self.person.key().map(|key| ("key".to_owned(), key.into())));
+            object.extend(rest);
+        }
+        object
+    }
+
     /// For what a file of the person's has no place for.
     pub(crate) fn ensure_system_store(&self, what: &str) -> Result<()> {
         ensure!(
@@ -61,11 +89,20 @@ impl Subject {
     }
 }
 
-/// What holds where no service has a word of its own. While there is something wrong with the policy nobody can log in:
-/// better said now than then.
+/// What holds where no service has a word of its own.
 pub(crate) fn policy(conf: Option<&PathBuf>) -> Result<Policy> {
-    let document = Document::load(conf.map(|path| path.as_os_str().as_bytes())).map_err(by_fact)?;
-    Ok(Policy::new("", &Options::default(), &document))
+    Ok(Policy::new("", &Options::default(), &document(conf)?))
+}
+
+/// The policy. While there is something wrong with it nobody can log in: better said now than then.
+pub(crate) fn document(conf: Option<&PathBuf>) -> Result<Document> {
+    Document::load(conf.map(|path| path.as_os_str().as_bytes())).map_err(by_fact)
+}
+
+/// A name, with the key of somebody who shares it.
+pub(crate) fn title(person: &Person) -> String {
+    let name = String::from_utf8_lossy(person.name());
+    person.key().map_or_else(|| name.to_string(), |key| format!("{name} {key}"))
 }
 
 /// Ends the program for everybody but root.

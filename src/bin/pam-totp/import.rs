@@ -76,6 +76,7 @@ enum Moving {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.whose.key.is_none(), "what is imported is an account's, and not that of the holder of a key");
     let policy = host::policy(arguments.whose.conf.as_ref())?;
     let is_other = match (arguments.to, policy.store.value) {
         (None, _) | (Some(To::Home), StoreKind::Home) | (Some(To::System), StoreKind::System) => None,

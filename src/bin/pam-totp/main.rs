@@ -18,6 +18,7 @@ mod device;
 mod enrol;
 mod host;
 mod import;
+mod invite;
 mod new_device;
 mod qr;
 mod recovery;
@@ -48,6 +49,8 @@ enum Command {
     /// Make a secret, show it as a QR code, ask for one code, and store it where the policy says
     #[command(visible_alias = "enroll")]
     Enrol(choices::Arguments),
+    /// Make a ticket: a one-time word by which somebody gets a device inside a login
+    Invite(invite::Arguments),
     /// Take secrets over from pam_oath's users file, from otpauth URIs, or from a home into the root-only store
     Import(import::Arguments),
     /// Add, show, rename or remove devices
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
     } else {
         match Arguments::parse().command {
             Command::Enrol(arguments) => enrol::run(&arguments, false),
+            Command::Invite(arguments) => invite::run(&arguments),
             Command::Import(arguments) => import::run(&arguments),
             Command::Device(arguments) => device::run(&arguments),
             Command::Recovery(arguments) => recovery::run(&arguments),

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // What cannot be shown is not stored either.
     if whose.json {
         let codes: Vec<String> = spares.texts().iter().map(|code| code.expose().clone()).collect();
-        writeln!(io::stdout(), "{}", serde_json::json!({ "user": subject.name(), "recovery_codes": codes }))?;
+        writeln!(io::stdout(), "{}", subject.object(serde_json::json!({ "recovery_codes": codes })))?;
     } else {
         spares.show(&mut io::stdout())?;
     }

@@ -1,17 +1,17 @@
 //! `pam-totp remove` and `pam-totp reset`.
 
-use crate::host::{Whose, by_store, ensure_root};
+use crate::host::{Subject, Whose, by_store, ensure_root};
 use anyhow::{Result, ensure};
 
 /// Removes somebody's record. Nobody gets in as them until they are enrolled again.
 pub(crate) fn remove(whose: &Whose) -> Result<()> {
     let subject = whose.subject("change the root-only store")?;
     let was_there = subject.store().remove(&subject.person).map_err(by_store)?;
-    let name = subject.name();
+    let name = subject.title();
     if whose.json {
-        say!("{}", serde_json::json!({ "user": name, "removed": was_there }));
+        say!("{}", subject.object(serde_json::json!({ "removed": was_there })));
     }
-    ensure!(was_there, "{name} has no record");
+    ensure!(was_there, "{name} has no record{}", with_keys(&subject)?);
     if !whose.json {
         let is_remembered = !subject.store().never_enrolled(&subject.person).map_err(by_store)?;
         let rest = " Without a device nobody is let in by that name; after pam-totp reset as if never enrolled.";
@@ -30,11 +30,29 @@ pub(crate) fn reset(whose: &Whose) -> Result<()> {
     // Also where the home is gone, and the file with it.
     let was_known = store.release(&subject.person).map_err(by_store)?;
     let was_there = removed?;
-    let name = subject.name();
+    let name = subject.title();
     if whose.json {
-        say!("{}", serde_json::json!({ "user": name, "removed": was_there, "forgotten": was_known }));
-    } else {
+        say!("{}", subject.object(serde_json::json!({ "removed": was_there, "forgotten": was_known })));
+    } else if store.never_enrolled(&subject.person).map_err(by_store)? {
         say!("{name}: never enrolled, as far as this host knows.");
+    } else if subject.person.key().is_some() {
+        say!(
+            "{name}: forgotten. The account has had devices: with this key one needs a ticket, or the code of one of them."
+        );
+    } else {
+        say!("{name}: not forgotten{}", with_keys(&subject)?);
     }
     Ok(())
+}
+
+/// What else there is of an account that several people share.
+fn with_keys(subject: &Subject) -> Result<String> {
+    let store = subject.store();
+    let people = match (subject.person.key(), store.admission()) {
+        (None, Some(admission)) => admission.people_of_account(&subject.person).map_err(by_store)?,
+        _ => Vec::new(),
+    };
+    let count = people.iter().filter(|person| person.key().is_some()).count();
+    let words = || format!("; there are {count} of people who share it: --key, and pam-totp device list shows them");
+    Ok(if count == 0 { String::new() } else { words() })
 }

@@ -62,10 +62,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let devices: Vec<_> = done.iter().map(|(name, _)| name.as_str()).collect();
     if arguments.whose.json {
-        say!("{}", serde_json::json!({ "user": subject.name(), "devices": devices }));
+        say!("{}", subject.object(serde_json::json!({ "devices": devices })));
     } else {
         for (name, what) in &done {
-            say!("{}: {}{what}", subject.name(), if name.is_empty() { String::new() } else { format!("{name} ") });
+            say!("{}: {}{what}", subject.title(), if name.is_empty() { String::new() } else { format!("{name} ") });
         }
     }
     Ok(())

@@ -25,18 +25,17 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
     let had_one = !store.never_enrolled(&subject.person).map_err(by_store)?;
     let out = &mut io::stdout();
     if whose.json {
-        let object = serde_json::json!({
-                "user": subject.name(),
+        let object = subject.object(serde_json::json!({
                 "store": kind,
                 "path": path.to_string_lossy(),
                 "enrolled": record.is_some(),
                 "ever_enrolled": had_one,
                 "devices": record.as_ref().map(devices).unwrap_or_default(),
                 "recovery_codes": record.as_ref().map_or(0, spares),
-        });
+        }));
         return writeln!(out, "{object}").map_err(Into::into);
     }
-    let name = subject.name();
+    let name = subject.title();
     match &record {
         None if had_one => writeln!(out, "{name}: no device any more; had one, and is not let pass without")?,
         None => writeln!(out, "{name}: not enrolled")?,
@@ -74,10 +73,11 @@ pub(crate) fn line(device: &Device) -> String {
 
 /// The devices for a program; never a secret.
 pub(crate) fn devices(record: &Record) -> Vec<serde_json::Value> {
-    record.devices.iter().map(object).collect()
+    record.devices.iter().map(|device| object(device, None)).collect()
 }
 
-fn object(device: &Device) -> serde_json::Value {
+/// A device, and with which key one uses it, where several people share the account.
+pub(crate) fn object(device: &Device, key: Option<&str>) -> serde_json::Value {
     let (kind, algorithm, digits) = match &device.kind {
         Ok(Kind::Totp(totp)) => ("totp", totp.algorithm.name(), totp.digits.get()),
         Ok(Kind::Hotp(hotp)) => ("hotp", hotp.algorithm.name(), hotp.digits.get()),
@@ -88,7 +88,7 @@ fn object(device: &Device) -> serde_json::Value {
         Ok(Kind::Hotp(hotp)) => (None, None, Some(hotp.counter)),
         Ok(Kind::None) | Err(_) => (None, None, None),
     };
-    serde_json::json!({
+    let mut object = serde_json::json!({
         "name": device.name,
         "kind": kind,
         "algorithm": algorithm,
@@ -98,7 +98,11 @@ fn object(device: &Device) -> serde_json::Value {
         "counter": counter,
         "added": device.added,
         "last_used": device.last_used,
-    })
+    });
+    if let (Some(object), Some(key)) = (object.as_object_mut(), key) {
+        object.insert("key".to_owned(), key.into());
+    }
+    object
 }
 
 #[cfg(test)]
@@ -125,10 +129,11 @@ mod tests {
             (device("x", ""), "x: neither by time nor by counter"),
         ] {
             assert_eq!(line(&device), expected);
-            assert!(!object(&device).to_string().contains("GEZDGNBV"));
+            assert!(!object(&device, None).to_string().contains("GEZDGNBV"));
         }
-        let object = object(&device("phone", "\" TOTP_AUTH\n\" DISALLOW_REUSE 7 9\n"));
+        let object = object(&device("phone", "\" TOTP_AUTH\n\" DISALLOW_REUSE 7 9\n"), Some("SHA256:x"));
         assert_eq!((object["kind"].as_str(), object["mark"].as_u64()), (Some("totp"), Some(9)));
+        assert_eq!(object["key"].as_str(), Some("SHA256:x"));
         assert!(object["counter"].is_null() && object["last_used"].is_null());
     }
 

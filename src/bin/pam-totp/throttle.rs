@@ -1,7 +1,7 @@
 //! `pam-totp throttle`.
 
 use crate::host::{self, ensure_root};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::ArgGroup;
 use pam_totp::fact::Escaped;
 use pam_totp::identity::Person;
@@ -40,6 +40,9 @@ struct Unlock {
     /// All failures of this person, those that disabled the device included
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Of an account that several people share: those of whoever holds this key
+    #[arg(long, value_name = "KEY", requires = "user")]
+    key: Option<String>,
     /// All failures from this source, named as `list` names it: an address, a host or uid:N
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
@@ -130,9 +133,14 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     }
     let mut not_there = Vec::new();
     if let Some(user) = &unlock.user {
-        let unlocked = match Person::in_database(user.as_bytes()) {
-            Ok(person) => ledger.unlock_person(Who::of(&person), throttle),
-            Err(_) => ledger.unlock_name(user.as_bytes(), throttle),
+        let unlocked = match (Person::in_database(user.as_bytes()), &unlock.key) {
+            (Ok(person), None) => ledger.unlock_person(Who::of(&person), throttle),
+            (Ok(account), Some(key)) => {
+                let person = account.holder(key).with_context(|| format!("`{}` is no key", key.escape_debug()))?;
+                ledger.unlock_person(Who::of(&person), throttle)
+            }
+            (Err(_), None) => ledger.unlock_name(user.as_bytes(), throttle),
+            (Err(_), Some(key)) => ledger.unlock_name(format!("{user},{key}").as_bytes(), throttle),
         };
         match unlocked {
             true => say!("{user}: unlocked"),

@@ -1,0 +1,132 @@
+//! `pam-totp invite`: a one-time word by which somebody gets a device inside a login.
+
+use crate::device::ensure_name;
+use crate::host::{self, Subject, Whose, by_fact, by_store, ensure_root};
+use anyhow::{Context, Result, anyhow, ensure};
+use pam_totp::enrol::{DEVICE, recovery_codes};
+use pam_totp::ledger;
+use pam_totp::options::Options;
+use pam_totp::otp::RecoveryCode;
+use pam_totp::policy::values::{DAY, Span};
+use pam_totp::policy::{Document, Identity, Policy};
+use pam_totp::store::{Admission, Ticket};
+use pam_totp::system::clock;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Longest that a ticket can be good: it lies in somebody's mail for so long.
+const LONGEST: u64 = 30 * DAY;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Who is invited
+    user: String,
+    /// For how long the ticket is good (1m to 30d)
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
+    expires: u64,
+    /// What the device will be called (default: phone)
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Only for whoever holds this key of the account (SHA256:..., or key-id:... of a certificate)
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Take back all tickets that were not used
+    #[arg(long, conflicts_with_all = ["expires", "device"])]
+    revoke: bool,
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn span(text: &str) -> Result<u64, String> {
+    let Span(seconds) = Span::try_from(text.to_owned())?;
+    if (60..=LONGEST).contains(&seconds) { Ok(seconds) } else { Err("must be from 1m to 30d".to_owned()) }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure_root("invite somebody")?;
+    let document = host::document(arguments.conf.as_ref())?;
+    let whose = Whose {
+        user: Some(arguments.user.clone()),
+        key: arguments.key.clone(),
+        conf: arguments.conf.clone(),
+        json: arguments.json,
+    };
+    let subject = whose.subject("invite somebody")?;
+    let store = subject.store();
+    let admission = store.admission().context("people are invited where the policy has store = \"system\"")?;
+    if arguments.revoke {
+        return revoke(&subject, admission, arguments.json);
+    }
+    let device = arguments.device.as_deref().unwrap_or(DEVICE);
+    ensure_name(device)?;
+    // Somebody else of a shared account may still come with a key of their own.
+    if store.has_record(&subject.person).map_err(by_store)? && (subject.person.key().is_some() || !is_shared(&document))
+    {
+        let title = subject.title();
+        return Err(anyhow!(
+            "{title} has a device: a ticket is for somebody who has none (pam-totp remove takes it away)"
+        ));
+    }
+    let ticket = ticket(&subject, arguments.expires, device)?;
+    let words = recovery_codes(1).context("the kernel gives no random numbers")?;
+    let word = words.first().context("the kernel gives no random numbers")?;
+    admission.invite(&subject.person, word, &ticket).map_err(by_store)?;
+    show(&subject, word, &ticket, arguments.json)?;
+    if !is_of_use(&document) {
+        eprintln!("pam-totp: nobody can use it yet: no service of the policy has enrolment = \"ticket\" or \"inline\"");
+    }
+    Ok(())
+}
+
+/// Whether people are told from each other by their keys somewhere.
+fn is_shared(document: &Document) -> bool {
+    let policy = |service: &str| Policy::new(service, &Options::default(), document);
+    document.services().any(|service| policy(service).identity.value == Identity::LoginKey)
+}
+
+/// Whether there is a service at which a ticket is asked for.
+fn is_of_use(document: &Document) -> bool {
+    let policy = |service: &str| Policy::new(service, &Options::default(), document);
+    document.services().chain([""]).any(|service| policy(service).enrolment.is_inside_a_login())
+}
+
+fn ticket(subject: &Subject, seconds: u64, device: &str) -> Result<Ticket> {
+    let made = clock::now();
+    let expires = made.saturating_add(seconds);
+    let opened = ledger::open(&subject.policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
+    let latest = opened.ledger.latest_wall();
+    ensure!(
+        latest < expires,
+        "the clock of this host has shown {}, and by that the ticket would be over: if it was wrong then, \
+         pam-totp throttle unlock --clock",
+        clock::utc(latest)
+    );
+    Ok(Ticket { made, expires, device: device.to_owned() })
+}
+
+fn show(subject: &Subject, word: &RecoveryCode, ticket: &Ticket, json: bool) -> Result<()> {
+    let (text, until) = (word.text(), clock::utc(ticket.expires));
+    let out = &mut io::stdout();
+    if json {
+        let object = serde_json::json!({ "ticket": text.expose(), "expires": ticket.expires, "device": ticket.device });
+        writeln!(out, "{}", subject.object(object))?;
+    } else {
+        writeln!(out, "A ticket for {}, good once, until {until}:\n\n  {}\n", subject.title(), text.expose())?;
+        writeln!(out, "It is typed at the prompt for the verification code. Give it to nobody else.")?;
+    }
+    out.flush().map_err(Into::into)
+}
+
+fn revoke(subject: &Subject, admission: &dyn Admission, json: bool) -> Result<()> {
+    let count = admission.withdraw(&subject.person).map_err(by_store)?;
+    if json {
+        say!("{}", subject.object(serde_json::json!({ "revoked": count })));
+    } else {
+        say!("{}: {count} ticket{} taken back.", subject.title(), if count == 1 { "" } else { "s" });
+    }
+    Ok(())
+}
