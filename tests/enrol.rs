@@ -1,6 +1,7 @@
 //! `pam-totp enrol`, and what a scanner makes of what it prints.
 
 use crate::support::machine::{ALICE, AUTH_ERR, Machine, SUCCESS, User};
+use crate::support::screen;
 use crate::support::totp::{code_at, code_now, hotp, now};
 use crate::support::{dist, need, output_of};
 use std::io::Write;
@@ -296,8 +297,8 @@ fn every_flag_of_google_authenticator_is_understood() {
     let output = google(&machine, &all, "");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(options(&machine), ["RATE_LIMIT 10 600", "WINDOW_SIZE 21", "STEP_SIZE 60", "TOTP_AUTH"]);
-    assert!(uri(&text(&output.stdout)).ends_with("&issuer=us&period=60"), "{output:?}");
-    assert!(uri(&text(&output.stdout)).starts_with("otpauth://totp/us:me?"));
+    assert!(screen::uri(&text(&output.stdout)).ends_with("&issuer=us&period=60"), "{output:?}");
+    assert!(screen::uri(&text(&output.stdout)).starts_with("otpauth://totp/us:me?"));
     let output = google(&machine, &["-c", "-f", "-q", "-u", "-W", "-e", "0", "-s", "/home/alice/other"], "");
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0), "{output:?}");
     let other = machine.read("/home/alice/other");
@@ -333,63 +334,20 @@ fn every_flag_of_google_authenticator_is_understood() {
     }
     // The same flags on pam-totp enrol, without questions.
     let output = enrol(&machine, ALICE, &["-f", "-C", "-Q", "none", "-w", "5"]).output().unwrap();
-    assert!(output.status.success() && drawn(&text(&output.stdout), |cell| "█▀▄# ".contains(cell)).is_empty());
+    assert!(output.status.success() && screen::code(&text(&output.stdout)).is_empty());
     assert_eq!(options(&machine), ["RATE_LIMIT 3 30", "WINDOW_SIZE 5", "DISALLOW_REUSE", "TOTP_AUTH"]);
 }
 
 // ---- The QR code ----
-
-/// What a scanner reads from a picture of these lines: light where a block is, dark where a blank is, dark around.
-fn scan(lines: &[&str], columns_per_module: usize, rows_per_line: usize) -> String {
-    need("zbarimg", "zbar-tools");
-    const SCALE: usize = 4;
-    let light = |cell: char, half: usize| match cell {
-        '█' | '#' => true,
-        '▀' => half == 0,
-        '▄' => half == 1,
-        ' ' => false,
-        other => panic!("unexpected {other:?}"),
-    };
-    let margin = 8 * SCALE;
-    let columns = lines[0].chars().count() / columns_per_module;
-    let (width, height) = (columns * SCALE + 2 * margin, lines.len() * rows_per_line * SCALE + 2 * margin);
-    let mut pixels = vec![0_u8; width * height];
-    for (row, line) in lines.iter().enumerate() {
-        for (column, cell) in line.chars().step_by(columns_per_module).enumerate() {
-            for half in 0..rows_per_line {
-                if light(cell, half) {
-                    for y in 0..SCALE {
-                        let start =
-                            (margin + (row * rows_per_line + half) * SCALE + y) * width + margin + column * SCALE;
-                        pixels[start..start + SCALE].fill(255);
-                    }
-                }
-            }
-        }
-    }
-    let mut picture = tempfile::Builder::new().suffix(".pgm").tempfile().unwrap();
-    picture.write_all(format!("P5\n{width} {height}\n255\n").as_bytes()).unwrap();
-    picture.write_all(&pixels).unwrap();
-    output_of(Command::new("zbarimg").args(["--quiet", "--raw"]).arg(picture.path())).trim().to_owned()
-}
-
-/// The lines of the code in what was printed.
-fn drawn(screen: &str, is_part: fn(char) -> bool) -> Vec<&str> {
-    screen.lines().filter(|line| line.chars().count() > 30 && line.chars().all(is_part)).collect()
-}
-
-fn uri(screen: &str) -> String {
-    screen.split_once("URI: ").unwrap().1.lines().next().unwrap().trim().to_owned()
-}
 
 #[test]
 fn a_scanner_reads_the_half_blocks() {
     let machine = machine();
     let output = enrol(&machine, ALICE, &["--no-confirm"]).output().unwrap();
     let screen = text(&output.stdout);
-    let lines = drawn(&screen, |cell| "█▀▄ ".contains(cell));
+    let lines = screen::code(&screen);
     assert!(lines[0].chars().count() <= 80 && lines.len() <= 24, "fits a terminal");
-    assert_eq!(scan(&lines, 1, 2), uri(&screen));
+    assert_eq!(screen::scan(&screen), screen::uri(&screen));
 }
 
 #[test]
@@ -398,9 +356,9 @@ fn a_scanner_reads_the_ascii_code() {
     let output = enrol(&machine, ALICE, &["--no-confirm"]).env("LC_ALL", "C").output().unwrap();
     let screen = text(&output.stdout);
     assert!(screen.is_ascii());
-    let lines = drawn(&screen, |cell| "# ".contains(cell));
+    let lines = screen::code(&screen);
     assert!(lines[0].len() <= 80, "{} columns", lines[0].len());
-    assert_eq!(scan(&lines, 2, 1), uri(&screen));
+    assert_eq!(screen::scan(&screen), screen::uri(&screen));
 }
 
 #[test]
@@ -418,7 +376,6 @@ fn on_a_terminal_the_code_is_white_on_black_whatever_the_colours() {
             None => line.to_owned() + "\n",
         })
         .collect();
-    let lines = drawn(&plain, |cell| "█▀▄ ".contains(cell));
-    assert!(output.contains(on) && lines.len() > 15);
-    assert_eq!(scan(&lines, 1, 2), uri(&plain));
+    assert!(output.contains(on) && screen::code(&plain).len() > 15);
+    assert_eq!(screen::scan(&plain), screen::uri(&plain));
 }

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod apps;
 mod artefacts;
 mod crash;
 mod devices;

@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod machine;
 pub mod numbers;
+pub mod screen;
 pub mod ssh;
 pub mod totp;
 

@@ -28,6 +28,12 @@ pub fn code_by(options: &[&str], secret: &str, time: u64) -> String {
     oathtool(&[options, &["--base32", &now, secret]].concat())
 }
 
+/// The code of a base32 secret for a counter, by these options of oathtool.
+pub fn hotp_by(options: &[&str], secret: &str, counter: u64) -> String {
+    let counter = format!("--counter={counter}");
+    oathtool(&[options, &["--hotp", "--base32", &counter, secret]].concat())
+}
+
 /// The codes of a base32 secret for so many counters from the first on.
 pub fn hotps(secret: &str, first: u64, count: u64) -> Vec<String> {
     let arguments = [format!("--counter={first}"), format!("--window={}", count - 1)];

@@ -1,5 +1,6 @@
 //! `pam-totp device`: the devices of somebody.
 
+use crate::common_ground;
 use crate::host::{self, Subject, Whose, by_store};
 use crate::new_device::{self, NewDevice};
 use crate::status;
@@ -83,6 +84,10 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
     ensure_free(&store.load(&subject.person).map_err(by_store)?, name)?;
     let new =
         NewDevice::new(arguments, &subject.name(), arguments.counter_based, subject.policy.min_secret_bits.value)?;
+    common_ground::ensure_names(new.uri().expose())?;
+    if !arguments.quiet {
+        common_ground::warn(new.uri().expose());
+    }
     new.show(whose.json, None)?;
     let device = new.confirmed(new.device(name), false)?;
     if whose.json {

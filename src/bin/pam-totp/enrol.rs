@@ -1,6 +1,7 @@
 //! `pam-totp enrol`.
 
 use crate::choices::{Arguments, Choices, WINDOW};
+use crate::common_ground;
 use crate::device::ensure_name;
 use crate::host::{Subject, by_store};
 use crate::new_device::{NewDevice, Spares};
@@ -47,6 +48,12 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
     let counter_based = if google { arguments.ask_for_kind()? } else { arguments.device.counter_based };
     let count = if subject.policy.allow_scratch_codes.value { arguments.emergency_codes.unwrap_or(SPARES) } else { 0 };
     let new = NewDevice::new(&arguments.device, &subject.name(), counter_based, subject.policy.min_secret_bits.value)?;
+    if !google {
+        common_ground::ensure_names(new.uri().expose())?;
+    }
+    if !arguments.device.quiet {
+        common_ground::warn(new.uri().expose());
+    }
     let spares = if is_system { Spares::recovery(count)? } else { Spares::scratch(count)? };
     Enrolment { arguments, google, subject, path, new, spares }.run(is_system)
 }

@@ -14,6 +14,7 @@ macro_rules! say {
 
 mod check;
 mod choices;
+mod common_ground;
 mod device;
 mod enrol;
 mod host;
