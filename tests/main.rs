@@ -12,6 +12,7 @@ mod crash;
 mod devices;
 mod drop_in;
 mod enrol;
+mod enrolment;
 mod fail2ban;
 mod faults;
 mod import;

@@ -2,9 +2,9 @@
 
 use super::machine::{Machine, User};
 use super::{need, output_of};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,6 +17,9 @@ KbdInteractiveAuthentication yes
 PasswordAuthentication no
 AuthenticationMethods publickey,keyboard-interactive
 ";
+
+/// How often somebody looks whether a client has a question: for a minute.
+const PATIENCE: usize = 12_000;
 
 /// A running sshd. Ends with its machine.
 pub struct Sshd<'a> {
@@ -198,25 +201,31 @@ impl<'a> Sshd<'a> {
         program: &[&str],
         stdin: Stdio,
     ) -> Client {
-        let directory = tempfile::tempdir().unwrap();
-        let script = directory.path().join("askpass");
         // Types the next answer, and writes down the question; without an answer it gives up.
-        let text = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s\\n' \"$1\" >>questions\n\
-                    head -n 1 answers\nsed -i 1d answers\n";
+        let script = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s\\n' \"$1\" >>questions\n\
+                      head -n 1 answers\nsed -i 1d answers\n";
+        self.run_with(script, name, key, answers, options, program, stdin)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run_with(
+        &self,
+        text: &str,
+        name: &str,
+        key: &std::path::Path,
+        answers: &[&str],
+        options: &[&str],
+        program: &[&str],
+        stdin: Stdio,
+    ) -> Client {
+        let directory = tempfile::tempdir().unwrap();
+        output_of(Command::new("mkfifo").arg(directory.path().join("ask")).arg(directory.path().join("answer")));
+        let script = directory.path().join("askpass");
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(directory.path().join("answers"), answers.join("\n") + "\n").unwrap();
-        let mut command = Command::new(if self.clients.is_some() { "nsenter" } else { "ssh" });
-        if let Some(namespace) = &self.clients {
-            command.arg(format!("--net={namespace}")).arg("ssh");
-        }
-        let child = command
-            .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
-            .arg(key)
-            // Before ours, as the first value counts.
-            .args(options)
-            .args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no"])
-            .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ControlPath=none"])
+        let child = self
+            .ssh(key, options)
             .args(["-o", &format!("NumberOfPasswordPrompts={}", answers.len().max(1))])
             .args(["-l", name, self.host])
             .args(program)
@@ -230,6 +239,69 @@ impl<'a> Sshd<'a> {
         Client { child, directory }
     }
 
+    /// Starts a client that runs `echo in as NAME` and whose person looks at each question.
+    pub fn talk(&self, name: &str, key: &std::path::Path, options: &[&str]) -> Dialogue<'_> {
+        // Says the question into one FIFO, and reads the answer from another.
+        let script = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s' \"$1\" >ask\ncat answer\n";
+        let client = self.run_with(script, name, key, &["", "", ""], options, &["echo in as $(id -un)"], Stdio::null());
+        Dialogue { sshd: self, client }
+    }
+
+    /// Logs in on a terminal of its own, types what `answer` makes of all that is shown up to `prompt`, and says what was
+    /// shown before and after that.
+    pub fn on_a_terminal(
+        &self,
+        user: User,
+        locale: &str,
+        options: &[&str],
+        prompt: &str,
+        answer: impl FnOnce(&str) -> String,
+    ) -> (String, String) {
+        need("script", "bsdutils");
+        let mut ssh = self.ssh(&self.key(user), options);
+        ssh.args(["-l", user.name, self.host, "echo in as $(id -un)"]);
+        let words = [ssh.get_program()].into_iter().chain(ssh.get_args());
+        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+        let mut script = Command::new("script")
+            .args(["-q", "-e", "-f", "-c", &words.join(" "), "/dev/null"])
+            .env("LC_ALL", locale)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut screen = script.stdout.take().unwrap();
+        let mut shown = Vec::new();
+        while !shown.ends_with(prompt.as_bytes()) {
+            let mut byte = [0];
+            let more = screen.read(&mut byte).unwrap();
+            assert_eq!(more, 1, "the client ended: {}", String::from_utf8_lossy(&shown));
+            shown.push(byte[0]);
+        }
+        let before = String::from_utf8(shown).unwrap();
+        let mut keyboard = script.stdin.take().unwrap();
+        writeln!(keyboard, "{}", answer(&before)).unwrap();
+        let mut after = String::new();
+        screen.read_to_string(&mut after).unwrap();
+        script.wait().unwrap();
+        (before, after)
+    }
+
+    /// An ssh that is nobody's yet.
+    fn ssh(&self, key: &std::path::Path, options: &[&str]) -> Command {
+        let mut command = Command::new(if self.clients.is_some() { "nsenter" } else { "ssh" });
+        if let Some(namespace) = &self.clients {
+            command.arg(format!("--net={namespace}")).arg("ssh");
+        }
+        command
+            .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
+            .arg(key)
+            // Before ours, as the first value counts.
+            .args(options)
+            .args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no"])
+            .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ControlPath=none"]);
+        command
+    }
+
     /// Waits for a client.
     pub fn finish(&self, client: Client) -> Session {
         let output = client.child.wait_with_output().unwrap();
@@ -240,6 +312,62 @@ impl<'a> Sshd<'a> {
             errors: String::from_utf8_lossy(&output.stderr).into_owned(),
             questions: questions.lines().map(str::to_owned).collect(),
         }
+    }
+}
+
+/// A client whose person reads each question before they answer it.
+pub struct Dialogue<'a> {
+    sshd: &'a Sshd<'a>,
+    client: Client,
+}
+
+impl Dialogue<'_> {
+    /// The next question, all of its lines, as the client shows it. `None`: the client has ended without one.
+    pub fn question(&mut self) -> Option<String> {
+        let mut text = Vec::new();
+        let mut reader = fs::File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(self.client.directory.path().join("ask"))
+            .unwrap();
+        for _ in 0..PATIENCE {
+            match reader.read_to_end(&mut text) {
+                // Whoever asked has said everything.
+                Ok(_) if !text.is_empty() => {
+                    return Some(String::from_utf8(text).unwrap());
+                }
+                Ok(_) if self.client.child.try_wait().unwrap().is_some() => return None,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the client neither asks nor ends");
+    }
+
+    /// Answers it.
+    pub fn answer(&self, answer: &str) {
+        fs::write(self.client.directory.path().join("answer"), format!("{answer}\n")).unwrap();
+    }
+
+    /// The next question, and what to say to it.
+    pub fn reply(&mut self, answer: impl FnOnce(&str) -> String) {
+        let question = self.question().expect("a question");
+        self.answer(&answer(&question));
+    }
+
+    /// The client goes away in the middle.
+    pub fn hang_up(mut self) {
+        self.client.child.kill().unwrap();
+        self.client.child.wait().unwrap();
+    }
+
+    /// Waits for its end; there must be no further question.
+    pub fn finish(mut self) -> Session {
+        assert_eq!(self.question(), None);
+        let (sshd, client) = (self.sshd, self.client);
+        sshd.finish(client)
     }
 }
 
