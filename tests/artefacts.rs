@@ -164,7 +164,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("system", &["secret", "fact"]),
     ("identity", &["policy", "options", "system", "fact"]),
     ("enrol", &["otp", "record", "secret", "system"]),
-    ("store", &["verify", "record", "identity", "policy", "options", "system", "secret", "fact"]),
+    ("store", &["verify", "record", "otp", "identity", "policy", "options", "system", "secret", "fact"]),
     (
         "authenticate",
         &[

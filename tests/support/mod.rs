@@ -5,6 +5,7 @@ pub mod machine;
 pub mod numbers;
 pub mod screen;
 pub mod ssh;
+pub mod terminal;
 pub mod totp;
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! A real sshd on a loopback port of a private machine, and a real ssh client that answers its questions.
 
 use super::machine::{Machine, User};
+use super::terminal::Terminal;
 use super::{need, output_of};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
@@ -247,43 +248,11 @@ impl<'a> Sshd<'a> {
         Dialogue { sshd: self, client }
     }
 
-    /// Logs in on a terminal of its own, types what `answer` makes of all that is shown up to `prompt`, and says what was
-    /// shown before and after that.
-    pub fn on_a_terminal(
-        &self,
-        user: User,
-        locale: &str,
-        options: &[&str],
-        prompt: &str,
-        answer: impl FnOnce(&str) -> String,
-    ) -> (String, String) {
-        need("script", "bsdutils");
+    /// A client that logs in on a terminal and says `in as NAME` there.
+    pub fn on_a_terminal(&self, user: User, locale: &str, options: &[&str]) -> Terminal {
         let mut ssh = self.ssh(&self.key(user), options);
         ssh.args(["-l", user.name, self.host, "echo in as $(id -un)"]);
-        let words = [ssh.get_program()].into_iter().chain(ssh.get_args());
-        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-        let mut script = Command::new("script")
-            .args(["-q", "-e", "-f", "-c", &words.join(" "), "/dev/null"])
-            .env("LC_ALL", locale)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut screen = script.stdout.take().unwrap();
-        let mut shown = Vec::new();
-        while !shown.ends_with(prompt.as_bytes()) {
-            let mut byte = [0];
-            let more = screen.read(&mut byte).unwrap();
-            assert_eq!(more, 1, "the client ended: {}", String::from_utf8_lossy(&shown));
-            shown.push(byte[0]);
-        }
-        let before = String::from_utf8(shown).unwrap();
-        let mut keyboard = script.stdin.take().unwrap();
-        writeln!(keyboard, "{}", answer(&before)).unwrap();
-        let mut after = String::new();
-        screen.read_to_string(&mut after).unwrap();
-        script.wait().unwrap();
-        (before, after)
+        Terminal::run(&ssh, locale)
     }
 
     /// An ssh that is nobody's yet.

@@ -56,3 +56,120 @@ fn a_record_that_could_be_stored_has_room_for_logins() {
         assert!(matches!(verdict, Verdict::Accepted(_)), "{}: {verdict:?}", device.name);
     }
 }
+
+mod admission {
+    use super::*;
+    use crate::enrol::{Codes, NewDevice};
+    use crate::store::Grounds;
+
+    const NOW: u64 = 1_800_000_000;
+
+    /// A store, an account, and two of its people.
+    fn shared() -> (tempfile::TempDir, Person, [Person; 2]) {
+        let state_dir = directory();
+        make(state_dir.path()).unwrap();
+        let account = Person::running_this_process();
+        let people = ["key-id:one", "key-id:two"].map(|key| account.holder(key).unwrap());
+        (state_dir, account, people)
+    }
+
+    fn record() -> Record {
+        Record::of(vec![NewDevice::new(Codes::default(), 0).unwrap().device("phone", NOW)])
+    }
+
+    fn word(number: u8) -> RecoveryCode {
+        RecoveryCode::new([number; 15])
+    }
+
+    fn ticket() -> Ticket {
+        Ticket { made: NOW, expires: NOW + 60, device: "phone".to_owned() }
+    }
+
+    /// Whether somebody is admitted, and if not, why.
+    fn admit(store: &SystemStore, person: &Person, grounds: &Grounds) -> Result<(), &'static str> {
+        store.admit(person, &record(), grounds).map_err(|error| error.into_fact().word())
+    }
+
+    #[test]
+    fn one_is_the_first_of_an_account() {
+        let (state_dir, account, [one, two]) = shared();
+        let store = SystemStore { state_dir: state_dir.path(), homes: None };
+        assert!(store.never_enrolled(&one).unwrap() && store.never_enrolled(&account).unwrap());
+        assert_eq!(admit(&store, &one, &Grounds::First), Ok(()));
+        assert_eq!(admit(&store, &one, &Grounds::First), Err("already-enrolled"));
+        // Whoever else has a key of it is not, nor is the account itself.
+        for person in [&two, &account] {
+            assert!(!store.never_enrolled(person).unwrap());
+            assert_eq!(admit(&store, person, &Grounds::First), Err("not-invited"));
+        }
+        // With the code of a device of theirs they may have one, but for one whose device was taken away.
+        assert_eq!(admit(&store, &two, &Grounds::Account), Ok(()));
+        assert!(store.remove(&two).unwrap());
+        assert_eq!(admit(&store, &two, &Grounds::Account), Err("not-invited"));
+        assert_eq!(store.people_of_account(&two).unwrap(), [one.clone()]);
+        // While there is somebody the account is not forgotten.
+        assert!(!store.release(&account).unwrap() && store.release(&two).unwrap());
+        assert!(!store.never_enrolled(&two).unwrap());
+        assert!(store.remove(&one).unwrap() && store.release(&one).unwrap() && store.release(&account).unwrap());
+        assert!(store.never_enrolled(&two).unwrap());
+    }
+
+    #[test]
+    fn a_ticket_is_of_one_of_the_account() {
+        let (state_dir, account, [one, two]) = shared();
+        let store = SystemStore { state_dir: state_dir.path(), homes: None };
+        for number in 1..=3 {
+            store.invite(&account, &word(number), &ticket()).unwrap();
+        }
+        assert_eq!(store.ticket(&one, &word(1)).unwrap(), Some(ticket()));
+        assert_eq!(store.ticket(&one, &word(9)).unwrap(), None);
+        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(9))), Err("not-invited"));
+        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(1))), Ok(()));
+        // It is used up, for everybody, also when its record is gone again.
+        assert!(store.remove(&one).unwrap());
+        for person in [&one, &two, &account] {
+            assert_eq!(store.ticket(person, &word(1)).unwrap(), None);
+            assert_eq!(admit(&store, person, &Grounds::Ticket(&word(1))), Err("not-invited"));
+        }
+        // Cut off after it was made theirs: it is still theirs, and nobody else's.
+        assert!(store.tickets(&two).unwrap().claim(&word(2)).unwrap());
+        assert_eq!(store.ticket(&one, &word(2)).unwrap(), None);
+        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(2))), Err("not-invited"));
+        assert_eq!(admit(&store, &two, &Grounds::Ticket(&word(2))), Ok(()));
+        // One is left, and is taken back.
+        assert!(store.is_invited(&one, NOW).unwrap() && !store.is_invited(&one, NOW + 60).unwrap());
+        assert_eq!(store.withdraw(&account).unwrap(), 1);
+        assert!(!store.is_invited(&one, NOW).unwrap());
+    }
+
+    #[test]
+    fn a_ticket_for_one_key_is_for_no_other() {
+        let (state_dir, account, [one, two]) = shared();
+        let store = SystemStore { state_dir: state_dir.path(), homes: None };
+        store.invite(&one, &word(1), &ticket()).unwrap();
+        for person in [&two, &account] {
+            assert_eq!(store.ticket(person, &word(1)).unwrap(), None);
+            assert!(!store.is_invited(person, NOW).unwrap());
+        }
+        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(1))), Ok(()));
+    }
+
+    #[test]
+    fn of_many_at_once_one_is_first_and_one_has_the_ticket() {
+        for round in 0..20 {
+            let (state_dir, account, people) = shared();
+            let store = SystemStore { state_dir: state_dir.path(), homes: None };
+            store.invite(&account, &word(1), &ticket()).unwrap();
+            let word = word(1);
+            for grounds in [Grounds::First, Grounds::Ticket(&word)] {
+                let admitted = std::thread::scope(|scope| {
+                    let threads = people.each_ref().map(|person| scope.spawn(move || admit(&store, person, &grounds)));
+                    threads.map(|thread| thread.join().unwrap())
+                });
+                let won = admitted.iter().filter(|result| result.is_ok()).count();
+                assert_eq!(won, 1, "round {round}, {}: {admitted:?}", grounds.name());
+                people.iter().for_each(|person| assert!(store.remove(person).is_ok() && store.release(person).is_ok()));
+            }
+        }
+    }
+}
