@@ -24,27 +24,27 @@ pub(crate) fn warn(uri: &str) {
 
 fn remarks(uri: &str) -> Vec<String> {
     let by_counter = uri.starts_with("otpauth://hotp/").then(|| {
-        "--counter-based: Microsoft Authenticator makes codes by time of it, which are wrong here, and Bitwarden is documented \
-         for codes by time alone; all apps read --time-based"
+        "--counter-based: KeePassXC makes codes by time of it, and Microsoft Authenticator was seen to, which are wrong here; \
+         all apps read --time-based"
             .to_owned()
     });
     let algorithm = parameter(uri, "algorithm").map(|name| {
         format!(
-            "--algorithm {name}: Authy, Duo Mobile and Microsoft Authenticator make SHA1 codes of it, which are wrong here; all \
-             apps read SHA1"
+            "--algorithm {name}: Authy, Duo Mobile and Microsoft Authenticator were seen to make SHA1 codes all the same, which \
+             are wrong here; all apps read SHA1"
         )
     });
     let digits = parameter(uri, "digits").map(|count| {
+        let format = if count == "7" { ", and the format of the QR code has 6 and 8 alone" } else { "" };
         format!(
-            "--digits {count}: Microsoft Authenticator and older versions of Google Authenticator show 6, which are wrong here{}; \
-             all apps read 6",
-            if count == "7" { ", and the format of the QR code has 6 and 8 alone" } else { "" }
+            "--digits {count}: Google Authenticator on Android is documented to show 6, and Microsoft Authenticator was seen to, \
+             which is no code here{format}; all apps read 6"
         )
     });
     let period = parameter(uri, "period").map(|seconds| {
         format!(
-            "--step-size {seconds}: Google Authenticator goes by 30 seconds, whose codes are wrong here, and Microsoft \
-             Authenticator is not known to read another; all apps read 30"
+            "--step-size {seconds}: Google Authenticator is documented to go by 30 seconds, and Authy was seen to, and such codes \
+             are wrong here; all apps read 30"
         )
     });
     let colon =
