@@ -19,6 +19,7 @@ mod import;
 mod pam_stack;
 mod policy;
 mod races;
+mod readme;
 mod second_opinion;
 mod ssh_login;
 mod sudo_su;

@@ -8,7 +8,7 @@ use super::asked::{NotJudged, no_answer, not_a_code};
 use super::cost::Guess;
 use super::{Application, Login, Outcome};
 use crate::enrol::qr::Drawing;
-use crate::enrol::{DEVICE, NewDevice, SPARES, Screen, host_name, recovery_codes};
+use crate::enrol::{DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
 use crate::fact::Fact;
 use crate::identity::{Person, login_key};
 use crate::ledger::{Memory, Who};
@@ -191,6 +191,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         let until = newcomer.optional_until.map(|end| end.to_string());
         Screen {
             account: &newcomer.account(),
+            is_of_key: newcomer.person.key().is_some(),
             host: &host_name(),
             new,
             recovery,
@@ -212,14 +213,11 @@ impl Newcomer<'_> {
 
     /// What is asked of somebody who needs a ticket.
     fn question(&self) -> Secret<String> {
-        let (account, host) = (self.account(), host_name());
-        let mut text = match self.person.key() {
-            None => format!("\n{account} has no device at {host} yet. Type your ticket"),
-            Some(_) => format!(
-                "\nWith this key there is no device of {account} at {host} yet. Type your ticket, or the code of a device that \
-                 {account} has already"
-            ),
-        };
+        let (account, is_of_key) = (self.account(), self.person.key().is_some());
+        let mut text = format!("\n{}. Type your ticket", absence(&account, &host_name(), is_of_key));
+        if is_of_key {
+            text += &format!(", or the code of a device that {account} has already");
+        }
         if let Some(end) = self.optional_until {
             text += &format!(", or press Enter to do without until {end}");
         }

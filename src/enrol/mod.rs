@@ -3,7 +3,7 @@
 pub mod qr;
 mod screen;
 
-pub use screen::Screen;
+pub use screen::{Screen, absence};
 
 use crate::otp::{Algorithm, Digits, Moving, OtpauthUri, RECOVERY_BYTES, RecoveryCode, base32};
 use crate::record::{Device, Hotp, Kind, Totp};

@@ -14,6 +14,8 @@ const COLUMNS: usize = 80;
 pub struct Screen<'a> {
     /// The account.
     pub account: &'a str,
+    /// Several people share it: it is this key's device.
+    pub is_of_key: bool,
     /// This host.
     pub host: &'a str,
     /// The device.
@@ -26,6 +28,12 @@ pub struct Screen<'a> {
     pub optional_until: Option<&'a str>,
 }
 
+/// Who has no device where.
+pub fn absence(account: &str, host: &str, is_of_key: bool) -> String {
+    let with_this_key = if is_of_key { "With this key " } else { "" };
+    format!("{with_this_key}{account} has no device at {host} yet")
+}
+
 impl Screen<'_> {
     /// The text. It begins with an empty line, as ssh puts `(user@host)` before the first.
     pub fn text(&self) -> Secret<String> {
@@ -33,7 +41,8 @@ impl Screen<'_> {
         let uri = self.new.uri(host, &format!("{account}@{host}"));
         let (code, secret) = (self.code(&uri), self.new.secret());
         let recovery: Vec<Secret<String>> = self.recovery.iter().map(RecoveryCode::text).collect();
-        let mut parts = vec!["\n", account, " has no device at ", host, " yet."];
+        let absence = absence(account, host, self.is_of_key);
+        let mut parts = vec!["\n", &absence, "."];
         match &code {
             Some(code) => parts.extend([" Scan this with an authenticator app:\n\n", code.expose()]),
             None => parts.push("\n"),
@@ -78,7 +87,9 @@ mod tests {
 
     fn text(account: &str, host: &str, drawing: Option<Drawing>, until: Option<&str>) -> String {
         let (new, recovery) = (NewDevice::new(Codes::default(), 0).unwrap(), recovery_codes(5).unwrap());
-        let screen = Screen { account, host, new: &new, recovery: &recovery, drawing, optional_until: until };
+        let is_of_key = false;
+        let screen =
+            Screen { account, is_of_key, host, new: &new, recovery: &recovery, drawing, optional_until: until };
         let text = screen.text().expose().clone();
         assert!(text.contains(new.secret().expose().as_str()));
         assert!(recovery.iter().all(|code| text.contains(code.text().expose().as_str())));

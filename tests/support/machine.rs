@@ -96,7 +96,8 @@ impl Machine {
         machine
     }
 
-    fn add(&self, user: User) {
+    /// One user more.
+    pub fn add(&self, user: User) {
         let User { name, uid } = user;
         // crypt(3) of "password"; yescrypt and sha512 are everywhere, this is sha512.
         let hash = output_of(Command::new("openssl").args(["passwd", "-6", "-salt", "pam_totp", "password"]));
