@@ -42,7 +42,8 @@ pub(super) struct Newcomer<'a> {
 enum Invitation {
     First,
     Ticket(RecoveryCode, String),
-    Account,
+    /// Whose code it was: a key, or the account's name.
+    Account(String),
 }
 
 impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
@@ -88,8 +89,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
             return self.ticket(newcomer, word).map_err(NotJudged::into_outcome);
         }
         if newcomer.person.key().is_some() && answer.check().is_ok() {
-            self.judged_for_account(newcomer, &answer).map_err(NotJudged::into_outcome)?;
-            return Ok(Invitation::Account);
+            return self.vouched_for(newcomer, &answer).map(Invitation::Account).map_err(NotJudged::into_outcome);
         }
         Err(match self.judged(Some(&answer)) {
             // Nobody has a right code who has no device; if they have one by now, the next login is theirs.
@@ -109,9 +109,9 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         Ok(Invitation::Ticket(word, ticket.device))
     }
 
-    /// Judges a code by all devices of the account. It is charged to the account: whoever can make keys for it has as many
-    /// as they like.
-    fn judged_for_account(&self, newcomer: &Newcomer, answer: &Answer) -> Result<(), NotJudged> {
+    /// Judges a code by all devices of the account, and says whose it is. It is charged to the account: whoever can make keys
+    /// for it has as many as they like.
+    fn vouched_for(&self, newcomer: &Newcomer, answer: &Answer) -> Result<String, NotJudged> {
         self.charge(&Guess::new(true), None)?;
         let rules = Rules { allow_scratch_codes: false, increment_hotp: false, ..self.rules };
         let attempt = Try::new(answer);
@@ -119,7 +119,9 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         let mut reason = Fact::new("not-enrolled").or("nobody of this account has a device: pam-totp invite");
         for other in newcomer.admission.people_of_account(newcomer.person)? {
             match self.store.attempt(&other, &charge) {
-                Ok(Attempt { verdict: Verdict::Accepted(_), .. }) => return Ok(()),
+                Ok(Attempt { verdict: Verdict::Accepted(_), .. }) => {
+                    return Ok(other.key().map_or_else(|| newcomer.account(), str::to_owned));
+                }
                 Ok(Attempt { verdict: Verdict::Denied(denial), .. }) => reason = denial.fact(),
                 Err(StoreError::Unreachable(fact)) => return Err(NotJudged::Unavailable(fact)),
                 // That one's record is broken; another's may be good.
@@ -162,6 +164,10 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
                     // From here on it is they who are counted, and what this login was charged is taken back.
                     self.who = Who::of(person);
                     let fact = accepted.fact().with("enrolled", invitation.grounds().name());
+                    let fact = match invitation {
+                        Invitation::Account(voucher) => fact.with("vouched-by", voucher),
+                        Invitation::First | Invitation::Ticket(..) => fact,
+                    };
                     self.count(&Verdict::Accepted(accepted), 0);
                     return Ok(Outcome::Accepted(fact));
                 }
@@ -240,7 +246,7 @@ impl Invitation {
         match self {
             Self::First => Grounds::First,
             Self::Ticket(word, _) => Grounds::Ticket(word),
-            Self::Account => Grounds::Account,
+            Self::Account(_) => Grounds::Account,
         }
     }
 
@@ -248,7 +254,7 @@ impl Invitation {
     fn device(&self) -> &str {
         match self {
             Self::Ticket(_, device) => device,
-            Self::First | Self::Account => DEVICE,
+            Self::First | Self::Account(_) => DEVICE,
         }
     }
 }
