@@ -1,71 +1,22 @@
 //! A first device inside a login: what a person sees of it through a real ssh client, and who does not get to see it.
 
 use crate::support::machine::{ALICE, AUTH_ERR, AUTHINFO_UNAVAIL, BOB, Home, Machine, PERM_DENIED, User};
+use crate::support::newcomers::{
+    POLICY, PROMPT, STACK, STATE, json, machine, next_code, recovery_codes, run, secret, ticket, totp,
+};
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd};
 use crate::support::terminal::Terminal;
-use crate::support::totp::{code_at, code_now, now, wrong_code};
+use crate::support::totp::{code_now, wrong_code};
 use crate::support::{self, dist, output_of, reasons, screen};
 use std::fs;
-use std::process::Output;
-
-const POLICY: &str = "/etc/security/pam_totp.toml";
-const STATE: &str = "/var/lib/pam_totp";
-const STACK: &str = "auth required pam_totp.so\naccount required pam_permit.so\nsession required pam_permit.so\n";
-const PROMPT: &str = "Verification code: ";
-// What libpam makes of PAM_IGNORE where no other module is asked is PERM_DENIED.
-
-/// A machine with a root-only store, on which people enrol inside their first login.
-fn machine(policy: &str) -> Machine {
-    let machine = Machine::new();
-    for service in ["sshd", "test"] {
-        machine.service(service, STACK);
-    }
-    machine.write(POLICY, format!("version = 1\n[defaults]\nstore = \"system\"\n{policy}"));
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
-    totp(&machine, &["setup", "store"]);
-    machine
-}
 
 fn inline() -> Machine {
     machine("[service.sshd]\nenrolment = \"inline\"\n")
 }
 
-fn run(machine: &Machine, arguments: &[&str]) -> Output {
-    machine.command(machine.shared().join("pam-totp")).args(arguments).output().unwrap()
-}
-
-fn totp(machine: &Machine, arguments: &[&str]) -> String {
-    output_of(machine.command(machine.shared().join("pam-totp")).args(arguments))
-}
-
-fn json(machine: &Machine, arguments: &[&str]) -> serde_json::Value {
-    serde_json::from_str(&totp(machine, &[arguments, &["--json"]].concat())).unwrap()
-}
-
-/// A ticket of somebody's.
-fn ticket(machine: &Machine, user: &str, more: &[&str]) -> String {
-    json(machine, &[&["invite", user], more].concat())["ticket"].as_str().unwrap().to_owned()
-}
-
-/// The secret in what was scanned.
-fn secret(uri: &str) -> String {
-    let (_, rest) = uri.split_once("secret=").unwrap_or_else(|| panic!("{uri}"));
-    rest.split('&').next().unwrap().to_owned()
-}
-
-fn recovery_codes(screen: &str) -> Vec<String> {
-    let is_code = |line: &&str| line.len() == 29 && line.matches('-').count() == 5;
-    screen.lines().map(str::trim).filter(is_code).map(str::to_owned).collect()
-}
-
 /// Whether there is anything of somebody in the store.
 fn has_record(machine: &Machine, user: User) -> bool {
     machine.path(&format!("{STATE}/records/{}", user.name)).exists()
-}
-
-/// The code after the one that is used up.
-fn next_code(secret: &str) -> String {
-    code_at(secret, now() + 30)
 }
 
 #[test]
@@ -630,7 +581,7 @@ fn wrong_usage_of_invite_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("only root can invite somebody"), "{output:?}");
     json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
     let output = run(&machine, &["invite", "bob"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("bob has a device"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("bob has a device already"), "{output:?}");
     // Where nobody could use it, root is told.
     machine.write(POLICY, "version = 1\n[defaults]\nwindow = { behind = 1, ahead = 1 }\nstore = \"system\"\n");
     let output = run(&machine, &["invite", "alice"]);

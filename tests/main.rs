@@ -8,6 +8,7 @@ mod support;
 
 mod apps;
 mod artefacts;
+mod caller;
 mod crash;
 mod devices;
 mod drop_in;
@@ -21,6 +22,7 @@ mod policy;
 mod races;
 mod readme;
 mod second_opinion;
+mod shared_accounts;
 mod ssh_login;
 mod sudo_su;
 mod system_store;

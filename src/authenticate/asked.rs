@@ -77,18 +77,23 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
             }
         }
         match self.asked(application) {
-            Ok(answer) => match self.judged(Some(&answer)) {
-                Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => {
-                    self.accepted(application, &answer, accepted.length, fact)
-                }
-                Ok(Judged { fact, .. }) | Err(NotJudged::Denied(fact)) => Outcome::Denied(fact),
-                Err(NotJudged::Unavailable(fact)) => Outcome::Unavailable(fact),
-            },
+            Ok(answer) => self.outcome_of(&answer, application),
             Err(fact) => {
                 // Nothing was given, which costs nothing, but for the C module.
                 let _ = self.rules.google.then(|| self.judged(None));
                 Outcome::Denied(fact)
             }
+        }
+    }
+
+    /// What an answer comes to.
+    pub(super) fn outcome_of(&mut self, answer: &Answer, application: &mut impl Application) -> Outcome {
+        match self.judged(Some(answer)) {
+            Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => {
+                self.accepted(application, answer, accepted.length, fact)
+            }
+            Ok(Judged { fact, .. }) => Outcome::Denied(fact),
+            Err(not_judged) => not_judged.into_outcome(),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::{Counter, Login};
 use crate::fact::Fact;
-use crate::ledger::{self, Charge, Grace, Memory, Refusal};
+use crate::identity::Person;
+use crate::ledger::{self, Charge, Grace, Memory, Refusal, Who};
 use crate::policy::throttle::Trigger;
 use crate::record::Record;
 use crate::system::clock::Moment;
@@ -36,6 +37,13 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         }
     }
 
+    /// Why the codes of somebody else of the account do not count: what has disabled their device.
+    pub(super) fn disabled(&self, other: &Person) -> Option<Fact> {
+        let Counter::Ledger(ledger) = self.counter else { return None };
+        let is_disabled = self.policy.throttle.is_some() && ledger.is_disabled(Who::of(other));
+        is_disabled.then(|| refused(Refusal::Disabled))
+    }
+
     /// A right code takes the charges of this login back; what cannot have been a code was no guess, and takes back what it
     /// was charged itself: all but the first `paid_before`.
     pub(super) fn count(&mut self, verdict: &Verdict, paid_before: usize) {
@@ -45,7 +53,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
                 let grace = self.grace().filter(|_| self.policy.may_have_grace(self.visit.source));
                 let grace = grace.as_ref().map(|(period, factors)| Grace {
                     period: *period,
-                    login_key: self.visit.login_key,
+                    circumstances: self.circumstances(),
                     factors: factors.expose(),
                 });
                 // Where that fails the person is asked again next time.
@@ -104,7 +112,7 @@ fn refused(refusal: Refusal) -> Fact {
         Refusal::Person(trigger) => Fact::new("throttled").with("by", "user").with("limit", trigger.to_string()),
         Refusal::Source(trigger) => Fact::new("throttled").with("by", "host").with("limit", trigger.to_string()),
         Refusal::Disabled => Fact::new("device-disabled")
-            .or("100 codes in a row were wrong; if they were not the owner's: pam-totp throttle unlock --user NAME"),
+            .or("100 codes in a row were wrong; if they were not the owner's: pam-totp throttle unlock --user NAME [--key KEY]"),
         Refusal::Unwritable => Fact::new("ledger-error").or("the ledger in state_dir cannot be written"),
     }
 }

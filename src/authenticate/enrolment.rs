@@ -6,14 +6,14 @@
 
 use super::asked::{NotJudged, no_answer, not_a_code};
 use super::cost::Guess;
-use super::{Application, Login, Outcome};
+use super::{Application, Counter, Login, Outcome};
 use crate::enrol::qr::Drawing;
-use crate::enrol::{DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
+use crate::enrol::{Codes, DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
 use crate::fact::Fact;
 use crate::identity::{Person, login_key};
 use crate::ledger::{Memory, Who};
 use crate::options::FirstPass;
-use crate::otp::{Answer, RecoveryCode};
+use crate::otp::{Answer, NotACode, RecoveryCode};
 use crate::policy::values::End;
 use crate::policy::{EnrolmentKind, Qr};
 use crate::record::{Record, RecoveryCodes};
@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use crate::store::{Admission, Attempt, Grounds, StoreError};
 use crate::system::clock::Moment;
 use crate::system::random;
-use crate::verify::{self, Rules, Try, Verdict};
+use crate::verify::{self, Accepted, Denial, Rules, Try, Verdict};
 
 /// How often the first code can be mistyped; a wrong one stores nothing.
 const TRIES: usize = 3;
@@ -34,26 +34,21 @@ pub(super) struct Newcomer<'a> {
     is_known_by_half: bool,
     /// They need no ticket.
     is_first: bool,
+    /// The code of somebody else of the account will do.
+    is_new_key: bool,
     /// Until when they can do without.
     optional_until: Option<End>,
 }
 
-/// Why somebody may have a device.
-enum Invitation {
-    First,
-    Ticket(RecoveryCode, String),
-    /// Whose code it was: a key, or the account's name.
-    Account(String),
-}
-
 impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
-    /// Whether whoever logs in has no device and may have one. Where the store does not know, nobody does.
+    /// Whether whoever logs in has no device and may have one. Where the store or the ledger does not work, nobody may.
     pub(super) fn newcomer(&self) -> Option<Newcomer<'a>> {
         let (person, admission) = (self.visit.person.ok()?, self.store.admission()?);
         let (enrolment, options) = (self.policy.enrolment.value, &self.policy.options);
         // Where a password is asked for along with the code, or nobody is asked, there is no place for this.
         let has_place = !options.forward_pass && options.first_pass != FirstPass::Use && !self.visit.is_silent;
-        if !enrolment.is_inside_a_login() || !has_place || person.is_virtual() || !self.needs_a_code(person) {
+        let may_enrol = enrolment.is_inside_a_login() && has_place && !matches!(self.counter, Counter::Broken(_));
+        if !may_enrol || person.is_virtual() || !self.needs_a_code(person) {
             return None;
         }
         if self.store.has_record(person) != Ok(false) {
@@ -66,110 +61,120 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         let optional_until = enrolment.optional_until.filter(|end| never_enrolled && latest < end.over);
         // Until then nobody is asked for a ticket who has none.
         let is_asked = is_first || optional_until.is_none() || admission.is_invited(person, latest) == Ok(true);
-        is_asked.then_some(Newcomer { person, admission, is_known_by_half, is_first, optional_until })
+        let is_new_key = admission.is_new_key(person) == Ok(true);
+        is_asked.then_some(Newcomer { person, admission, is_known_by_half, is_first, is_new_key, optional_until })
     }
 
     pub(super) fn with_enrolment(&mut self, newcomer: &Newcomer<'a>, application: &mut impl Application) -> Outcome {
-        self.invitation(newcomer, application)
-            .and_then(|invitation| self.first_device(newcomer, &invitation, application))
+        self.grounds(newcomer, application)
+            .and_then(|grounds| self.first_device(newcomer, &grounds, application))
             .unwrap_or_else(|outcome| outcome)
     }
 
     /// What the newcomer has to show for it.
-    fn invitation(&mut self, newcomer: &Newcomer, application: &mut impl Application) -> Result<Invitation, Outcome> {
+    fn grounds(&mut self, newcomer: &Newcomer, application: &mut impl Application) -> Result<Grounds, Outcome> {
         if newcomer.is_first {
-            return Ok(Invitation::First);
+            return Ok(Grounds::First);
         }
         if newcomer.is_known_by_half {
             application.tell(&newcomer.question()).map_err(|reason| Outcome::Denied(no_answer(reason)))?;
         }
         let answer = self.asked(application).map_err(Outcome::Denied)?;
-        newcomer.does_without(&answer)?;
+        self.does_without(newcomer, &answer)?;
         if let Some((word, _)) = answer.recovery_code() {
             return self.ticket(newcomer, word).map_err(NotJudged::into_outcome);
         }
-        if newcomer.person.key().is_some() && answer.check().is_ok() {
-            return self.vouched_for(newcomer, &answer).map(Invitation::Account).map_err(NotJudged::into_outcome);
+        if newcomer.is_new_key && answer.check().is_ok() {
+            return self.voucher(newcomer, &answer).map(Grounds::Account).map_err(NotJudged::into_outcome);
         }
-        Err(match self.judged(Some(&answer)) {
-            // Nobody has a right code who has no device; if they have one by now, the next login is theirs.
-            Ok(judged) => Outcome::Denied(judged.fact),
-            Err(not_judged) => not_judged.into_outcome(),
-        })
+        // As everybody else: who knows what root has done meanwhile.
+        Err(self.outcome_of(&answer, application))
+    }
+
+    /// An answer of nothing, of somebody who can do without a device for now: now, not when they were asked.
+    fn does_without(&self, newcomer: &Newcomer, answer: &Answer) -> Result<(), Outcome> {
+        if newcomer.optional_until.is_none() || answer.check() != Err(NotACode::Empty) {
+            return Ok(());
+        }
+        self.passes_without_a_device().map_or(Ok(()), |fact| Err(Outcome::NotAsked(fact)))
     }
 
     /// Looks a word up, once it is charged.
-    fn ticket(&self, newcomer: &Newcomer, word: RecoveryCode) -> Result<Invitation, NotJudged> {
+    fn ticket(&self, newcomer: &Newcomer, word: RecoveryCode) -> Result<Grounds, NotJudged> {
         self.charge(&Guess::new(true), None)?;
         let ticket = newcomer.admission.ticket(newcomer.person, &word)?;
         let ticket = ticket.ok_or_else(|| Fact::new("wrong-ticket"))?;
         if self.latest_time() >= ticket.expires {
             return Err(Fact::new("ticket-over").or("pam-totp invite makes a new one").into());
         }
-        Ok(Invitation::Ticket(word, ticket.device))
+        Ok(Grounds::Ticket(word, ticket))
     }
 
     /// Judges a code by all devices of the account, and says whose it is. It is charged to the account: whoever can make keys
     /// for it has as many as they like.
-    fn vouched_for(&self, newcomer: &Newcomer, answer: &Answer) -> Result<String, NotJudged> {
+    fn voucher(&self, newcomer: &Newcomer, answer: &Answer) -> Result<Person, NotJudged> {
         self.charge(&Guess::new(true), None)?;
         let rules = Rules { allow_scratch_codes: false, increment_hotp: false, ..self.rules };
         let attempt = Try::new(answer);
         let charge = |record: &Record| verify::charge(record, &rules, &attempt, (self.now)());
-        let mut reason = Fact::new("not-enrolled").or("nobody of this account has a device: pam-totp invite");
+        let nobody = Fact::new("not-enrolled").or("nobody of this account has a device: pam-totp invite");
+        // Of several reasons the log has the one that is about the code.
+        let mut reasons = vec![(0, nobody)];
         for other in newcomer.admission.people_of_account(newcomer.person)? {
-            match self.store.attempt(&other, &charge) {
-                Ok(Attempt { verdict: Verdict::Accepted(_), .. }) => {
-                    return Ok(other.key().map_or_else(|| newcomer.account(), str::to_owned));
-                }
-                Ok(Attempt { verdict: Verdict::Denied(denial), .. }) => reason = denial.fact(),
+            if let Some(fact) = self.disabled(&other) {
+                reasons.push((1, fact));
+                continue;
+            }
+            reasons.push(match self.store.attempt(&other, &charge) {
+                Ok(Attempt { verdict: Verdict::Accepted(_), .. }) => return Ok(other),
+                Ok(Attempt { verdict: Verdict::Denied(denial), .. }) => match denial {
+                    Denial::UsedCode => (3, denial.fact()),
+                    Denial::WrongCode { .. } => (2, denial.fact()),
+                    _ => (1, denial.fact()),
+                },
                 Err(StoreError::Unreachable(fact)) => return Err(NotJudged::Unavailable(fact)),
                 // That one's record is broken; another's may be good.
-                Err(error) => reason = error.into_fact(),
-            }
+                Err(error) => (1, error.into_fact()),
+            });
         }
-        Err(reason.with("enrolment", Grounds::Account.name()).into())
+        let reason = reasons.into_iter().max_by_key(|(weight, _)| *weight).map(|(_, fact)| fact);
+        let reason = reason.unwrap_or_else(|| Fact::new("not-enrolled"));
+        Err(reason.with("enrolment", Grounds::ACCOUNT).into())
     }
 
     /// Shows a new secret, and stores it if the first code is right.
     fn first_device(
         &mut self,
         newcomer: &Newcomer<'a>,
-        invitation: &Invitation,
+        grounds: &Grounds,
         application: &mut impl Application,
     ) -> Result<Outcome, Outcome> {
-        let denied = |fact: Fact| Outcome::Denied(fact.with("enrolment", invitation.grounds().name()));
-        let person = newcomer.person;
-        let new = NewDevice::new(Default::default(), self.policy.min_secret_bits.value);
+        let denied = |fact: Fact| Outcome::Denied(fact.with("enrolment", grounds.name()));
+        let new = NewDevice::new(Codes::default(), self.policy.min_secret_bits.value);
         let codes = recovery_codes(if self.policy.allow_scratch_codes.value { SPARES } else { 0 });
         let salt = random::bytes();
         let (Ok(new), Ok(codes), Ok(salt)) = (new, codes, salt) else {
             return Err(denied(Fact::new("no-random-numbers")));
         };
-        let mut trial = Record::of(vec![new.device(invitation.device(), (self.now)())]);
+        let device = match grounds {
+            Grounds::Ticket(_, ticket) => &ticket.device,
+            Grounds::First | Grounds::Account(_) => DEVICE,
+        };
+        let mut trial = Record::of(vec![new.device(device, (self.now)())]);
         trial.recovery = RecoveryCodes::new(salt, codes.iter().map(RecoveryCode::expose));
-        let text = self.screen(newcomer, &new, &codes);
-        application.tell(&text).map_err(|reason| denied(no_answer(reason)))?;
+        application.tell(&self.screen(newcomer, &new, &codes)).map_err(|reason| denied(no_answer(reason)))?;
         let mut reason = Fact::new("wrong-code");
         for _ in 0..TRIES {
             let answer = self.asked(application).map_err(denied)?;
-            newcomer.does_without(&answer)?;
+            self.does_without(newcomer, &answer)?;
             if let Err(shape) = answer.check() {
                 self.was_no_code = true;
                 reason = not_a_code(shape);
                 continue;
             }
-            match self.judged_first(newcomer, invitation, &trial, &answer) {
+            match self.judged_first(newcomer, grounds, &trial, &answer) {
                 Ok(Verdict::Accepted(accepted)) => {
-                    // From here on it is they who are counted, and what this login was charged is taken back.
-                    self.who = Who::of(person);
-                    let fact = accepted.fact().with("enrolled", invitation.grounds().name());
-                    let fact = match invitation {
-                        Invitation::Account(voucher) => fact.with("vouched-by", voucher),
-                        Invitation::First | Invitation::Ticket(..) => fact,
-                    };
-                    self.count(&Verdict::Accepted(accepted), 0);
-                    return Ok(Outcome::Accepted(fact));
+                    return Ok(Outcome::Accepted(self.admitted(newcomer, grounds, accepted)));
                 }
                 Ok(Verdict::Denied(denial)) => reason = denial.fact(),
                 Err(NotJudged::Denied(fact)) => return Err(denied(fact)),
@@ -179,17 +184,33 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         Err(denied(reason.with_number("tries", TRIES)))
     }
 
+    /// What this login was charged is taken back, and from here on it is the person who is counted, not the account.
+    fn admitted(&mut self, newcomer: &Newcomer<'a>, grounds: &Grounds, accepted: Accepted) -> Fact {
+        let fact = accepted.fact().with("enrolled", grounds.name());
+        if let Counter::Ledger(ledger) = self.counter {
+            // Nobody ever logs in as the account, so nothing else would end that.
+            ledger.end_row(self.who);
+        }
+        self.who = Who::of(newcomer.person);
+        self.count(&Verdict::Accepted(accepted), 0);
+        match grounds {
+            Grounds::Account(voucher) => fact.with("vouched-by", voucher.key().unwrap_or("account")),
+            Grounds::First | Grounds::Ticket(..) => fact,
+        }
+    }
+
     /// Judges a first code, once it is charged. A right one stores the record; there is no other way to that verdict.
     fn judged_first(
         &self,
         newcomer: &Newcomer,
-        invitation: &Invitation,
+        grounds: &Grounds,
         trial: &Record,
         answer: &Answer,
     ) -> Result<Verdict, NotJudged> {
         self.charge(&Guess::new(true), None)?;
         let decision = verify::first_code(trial, &self.rules, answer, (self.now)());
-        let admit = |record: &Record| newcomer.admission.admit(newcomer.person, record, &invitation.grounds());
+        let now = self.latest_time();
+        let admit = |record: &Record| newcomer.admission.admit(newcomer.person, record, grounds, now);
         Ok(decision.commit(admit)?)
     }
 
@@ -220,41 +241,13 @@ impl Newcomer<'_> {
     /// What is asked of somebody who needs a ticket.
     fn question(&self) -> Secret<String> {
         let (account, is_of_key) = (self.account(), self.person.key().is_some());
-        let mut text = format!("\n{}. Type your ticket", absence(&account, &host_name(), is_of_key));
-        if is_of_key {
+        let mut text = format!("\n{}.\nType your ticket", absence(&account, &host_name(), is_of_key));
+        if self.is_new_key {
             text += &format!(", or the code of a device that {account} has already");
         }
         if let Some(end) = self.optional_until {
-            text += &format!(", or press Enter to do without until {end}");
+            text += &format!(",\nor press Enter to do without until {end}");
         }
         Secret::new(text + ".\n")
-    }
-
-    /// An answer of nothing, of somebody who can do without a device for now.
-    fn does_without(&self, answer: &Answer) -> Result<(), Outcome> {
-        match self.optional_until {
-            Some(end) if answer.check() == Err(crate::otp::NotACode::Empty) => Err(Outcome::NotAsked(
-                Fact::new("not-enrolled").with("until", end.to_string()).or("enrolment is optional until then"),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Invitation {
-    const fn grounds(&self) -> Grounds<'_> {
-        match self {
-            Self::First => Grounds::First,
-            Self::Ticket(word, _) => Grounds::Ticket(word),
-            Self::Account(_) => Grounds::Account,
-        }
-    }
-
-    /// What the device is called.
-    fn device(&self) -> &str {
-        match self {
-            Self::Ticket(_, device) => device,
-            Self::First | Self::Account(_) => DEVICE,
-        }
     }
 }

@@ -5,8 +5,8 @@ use super::{Application, Counter, Login, Outcome, lines_period};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::ledger::{EARLIEST, Grace, Memory};
-use crate::policy::EnrolmentKind;
 use crate::policy::exempt::{self, Visitor};
+use crate::policy::{EnrolmentKind, Identity};
 use crate::record::Record;
 use crate::secret::Secret;
 use crate::system::clock::Moment;
@@ -16,12 +16,8 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// An exemption that is not over. One that is over is void, and the log says so.
     pub(super) fn exempt(&mut self) -> Option<Outcome> {
         let person = self.visit.person.ok()?;
-        let visitor = Visitor {
-            name: person.name(),
-            gid: (!person.is_virtual()).then(|| person.gid()),
-            service: &self.policy.service,
-            source: self.visit.source,
-        };
+        let visitor =
+            Visitor { name: person.name(), gid: gid(person), service: &self.policy.service, source: self.visit.source };
         for exemption in &self.policy.exemptions {
             if !exemption.is_about(&visitor, &self.policy.shared_sources) {
                 continue;
@@ -60,8 +56,7 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
 
     /// Whether somebody is in one of the groups that need a code, where there are such.
     pub(super) fn needs_a_code(&self, person: &Person) -> bool {
-        let gid = (!person.is_virtual()).then(|| person.gid());
-        self.policy.require.as_ref().is_none_or(|require| require.needs_a_code(person.name(), gid))
+        self.policy.require.as_ref().is_none_or(|require| require.needs_a_code(person.name(), gid(person)))
     }
 
     /// The present, or the latest time that this host's clock ever showed: a clock that was set back opens nothing again.
@@ -87,9 +82,17 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
         }
         self.record = self.loaded();
         self.grace().is_some_and(|(period, factors)| {
-            let grace = Grace { period, login_key: self.visit.login_key, factors: factors.expose() };
+            let grace = Grace { period, circumstances: self.circumstances(), factors: factors.expose() };
             ledger.has_grace(&self.counted(), &grace)
         })
+    }
+
+    /// What else has to be the same for grace: the key, or where the code is the caller's, whom they become.
+    pub(super) fn circumstances(&self) -> &[u8] {
+        match self.policy.identity.value {
+            Identity::Caller => self.visit.name,
+            Identity::PamUser | Identity::LoginKey => self.visit.login_key,
+        }
     }
 
     /// How long the policy's grace lasts, and with which secret.
@@ -123,4 +126,9 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     pub(super) fn loaded(&self) -> Option<Record> {
         self.store.load(self.visit.person.ok()?).ok()
     }
+}
+
+/// The primary group of somebody who is in the user database.
+fn gid(person: &Person) -> Option<u32> {
+    (!person.is_virtual()).then(|| person.gid())
 }

@@ -88,12 +88,20 @@ impl NewDevice {
     }
 }
 
-/// So many new recovery codes.
+/// A new recovery code, or the word of a ticket, which has the same form.
+///
+/// # Errors
+/// As getrandom(2).
+pub fn recovery_code() -> Result<RecoveryCode, Errno> {
+    random::bytes::<RECOVERY_BYTES>().map(RecoveryCode::new)
+}
+
+/// So many of them.
 ///
 /// # Errors
 /// As getrandom(2).
 pub fn recovery_codes(count: u64) -> Result<Vec<RecoveryCode>, Errno> {
-    (0..count).map(|_| random::bytes::<RECOVERY_BYTES>().map(RecoveryCode::new)).collect()
+    (0..count).map(|_| recovery_code()).collect()
 }
 
 /// The short name of this host: the QR code gets larger with every letter.

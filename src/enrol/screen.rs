@@ -54,7 +54,7 @@ impl Screen<'_> {
         }
         parts.push("\nKeep these. Then type the code that the app shows now");
         if let Some(until) = self.optional_until {
-            parts.extend([", or press Enter to do without until ", until]);
+            parts.extend([",\nor press Enter to do without until ", until]);
         }
         parts.push(".\n");
         Secret::new(parts.concat())

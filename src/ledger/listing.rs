@@ -2,7 +2,7 @@
 
 use super::people::Tally;
 use super::table::Rows;
-use super::{EARLIEST, HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who};
+use super::{EARLIEST, HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who, label};
 use crate::policy::throttle::Throttle;
 use crate::source::Source;
 use crate::system::clock::Moment;
@@ -80,8 +80,9 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         failures.contains(&true) || in_a_row
     }
 
-    /// The same for somebody who is gone from the user database, by name.
-    pub fn unlock_name(&self, name: &[u8], throttle: Option<&Throttle>) -> bool {
+    /// The same for somebody who is gone from the user database, by name and key (empty: of the account itself).
+    pub fn unlock_name(&self, name: &[u8], key: &str, throttle: Option<&Throttle>) -> bool {
+        let name = &*label(name, key);
         let rows = self.rows(self.now(), throttle);
         let failures = [KNOWN, STRANGERS].into_iter().flat_map(|region| region.all(&self.memory));
         let failures: Vec<_> =

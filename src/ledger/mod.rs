@@ -185,8 +185,8 @@ impl From<Unwritable> for Refusal {
 pub struct Grace<'a> {
     /// Seconds.
     pub period: u64,
-    /// What sshd says about the login key, empty elsewhere.
-    pub login_key: &'a [u8],
+    /// What else has to be the same: what sshd says about the login key, or whom the caller becomes.
+    pub circumstances: &'a [u8],
     /// What the person's secret is a part of: with another secret there is no grace.
     pub factors: &'a [u8],
 }
@@ -397,6 +397,18 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             && !self.is_blocked(login, now)
     }
 
+    /// Whether so many codes of a person failed in a row that the device is disabled. Where that cannot be said, it is.
+    pub fn is_disabled(&self, who: Who) -> bool {
+        self.tally(who, self.now()).map_or(true, |tally| tally.is_disabled())
+    }
+
+    /// Ends a person's failures in a row, as a login does.
+    pub fn end_row(&self, who: Who) {
+        if let Ok(tally) = self.tally(who, self.now()) {
+            tally.logged_in();
+        }
+    }
+
     /// Whether the person's known sources are blocked, by their own row or by the one for those who have none.
     fn is_blocked(&self, login: &Login, now: Time) -> bool {
         let (rows, triggers) = (self.rows(now, login.throttle), login.user_triggers());
@@ -477,10 +489,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         match who {
             Who::Person { name, uid, key, is_virtual } => {
                 let parts: [&[u8]; 4] = [&uid.to_be_bytes(), &[u8::from(is_virtual)], name, key.as_bytes()];
-                match key {
-                    "" => self.subject("person", &parts, name),
-                    key => self.subject("person", &parts, &[name, b",", key.as_bytes()].concat()),
-                }
+                self.subject("person", &parts, &label(name, key))
             }
             Who::Nobody(name) => self.shared(name),
         }
@@ -502,7 +511,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
 
     fn grace_parts(&self, login: &Login, grace: &Grace) -> [Vec<u8>; 4] {
         let [person, source] = self.known_parts(login);
-        [person, source, login.service.as_bytes().to_vec(), grace.login_key.to_vec()]
+        [person, source, login.service.as_bytes().to_vec(), grace.circumstances.to_vec()]
     }
 
     fn mark_key(&self, login: &Login, parts: &[Vec<u8>]) -> MarkKey {
@@ -529,6 +538,16 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             |from: usize| digest.iter().skip(from).take(8).fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
         (number(0).max(2), number(8))
     }
+}
+
+/// What a list shows of a person: the name, and behind a comma the key of one who shares it. Of what is too long for a row
+/// the key stays whole.
+fn label(name: &[u8], key: &str) -> Vec<u8> {
+    if key.is_empty() {
+        return name.to_vec();
+    }
+    let room = LABEL.saturating_sub(key.len().saturating_add(1));
+    [name.get(..room).unwrap_or(name), b",", key.as_bytes()].concat()
 }
 
 impl Charge<'_> {

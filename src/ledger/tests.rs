@@ -375,7 +375,7 @@ fn unlocking_one_leaves_the_others() {
         assert!(listed.contains(&(expected.0, expected.1.to_owned(), expected.2)), "{expected:?} {listed:?}");
     }
     assert!(ledger.unlock_person(ALICE, Some(&throttle)));
-    assert!(!ledger.unlock_person(ALICE, Some(&throttle)) && !ledger.unlock_name(b"nobody", Some(&throttle)));
+    assert!(!ledger.unlock_person(ALICE, Some(&throttle)) && !ledger.unlock_name(b"nobody", "", Some(&throttle)));
     assert_eq!(guess(&ledger, &login(ALICE, &two, &throttle), 5), 3);
     assert_eq!(guess(&ledger, &login(bob, &two, &throttle), 5), 0);
     assert_eq!(
@@ -560,7 +560,7 @@ fn there_is_no_grace_while_the_row_for_those_without_one_is_spent() {
     let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
     let here = source("192.0.2.1");
     let login = login(ALICE, &here, &throttle);
-    let grace = Grace { period: HOUR, login_key: b"", factors: b"secret" };
+    let grace = Grace { period: HOUR, circumstances: b"", factors: b"secret" };
     ledger.give_back(&login, Vec::new(), Some(&grace)).unwrap();
     assert!(ledger.has_grace(&login, &grace));
     let rows = ledger.rows(ledger.now(), Some(&throttle));

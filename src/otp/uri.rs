@@ -7,6 +7,9 @@ use std::fmt::Write;
 /// Seconds a step lasts when a URI does not say (RFC 6238 section 5.2).
 const DEFAULT_PERIOD: u64 = 30;
 
+/// More letters than there are in a URI beside its names and its secret.
+const OTHER_PARTS: usize = 160;
+
 /// What makes the next code differ from the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moving {
@@ -46,13 +49,13 @@ impl OtpauthUri<'_> {
             Moving::Time { .. } => "totp",
             Moving::Counter { .. } => "hotp",
         };
-        let issuer = percent_encoded(self.issuer);
-        let mut uri = format!(
-            "otpauth://{kind}/{issuer}:{}?secret={}&issuer={issuer}",
-            percent_encoded(self.account),
-            base32::encode(self.secret.expose()).expose(),
-        );
+        let (issuer, account) = (percent_encoded(self.issuer), percent_encoded(self.account));
+        let secret = base32::encode(self.secret.expose());
+        // All of it from the start: a text that grows leaves pieces of itself behind, which nobody wipes.
+        let room = [issuer.len(), issuer.len(), account.len(), secret.expose().len(), OTHER_PARTS];
+        let mut uri = String::with_capacity(room.into_iter().sum());
         // Writing to a String cannot fail.
+        let _ = write!(uri, "otpauth://{kind}/{issuer}:{account}?secret={}&issuer={issuer}", secret.expose());
         let _ = match self.moving {
             Moving::Time { period: DEFAULT_PERIOD } => Ok(()),
             Moving::Time { period } => write!(uri, "&period={period}"),

@@ -4,6 +4,7 @@ use super::exempt::{Exemption, Require};
 use super::throttle::Throttle;
 use super::values::{DAY, End, Network, Span, WindowTable};
 use crate::fact::Fact;
+use base64ct::{Base64Unpadded, Encoding};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,6 +123,9 @@ pub enum CertName {
     KeyId,
 }
 
+/// Bytes of a SHA-256.
+const SHA256: usize = 32;
+
 /// `SHA256:` and 43 letters of base64, as `ssh-keygen -l` shows a key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -138,8 +142,7 @@ impl TryFrom<String> for Fingerprint {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let is_base64 = |letter: u8| letter.is_ascii_alphanumeric() || b"+/".contains(&letter);
-        let is_one = |hash: &str| hash.len() == 43 && hash.bytes().all(is_base64);
+        let is_one = |hash: &str| Base64Unpadded::decode_vec(hash).is_ok_and(|bytes| bytes.len() == SHA256);
         if text.strip_prefix("SHA256:").is_some_and(is_one) {
             return Ok(Self(text));
         }

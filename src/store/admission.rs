@@ -26,12 +26,19 @@ pub trait Admission {
     /// [`StoreError`].
     fn people_of_account(&self, person: &Person) -> Result<Vec<Person>, StoreError>;
 
-    /// Stores somebody's first record, if what it rests on still holds. A ticket is spent with that and not without: it is
-    /// good for nothing beside the record.
+    /// Whether somebody of a shared account never had a device with their key, so that the code of another one of the account
+    /// will do for theirs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn is_new_key(&self, person: &Person) -> Result<bool, StoreError>;
+
+    /// Stores somebody's first record, if what it rests on still holds at this time (seconds since 1970). A ticket is spent
+    /// with that and not without: it is good for nothing beside the record.
     ///
     /// # Errors
     /// [`StoreError`]: nothing is stored.
-    fn admit(&self, person: &Person, record: &Record, grounds: &Grounds) -> Result<(), StoreError>;
+    fn admit(&self, person: &Person, record: &Record, grounds: &Grounds, now: u64) -> Result<(), StoreError>;
 
     /// Gives somebody a ticket, or with the key of an account the holder of that alone. Those that were over before it was
     /// made are removed.
@@ -59,23 +66,25 @@ pub struct Ticket {
 }
 
 /// What somebody's first device rests on.
-#[derive(Clone, Copy)]
-pub enum Grounds<'a> {
+pub enum Grounds {
     /// Neither they nor anybody else of the account ever had one.
     First,
-    /// They have a ticket.
-    Ticket(&'a RecoveryCode),
-    /// They hold a key of an account, never had a device with it, and have just given the code of another one's.
-    Account,
+    /// They have a ticket, which is this word.
+    Ticket(RecoveryCode, Ticket),
+    /// They hold a key of an account, never had a device with it, and have just given the code of this one of its people.
+    Account(Person),
 }
 
-impl Grounds<'_> {
+impl Grounds {
+    /// The word for the log of [`Grounds::Account`].
+    pub const ACCOUNT: &'static str = "device-of-account";
+
     /// A word for the log.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::First => "first",
-            Self::Ticket(_) => "ticket",
-            Self::Account => "device-of-account",
+            Self::Ticket(..) => "ticket",
+            Self::Account(_) => Self::ACCOUNT,
         }
     }
 }

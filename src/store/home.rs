@@ -214,6 +214,22 @@ impl HomeStore<'_> {
         }
     }
 
+    /// Whether there may be a file where the person has one: a home that is not there has none, one that cannot be looked
+    /// into may.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be told.
+    pub(super) fn may_have_record(&self, person: &Person) -> Result<bool, StoreError> {
+        let taken = self.with_rights_of(person, |location| match location.place()? {
+            Some(place) => Ok(place.is_taken()?),
+            None => Ok(false),
+        });
+        match taken {
+            Err(Error::File(error)) if error.is_missing() => Ok(false),
+            result => result.map_err(Error::for_log),
+        }
+    }
+
     /// People may have a file a service: a code at one says nothing about another.
     fn mark_suffix(&self) -> String {
         if self.secret == policy::SECRET.as_bytes() {

@@ -139,6 +139,11 @@ impl StoreError {
     }
 }
 
+/// What is about a person and no other is called so: a name that is given to another uid is another person.
+fn name_and_uid(person: &Person) -> String {
+    format!("{}.{}", person.file_name(), person.uid())
+}
+
 /// No record, of somebody who had one.
 fn gone() -> Fact {
     Fact::new("record-gone").or(

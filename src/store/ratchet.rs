@@ -4,6 +4,7 @@
 //! A mark is an empty file `enrolled/NAME.UID` in `state_dir`: a name that is given to somebody else begins anew. Where a
 //! host keeps several files of one person in homes, one a service, each but the usual one has marks of its own.
 
+use super::name_and_uid;
 use crate::identity::Person;
 use crate::system::Errno;
 use crate::system::files::{FileError, Problem};
@@ -74,6 +75,6 @@ impl Ratchet {
     }
 
     fn name(&self, person: &Person) -> String {
-        format!("{}.{}{}", person.file_name(), person.uid(), self.suffix)
+        name_and_uid(person) + &self.suffix
     }
 }

@@ -106,6 +106,9 @@ impl Store for SystemStore<'_> {
         let verdict = decision.commit(|next| place.commit(person, &mut held, next))?;
         if matches!(verdict, Verdict::Accepted(_)) {
             place.ratchet.note(person);
+            if person.key().is_some() {
+                place.ratchet.note(&person.account());
+            }
         }
         Ok(attempt(verdict))
     }
@@ -118,15 +121,19 @@ impl Store for SystemStore<'_> {
         Ok(self.place(person)?.slot.is_taken().map_err(Error::File)?)
     }
 
-    /// Of somebody who shares an account: nor did anybody else of it.
+    /// Of somebody who shares an account: nor did anybody else of it. A home that is not there has nothing in it, one that
+    /// cannot be looked into may.
     fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
         let account = person.account();
         let place = self.place(person)?;
         let mut had_one = place.slot.is_taken().map_err(Error::File)?
             || place.ratchet.has_enrolled(person).map_err(Error::File)?
-            || self.homes.is_some_and(|homes| homes.has_record(&account) == Ok(true));
+            || self.homes.map_or(Ok(false), |homes| homes.may_have_record(&account))?;
         if person.key().is_some() {
-            had_one |= place.ratchet.has_enrolled(&account).map_err(Error::File)? || self.has_record(&account)?;
+            had_one = had_one
+                || place.ratchet.has_enrolled(&account).map_err(Error::File)?
+                // The marks may be gone, in a restored store.
+                || !self.people_of_account(person)?.is_empty();
         }
         Ok(!had_one)
     }
@@ -142,7 +149,9 @@ impl Store for SystemStore<'_> {
         if is_taken && !replace {
             return Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the record")).into());
         }
-        Ok(place.enrol(person, record, is_taken)?)
+        place.enrol(person, record, is_taken)?;
+        self.forget_tickets(person, &place);
+        Ok(())
     }
 
     fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
@@ -200,30 +209,36 @@ impl Admission for SystemStore<'_> {
 
     fn people_of_account(&self, person: &Person) -> Result<Vec<Person>, StoreError> {
         let account = person.account();
-        let of_account = self.people()?.into_iter().filter(|named| named.name == account.name());
-        Ok(of_account
-            .filter_map(|named| named.key.map_or_else(|| Some(account.clone()), |key| account.holder(&key)))
-            .collect())
+        let named = self.named(|named| named.name == account.name())?;
+        let person = |named: Named| named.key.map_or_else(|| Some(account.clone()), |key| account.holder(&key));
+        Ok(named.into_iter().filter_map(person).collect())
     }
 
-    fn admit(&self, person: &Person, record: &Record, grounds: &Grounds) -> Result<(), StoreError> {
+    fn is_new_key(&self, person: &Person) -> Result<bool, StoreError> {
+        Ok(person.key().is_some() && !self.place(person)?.ratchet.has_enrolled(person).map_err(Error::File)?)
+    }
+
+    fn admit(&self, person: &Person, record: &Record, grounds: &Grounds, now: u64) -> Result<(), StoreError> {
         let place = self.place(person)?;
         let _locks = self.lock_account(person, &place)?;
         if place.slot.is_taken().map_err(Error::File)? {
             return Err(Error::Other(Fact::new("already-enrolled").or("somebody was faster")).into());
         }
-        let tickets = Tickets::new(&place.state_dir, person).map_err(Error::File)?;
         let holds = match grounds {
             Grounds::First => self.never_enrolled(person)?,
-            Grounds::Account => !place.ratchet.has_enrolled(person).map_err(Error::File)?,
-            Grounds::Ticket(word) => tickets.claim(word).map_err(Error::File)?,
+            // Nobody whose device was taken away meanwhile vouches for anybody.
+            Grounds::Account(voucher) => {
+                self.is_new_key(person)? && self.load(voucher).is_ok_and(|record| !record.devices.is_empty())
+            }
+            Grounds::Ticket(word, ticket) => {
+                now < ticket.expires && self.tickets(person)?.claim(word).map_err(Error::File)?
+            }
         };
         if !holds {
             return Err(Error::Other(Fact::new("not-invited").with("grounds", grounds.name())).into());
         }
         place.enrol(person, record, false)?;
-        // They are good for nothing now, whether they can be removed or not.
-        let _ = tickets.withdraw();
+        self.forget_tickets(person, &place);
         Ok(())
     }
 
@@ -247,12 +262,24 @@ impl SystemStore<'_> {
     /// # Errors
     /// [`StoreError`].
     pub fn people(&self) -> Result<Vec<Named>, StoreError> {
-        let records = self.state_dir()?.subdirectory(RECORDS).map_err(Error::File)?.ok_or_else(|| self.no_store())?;
+        Ok(self.named(|_| true)?)
+    }
+
+    fn named(&self, is_meant: impl Fn(&Named) -> bool) -> Result<Vec<Named>, Error> {
+        let records = self.state_dir()?.subdirectory(RECORDS)?.ok_or_else(|| self.no_store())?;
         let failed = |error| Error::File(records.file_error("", Problem::Failed("readdir", error)));
-        let names = records.names().map_err(failed)?;
-        let mut people: Vec<_> = names.iter().filter_map(|name| Person::of_file_name(name)).collect();
+        let mut people = Vec::new();
+        records.for_each_name(|name| people.extend(Person::of_file_name(name).filter(&is_meant))).map_err(failed)?;
         people.sort();
         Ok(people)
+    }
+
+    /// Somebody who has a record needs no ticket. Those of an account that several people share are theirs.
+    fn forget_tickets(&self, person: &Person, place: &Place) {
+        let Ok(tickets) = Tickets::new(&place.state_dir, person) else { return };
+        let is_shared = || self.people_of_account(person).map_or(true, |people| people.len() > 1);
+        // They are good for nothing now, whether they can be removed or not.
+        let _ = if person.key().is_none() && is_shared() { tickets.withdraw_own() } else { tickets.withdraw() };
     }
 
     fn no_store(&self) -> Error {

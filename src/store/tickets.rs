@@ -9,7 +9,7 @@
 //! record, so that the commit that makes the record spends it. Where several people share an account, it first becomes that
 //! of the one who uses it, by a rename: a second one finds it gone, and whoever was cut off in between finds it.
 
-use super::Ticket;
+use super::{Ticket, name_and_uid};
 use crate::identity::Person;
 use crate::otp::RecoveryCode;
 use crate::record::native::{hexadecimal, is_device_name};
@@ -37,7 +37,7 @@ pub(super) struct Tickets {
 impl Tickets {
     pub(super) fn new(state_dir: &Directory, person: &Person) -> Result<Self, FileError> {
         let directory = match state_dir.subdirectory(TICKETS)? {
-            Some(tickets) => tickets.subdirectory(&account(person))?,
+            Some(tickets) => tickets.subdirectory(&name_and_uid(&person.account()))?,
             None => None,
         };
         Ok(Self::of(directory, person))
@@ -46,7 +46,7 @@ impl Tickets {
     /// The same, made if need be.
     pub(super) fn make(state_dir: &Directory, person: &Person) -> Result<Self, FileError> {
         let tickets = state_dir.make_subdirectory(TICKETS)?;
-        let directory = tickets.make_subdirectory(&account(person))?;
+        let directory = tickets.make_subdirectory(&name_and_uid(&person.account()))?;
         let sync = |directory: &Directory| {
             directory.sync().map_err(|error| directory.file_error("", Problem::NotSynced(error)))
         };
@@ -103,10 +103,11 @@ impl Tickets {
         Ok(true)
     }
 
-    /// Writes a ticket down: the person's alone where that is the holder of a key. Those that are over are removed.
+    /// Writes a ticket down: the person's alone where that is the holder of a key. Those of the account that are over are
+    /// removed.
     pub(super) fn put(&self, word: &RecoveryCode, ticket: &Ticket) -> Result<(), FileError> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        for name in self.usable(directory)? {
+        for name in self.names(directory)? {
             let text = directory.read(&name).ok().flatten();
             if text.and_then(|text| parse(text.expose())).is_none_or(|old| old.expires <= ticket.made) {
                 let _ = directory.remove(&name);
@@ -121,11 +122,17 @@ impl Tickets {
 
     /// Takes back what this person could use: of the account all tickets, of the holder of a key those for that alone.
     pub(super) fn withdraw(&self) -> Result<usize, FileError> {
+        if self.is_account { self.remove(|_| true) } else { self.withdraw_own() }
+    }
+
+    /// Takes back those that are this person's alone.
+    pub(super) fn withdraw_own(&self) -> Result<usize, FileError> {
+        self.remove(|name| name.ends_with(&self.own))
+    }
+
+    fn remove(&self, is_meant: impl Fn(&String) -> bool) -> Result<usize, FileError> {
         let Some(directory) = &self.directory else { return Ok(0) };
-        let names: Vec<String> = match self.is_account {
-            true => self.names(directory)?,
-            false => self.names(directory)?.into_iter().filter(|name| name.ends_with(&self.own)).collect(),
-        };
+        let names: Vec<String> = self.names(directory)?.into_iter().filter(is_meant).collect();
         let removed = names.iter().try_for_each(|name| directory.remove(name)).and_then(|()| directory.sync());
         removed.map_err(|error| directory.file_error("", Problem::Failed("unlink", error)))?;
         Ok(names.len())
@@ -143,13 +150,11 @@ impl Tickets {
     }
 
     fn names(&self, directory: &Directory) -> Result<Vec<String>, FileError> {
-        directory.names().map_err(|error| directory.file_error("", Problem::Failed("readdir", error)))
+        let mut names = Vec::new();
+        let read = directory.for_each_name(|name| names.push(name.to_owned()));
+        read.map_err(|error| directory.file_error("", Problem::Failed("readdir", error)))?;
+        Ok(names)
     }
-}
-
-/// The same as a mark of the ratchet is called.
-fn account(person: &Person) -> String {
-    format!("{}.{}", person.account().file_name(), person.uid())
 }
 
 fn text(Ticket { made, expires, device }: &Ticket) -> String {

@@ -264,17 +264,15 @@ impl Directory {
     ///
     /// # Errors
     /// As readdir(3).
-    pub fn names(&self) -> Result<Vec<String>, Errno> {
-        let mut names = Vec::new();
+    pub fn for_each_name(&self, mut act: impl FnMut(&str)) -> Result<(), Errno> {
         for entry in Dir::read_from(&self.descriptor)? {
-            let entry = entry?;
-            if let Ok(name) = entry.file_name().to_str()
+            if let Ok(name) = entry?.file_name().to_str()
                 && ![".", ".."].contains(&name)
             {
-                names.push(name.to_owned());
+                act(name);
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     fn failed(&self, call: &'static str) -> impl FnOnce(Errno) -> FileError + '_ {

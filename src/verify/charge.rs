@@ -108,7 +108,7 @@ pub fn charge<'a>(record: &Record, rules: &'a Rules, attempt: &'a Try, now: u64)
 /// Judges the first code of a record that is to be stored if it is right, and not otherwise: there is nothing that a wrong
 /// one could cost. A scratch or recovery code does not show that the app works.
 pub fn first_code(record: &Record, rules: &Rules, answer: &Answer, now: u64) -> Decision {
-    let rules = Rules { increment_hotp: false, allow_scratch_codes: false, ..*rules };
+    let rules = Rules { increment_hotp: false, allow_scratch_codes: false, skew_adjustment: false, ..*rules };
     match charge(record, &rules, &Try::new(answer), now) {
         Charge::Refused(decision) => decision,
         Charge::Due(due) => due.charged.decide(),

@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod machine;
+pub mod newcomers;
 pub mod numbers;
 pub mod screen;
 pub mod ssh;

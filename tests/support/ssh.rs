@@ -170,6 +170,23 @@ impl<'a> Sshd<'a> {
         key
     }
 
+    /// One more key of the user's that sshd accepts, made with these options of ssh-keygen(1).
+    pub fn another_key(&self, user: User, name: &str, options: &[&str]) -> PathBuf {
+        let key = self.new_key(name, options);
+        self.machine.make_directory(&format!("{}/.ssh", user.home()), 0o700, user.uid);
+        let authorized = format!("{}/.ssh/authorized_keys", user.home());
+        let before = fs::read_to_string(self.machine.path(&authorized)).unwrap_or_default();
+        self.machine.write_as(&authorized, before + &fs::read_to_string(public(&key)).unwrap(), user.uid, 0o600);
+        key
+    }
+
+    /// A key that is nobody's yet.
+    pub fn new_key(&self, name: &str, options: &[&str]) -> PathBuf {
+        let key = self.machine.shared().join(format!("key.{name}"));
+        make_key(&key, options);
+        key
+    }
+
     /// Runs `true` over ssh as `user`, with their key, typing these answers.
     pub fn login(&self, user: User, answers: &[&str]) -> Session {
         self.login_with(user.name, &self.key(user), answers, &[])
@@ -284,6 +301,33 @@ impl<'a> Sshd<'a> {
     }
 }
 
+/// Makes a key with these options of ssh-keygen(1).
+pub fn make_key(key: &std::path::Path, options: &[&str]) {
+    output_of(Command::new("ssh-keygen").args(options).args(["-q", "-N", "", "-f"]).arg(key));
+}
+
+/// The public half of a key.
+pub fn public(key: &std::path::Path) -> PathBuf {
+    PathBuf::from(format!("{}.pub", key.display()))
+}
+
+/// The certificate of a key.
+pub fn certificate(key: &std::path::Path) -> PathBuf {
+    PathBuf::from(format!("{}-cert.pub", key.display()))
+}
+
+/// What ssh-keygen(1) shows as the fingerprint of a key.
+pub fn fingerprint(key: &std::path::Path) -> String {
+    let line = output_of(Command::new("ssh-keygen").args(["-l", "-E", "sha256", "-f"]).arg(public(key)));
+    line.split(' ').nth(1).unwrap().to_owned()
+}
+
+/// Gives a key a certificate with this key id, by ssh-keygen(1), which ssh finds beside the key.
+pub fn certify(authority: &std::path::Path, key: &std::path::Path, key_id: &str, options: &[&str]) {
+    let mut command = Command::new("ssh-keygen");
+    output_of(command.args(["-q", "-s"]).arg(authority).args(["-I", key_id]).args(options).arg(public(key)));
+}
+
 /// A client whose person reads each question before they answer it.
 pub struct Dialogue<'a> {
     sshd: &'a Sshd<'a>,
@@ -330,6 +374,14 @@ impl Dialogue<'_> {
     pub fn hang_up(mut self) {
         self.client.child.kill().unwrap();
         self.client.child.wait().unwrap();
+    }
+
+    /// Waits for its end, and has nothing more to say.
+    pub fn finish_anyhow(mut self) -> Session {
+        while self.question().is_some() {
+            self.answer("");
+        }
+        self.finish()
     }
 
     /// Waits for its end; there must be no further question.

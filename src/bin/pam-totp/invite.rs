@@ -2,9 +2,9 @@
 
 use crate::device::ensure_name;
 use crate::host::{self, Subject, Whose, by_fact, by_store, ensure_root};
-use anyhow::{Context, Result, anyhow, ensure};
-use pam_totp::enrol::{DEVICE, recovery_codes};
-use pam_totp::ledger;
+use anyhow::{Context, Result, bail, ensure};
+use pam_totp::enrol::{DEVICE, recovery_code};
+use pam_totp::ledger::{self, Who};
 use pam_totp::options::Options;
 use pam_totp::otp::RecoveryCode;
 use pam_totp::policy::values::{DAY, Span};
@@ -64,18 +64,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let device = arguments.device.as_deref().unwrap_or(DEVICE);
     ensure_name(device)?;
     // Somebody else of a shared account may still come with a key of their own.
-    if store.has_record(&subject.person).map_err(by_store)? && (subject.person.key().is_some() || !is_shared(&document))
-    {
-        let title = subject.title();
-        return Err(anyhow!(
-            "{title} has a device: a ticket is for somebody who has none (pam-totp remove takes it away)"
-        ));
+    if subject.person.key().is_some() || !is_shared(&document) {
+        ensure_no_record(&subject)?;
     }
-    let ticket = ticket(&subject, arguments.expires, device)?;
-    let words = recovery_codes(1).context("the kernel gives no random numbers")?;
-    let word = words.first().context("the kernel gives no random numbers")?;
-    admission.invite(&subject.person, word, &ticket).map_err(by_store)?;
-    show(&subject, word, &ticket, arguments.json)?;
+    let opened = ledger::open(&subject.policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
+    let ledger = opened.ledger;
+    let ticket = ticket(ledger.latest_wall(), arguments.expires, device)?;
+    let word = recovery_code().context("the kernel gives no random numbers")?;
+    admission.invite(&subject.person, &word, &ticket).map_err(by_store)?;
+    // What others have typed meanwhile must not keep out whom root expects.
+    ledger.end_row(Who::of_account(&subject.person));
+    show(&subject, &word, &ticket, arguments.json)?;
     if !is_of_use(&document) {
         eprintln!("pam-totp: nobody can use it yet: no service of the policy has enrolment = \"ticket\" or \"inline\"");
     }
@@ -94,11 +93,21 @@ fn is_of_use(document: &Document) -> bool {
     document.services().chain([""]).any(|service| policy(service).enrolment.is_inside_a_login())
 }
 
-fn ticket(subject: &Subject, seconds: u64, device: &str) -> Result<Ticket> {
+/// A ticket is for somebody who has no record, which is more than no device.
+fn ensure_no_record(subject: &Subject) -> Result<()> {
+    let (store, title) = (subject.store(), subject.title());
+    if store.has_record(&subject.person).map_err(by_store)? {
+        let record = store.load(&subject.person).map_err(by_store)?;
+        let what = if record.devices.is_empty() { "a record, without a device," } else { "a device" };
+        bail!("{title} has {what} already: pam-totp device add, or pam-totp remove and a ticket then");
+    }
+    Ok(())
+}
+
+/// `latest`: the latest time that the clock ever showed.
+fn ticket(latest: u64, seconds: u64, device: &str) -> Result<Ticket> {
     let made = clock::now();
     let expires = made.saturating_add(seconds);
-    let opened = ledger::open(&subject.policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
-    let latest = opened.ledger.latest_wall();
     ensure!(
         latest < expires,
         "the clock of this host has shown {}, and by that the ticket would be over: if it was wrong then, \

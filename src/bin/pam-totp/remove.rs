@@ -14,7 +14,10 @@ pub(crate) fn remove(whose: &Whose) -> Result<()> {
     ensure!(was_there, "{name} has no record{}", with_keys(&subject)?);
     if !whose.json {
         let is_remembered = !subject.store().never_enrolled(&subject.person).map_err(by_store)?;
-        let rest = " Without a device nobody is let in by that name; after pam-totp reset as if never enrolled.";
+        let rest = match subject.person.key() {
+            None => " Without a device nobody is let in by that name; after pam-totp reset as if never enrolled.",
+            Some(_) => " Nobody is let in with that key unless they are invited again (pam-totp invite).",
+        };
         say!("{name}: removed.{}", if is_remembered { rest } else { "" });
     }
     Ok(())

@@ -139,8 +139,7 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
                 let person = account.holder(key).with_context(|| format!("`{}` is no key", key.escape_debug()))?;
                 ledger.unlock_person(Who::of(&person), throttle)
             }
-            (Err(_), None) => ledger.unlock_name(user.as_bytes(), throttle),
-            (Err(_), Some(key)) => ledger.unlock_name(format!("{user},{key}").as_bytes(), throttle),
+            (Err(_), key) => ledger.unlock_name(user.as_bytes(), key.as_deref().unwrap_or_default(), throttle),
         };
         match unlocked {
             true => say!("{user}: unlocked"),

@@ -59,6 +59,25 @@ fn the_one_key_names_its_holder() {
     }
 }
 
+/// What ssh-keygen makes only with a security key at hand, by PROTOCOL.u2f of OpenSSH.
+#[test]
+fn a_security_key_is_a_key_like_any_other() {
+    let (key, application) = ([1; 32], b"ssh:".as_slice());
+    let fields: [&[&[u8]]; 2] = [&[&key, application], &[b"nistp256", &[4; 65], application]];
+    for (kind, fields) in ["sk-ssh-ed25519", "sk-ecdsa-sha2-nistp256"].into_iter().zip(fields) {
+        let plain = format!("{kind}@openssh.com");
+        let whole = blob(&plain, fields);
+        assert_eq!(holder(line(&plain, &whole).as_bytes(), None), Ok(fingerprint(&whole)));
+        let certified = format!("{kind}-cert-v01@openssh.com");
+        // Behind the key a certificate is the same as that of any other kind.
+        let rest = certificate(1, "alice", b"").split_off(blob(CERTIFICATES[0].0, &[b"nonce", &[1; 32]]).len());
+        let whole = [blob(&certified, &[&[b"nonce".as_slice()], fields].concat()), rest].concat();
+        let ours = certificates(&fingerprint(&blob("ssh-ed25519", &[&[9; 32]])));
+        let named = holder(line(&certified, &whole).as_bytes(), Some(&ours));
+        assert_eq!(named.as_deref(), Ok("key-id:alice"), "{certified}");
+    }
+}
+
 #[test]
 fn nothing_else_names_anybody() {
     let ed25519 = blob("ssh-ed25519", &[&[1; 32]]);

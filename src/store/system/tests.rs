@@ -85,9 +85,13 @@ mod admission {
         Ticket { made: NOW, expires: NOW + 60, device: "phone".to_owned() }
     }
 
+    fn with_ticket(number: u8) -> Grounds {
+        Grounds::Ticket(word(number), ticket())
+    }
+
     /// Whether somebody is admitted, and if not, why.
     fn admit(store: &SystemStore, person: &Person, grounds: &Grounds) -> Result<(), &'static str> {
-        store.admit(person, &record(), grounds).map_err(|error| error.into_fact().word())
+        store.admit(person, &record(), grounds, NOW).map_err(|error| error.into_fact().word())
     }
 
     #[test]
@@ -103,9 +107,9 @@ mod admission {
             assert_eq!(admit(&store, person, &Grounds::First), Err("not-invited"));
         }
         // With the code of a device of theirs they may have one, but for one whose device was taken away.
-        assert_eq!(admit(&store, &two, &Grounds::Account), Ok(()));
+        assert_eq!(admit(&store, &two, &Grounds::Account(one.clone())), Ok(()));
         assert!(store.remove(&two).unwrap());
-        assert_eq!(admit(&store, &two, &Grounds::Account), Err("not-invited"));
+        assert_eq!(admit(&store, &two, &Grounds::Account(one.clone())), Err("not-invited"));
         assert_eq!(store.people_of_account(&two).unwrap(), std::slice::from_ref(&one));
         // While there is somebody the account is not forgotten.
         assert!(!store.release(&account).unwrap() && store.release(&two).unwrap());
@@ -123,19 +127,19 @@ mod admission {
         }
         assert_eq!(store.ticket(&one, &word(1)).unwrap(), Some(ticket()));
         assert_eq!(store.ticket(&one, &word(9)).unwrap(), None);
-        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(9))), Err("not-invited"));
-        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(1))), Ok(()));
+        assert_eq!(admit(&store, &one, &with_ticket(9)), Err("not-invited"));
+        assert_eq!(admit(&store, &one, &with_ticket(1)), Ok(()));
         // It is used up, for everybody, also when its record is gone again.
         assert!(store.remove(&one).unwrap());
         for person in [&one, &two, &account] {
             assert_eq!(store.ticket(person, &word(1)).unwrap(), None);
-            assert_eq!(admit(&store, person, &Grounds::Ticket(&word(1))), Err("not-invited"));
+            assert_eq!(admit(&store, person, &with_ticket(1)), Err("not-invited"));
         }
         // Cut off after it was made theirs: it is still theirs, and nobody else's.
         assert!(store.tickets(&two).unwrap().claim(&word(2)).unwrap());
         assert_eq!(store.ticket(&one, &word(2)).unwrap(), None);
-        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(2))), Err("not-invited"));
-        assert_eq!(admit(&store, &two, &Grounds::Ticket(&word(2))), Ok(()));
+        assert_eq!(admit(&store, &one, &with_ticket(2)), Err("not-invited"));
+        assert_eq!(admit(&store, &two, &with_ticket(2)), Ok(()));
         // One is left, and is taken back.
         assert!(store.is_invited(&one, NOW).unwrap() && !store.is_invited(&one, NOW + 60).unwrap());
         assert_eq!(store.withdraw(&account).unwrap(), 1);
@@ -151,7 +155,7 @@ mod admission {
             assert_eq!(store.ticket(person, &word(1)).unwrap(), None);
             assert!(!store.is_invited(person, NOW).unwrap());
         }
-        assert_eq!(admit(&store, &one, &Grounds::Ticket(&word(1))), Ok(()));
+        assert_eq!(admit(&store, &one, &with_ticket(1)), Ok(()));
     }
 
     #[test]
@@ -160,10 +164,10 @@ mod admission {
             let (state_dir, account, people) = shared();
             let store = SystemStore { state_dir: state_dir.path(), homes: None };
             store.invite(&account, &word(1), &ticket()).unwrap();
-            let word = word(1);
-            for grounds in [Grounds::First, Grounds::Ticket(&word)] {
+            for grounds in [Grounds::First, with_ticket(1)] {
+                let (store, grounds) = (&store, &grounds);
                 let admitted = std::thread::scope(|scope| {
-                    let threads = people.each_ref().map(|person| scope.spawn(move || admit(&store, person, &grounds)));
+                    let threads = people.each_ref().map(|person| scope.spawn(move || admit(store, person, grounds)));
                     threads.map(|thread| thread.join().unwrap())
                 });
                 let won = admitted.iter().filter(|result| result.is_ok()).count();
