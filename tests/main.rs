@@ -8,6 +8,7 @@ mod support;
 
 mod apps;
 mod artefacts;
+mod bulk;
 mod caller;
 mod crash;
 mod devices;

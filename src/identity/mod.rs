@@ -33,6 +33,19 @@ pub struct Named {
     pub key: Option<String>,
 }
 
+impl Named {
+    /// As [`Person::file_name`].
+    pub fn file_name(&self) -> String {
+        let mut text = String::with_capacity(self.name.len());
+        push_encoded(&mut text, &self.name);
+        if let Some(key) = &self.key {
+            text.push(HOLDER);
+            push_encoded(&mut text, key.as_bytes());
+        }
+        text
+    }
+}
+
 /// What stands between an account and the holder of one of its keys in the name of a file. No name has one in it.
 const HOLDER: char = ',';
 
@@ -54,6 +67,11 @@ impl Person {
         login_key::is_holder(key).then(|| Self { key: Some(key.to_owned()), ..self.clone() })
     }
 
+    /// Who it is, for somebody who may find a record and no account.
+    pub fn named(&self) -> Named {
+        Named { name: self.name.clone(), key: self.key.clone() }
+    }
+
     /// The account, whoever of its people this is.
     #[must_use]
     pub fn account(&self) -> Self {
@@ -62,13 +80,7 @@ impl Person {
 
     /// The name as that of a file, with the key behind a comma: every byte outside `[A-Za-z0-9_.@-]` is `%XX`.
     pub fn file_name(&self) -> String {
-        let mut text = String::with_capacity(self.name.len());
-        push_encoded(&mut text, &self.name);
-        if let Some(key) = &self.key {
-            text.push(HOLDER);
-            push_encoded(&mut text, key.as_bytes());
-        }
-        text
+        self.named().file_name()
     }
 
     /// The name and the key of whom [`Person::file_name`] is such a name. `None`: it is nobody's.
@@ -111,7 +123,11 @@ impl Person {
         Self::from_account(account)
     }
 
-    fn from_account(Account { name, uid, gid, home }: Account) -> Result<Self, Unidentified> {
+    /// Somebody by their entry in the user database.
+    ///
+    /// # Errors
+    /// [`Unidentified::Name`].
+    pub fn from_account(Account { name, uid, gid, home, .. }: Account) -> Result<Self, Unidentified> {
         if is_path_like(&name) {
             return Err(Unidentified::Name);
         }
@@ -263,6 +279,7 @@ mod tests {
         let name = holder.file_name();
         assert_eq!(name, format!("root,SHA256%3A{}A", "a%2B%2F".repeat(14)));
         assert_eq!(Person::of_file_name(&name), Some(Named { name: b"root".to_vec(), key: Some(key.clone()) }));
+        assert_eq!(Person::of_file_name(&name).unwrap().file_name(), name);
         assert_eq!(Person::of_file_name("root"), Some(Named { name: b"root".to_vec(), key: None }));
         assert_eq!(
             Person::of_file_name("M%C3%BCller%2Cx"),

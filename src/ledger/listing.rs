@@ -3,6 +3,7 @@
 use super::people::Tally;
 use super::table::Rows;
 use super::{EARLIEST, HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who, label};
+use crate::identity::Named;
 use crate::policy::throttle::Throttle;
 use crate::source::Source;
 use crate::system::clock::Moment;
@@ -47,6 +48,14 @@ pub struct Listed {
     pub failures: u64,
     /// How many seconds ago each was, where that is known; the latest first.
     pub ages: Vec<u64>,
+}
+
+impl Listed {
+    /// Whether it is about this person alone. Of long names a row has the beginning.
+    pub fn is_about(&self, named: &Named) -> bool {
+        matches!(self.kind, Kind::Known | Kind::Strangers | Kind::InARow)
+            && label(&named.name, named.key.as_deref().unwrap_or_default()) == self.name
+    }
 }
 
 impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
@@ -105,5 +114,26 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         if let Some(word) = self.word(HIGHEST) {
             word.store(EARLIEST, SeqCst);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::LABEL;
+    use super::*;
+
+    #[test]
+    fn a_row_is_about_one_person_alone() {
+        let row = |kind, name: &str| Listed { kind, name: name.as_bytes().to_vec(), failures: 1, ages: Vec::new() };
+        let named = |name: &str, key: Option<&str>| Named { name: name.into(), key: key.map(str::to_owned) };
+        let (alice, holder) = (named("alice", None), named("alice", Some("key-id:a")));
+        for kind in [Kind::Known, Kind::Strangers, Kind::InARow] {
+            assert!(row(kind, "alice").is_about(&alice) && row(kind, "alice,key-id:a").is_about(&holder));
+            assert!(!row(kind, "alice").is_about(&holder) && !row(kind, "alice,key-id:a").is_about(&alice));
+            assert!(!row(kind, "alic").is_about(&alice) && !row(kind, "alice2").is_about(&alice));
+        }
+        assert!(!row(Kind::Source, "alice").is_about(&alice) && !row(Kind::Shared, "alice").is_about(&alice));
+        let long = "x".repeat(LABEL * 2);
+        assert!(row(Kind::Known, &long[..LABEL]).is_about(&named(&long, None)));
     }
 }

@@ -544,7 +544,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
 /// the key stays whole.
 fn label(name: &[u8], key: &str) -> Vec<u8> {
     if key.is_empty() {
-        return name.to_vec();
+        return name.get(..LABEL).unwrap_or(name).to_vec();
     }
     let room = LABEL.saturating_sub(key.len().saturating_add(1));
     [name.get(..room).unwrap_or(name), b",", key.as_bytes()].concat()

@@ -139,7 +139,7 @@ impl Store for SystemStore<'_> {
     }
 
     fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
-        Ok(self.state_dir.join(RECORDS).join(person.file_name()))
+        Ok(self.path_of(&person.named()))
     }
 
     fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
@@ -282,6 +282,21 @@ impl SystemStore<'_> {
         let _ = if person.key().is_none() && is_shared() { tickets.withdraw_own() } else { tickets.withdraw() };
     }
 
+    /// The record of somebody who is gone from the user database, whoever had their uid.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn load_of_gone(&self, named: &Named) -> Result<Record, StoreError> {
+        let place = self.place_of(named.file_name())?;
+        let gone = || Error::NotEnrolled(Fact::new("not-enrolled").with_path(&place.slot.path()));
+        Ok(place.read()?.ok_or_else(gone)?.value.record)
+    }
+
+    /// Where the record of somebody is who is gone from the user database.
+    pub fn path_of(&self, named: &Named) -> PathBuf {
+        self.state_dir.join(RECORDS).join(named.file_name())
+    }
+
     fn no_store(&self) -> Error {
         Error::NoStore(self.state_dir.to_owned())
     }
@@ -312,9 +327,12 @@ impl SystemStore<'_> {
 
     /// Where a person's record is, in a store that is there.
     fn place(&self, person: &Person) -> Result<Place, Error> {
+        self.place_of(person.file_name())
+    }
+
+    fn place_of(&self, name: String) -> Result<Place, Error> {
         let state_dir = self.state_dir()?;
         let records = state_dir.subdirectory(RECORDS)?.ok_or_else(|| self.no_store())?;
-        let name = person.file_name();
         let ratchet = Ratchet::new(&state_dir, "")?.ok_or_else(|| self.no_store())?;
         Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
     }
@@ -328,12 +346,16 @@ struct Place {
 }
 
 impl Place {
-    fn load(&self, person: &Person) -> Result<Held<Document>, Error> {
-        let held = self.slot.read(Document::parse).map_err(|unread| match unread {
+    /// Whoever it is of.
+    fn read(&self) -> Result<Option<Held<Document>>, Error> {
+        self.slot.read(Document::parse).map_err(|unread| match unread {
             Unread::File(error) => Error::File(error),
             Unread::Text(bad) => Error::Record(bad, self.slot.path()),
-        })?;
-        let Some(held) = held else { return Err(Error::NotEnrolled(self.absence(person))) };
+        })
+    }
+
+    fn load(&self, person: &Person) -> Result<Held<Document>, Error> {
+        let Some(held) = self.read()? else { return Err(Error::NotEnrolled(self.absence(person))) };
         if held.value.user != person.file_name() || held.value.uid != person.uid() {
             return Err(Error::Other(
                 Fact::new("record-of-another")

@@ -10,11 +10,39 @@ use std::mem::MaybeUninit;
 const BUFFER: usize = 4096;
 const LARGEST_BUFFER: usize = 1 << 23;
 
+/// A group as the database lists it. Whose primary group it is, is not in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Group id.
+    pub gid: u32,
+    /// Names of users.
+    pub members: Vec<Vec<u8>>,
+}
+
+/// Looks a group up. `Ok(None)`: there is no such group.
+///
+/// # Errors
+/// As [`is_member`].
+pub fn by_name(group: &str) -> Result<Option<Group>, Errno> {
+    lookup(group, |entry| {
+        let mut members = Vec::new();
+        each_member(entry, |name| {
+            members.push(name.to_vec());
+            false
+        });
+        Group { gid: entry.gr_gid, members }
+    })
+}
+
 /// Whether a user, whose primary group is `gid`, is in a group. `Ok(None)`: there is no such group.
 ///
 /// # Errors
 /// The database could not be asked, or its answer is over 8 MiB.
 pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Errno> {
+    lookup(group, |entry| entry.gr_gid == gid || each_member(entry, |name| name == user))
+}
+
+fn lookup<T>(group: &str, read: impl Fn(&libc::group) -> T) -> Result<Option<T>, Errno> {
     let Ok(group) = CString::new(group) else { return Ok(None) };
     let mut size = BUFFER;
     loop {
@@ -34,7 +62,7 @@ pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Err
         match result {
             0 if found.is_null() => return Ok(None),
             // SAFETY: the call succeeded and `found` points to `entry`, which is filled in.
-            0 => return Ok(Some(lists(unsafe { entry.assume_init_ref() }, user, gid))),
+            0 => return Ok(Some(read(unsafe { entry.assume_init_ref() }))),
             libc::ERANGE if size < LARGEST_BUFFER => size = size.saturating_mul(4),
             // getgrnam_r(3): these mean that the name was not found.
             libc::ENOENT | libc::ESRCH => return Ok(None),
@@ -44,10 +72,8 @@ pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Err
     }
 }
 
-fn lists(group: &libc::group, user: &[u8], gid: u32) -> bool {
-    if group.gr_gid == gid {
-        return true;
-    }
+/// Shows the members one after the other until `is_it` says yes to one. Whether it did.
+fn each_member(group: &libc::group, mut is_it: impl FnMut(&[u8]) -> bool) -> bool {
     let mut member = group.gr_mem;
     if member.is_null() {
         return false;
@@ -59,7 +85,7 @@ fn lists(group: &libc::group, user: &[u8], gid: u32) -> bool {
             return false;
         }
         // SAFETY: a string of that array.
-        if unsafe { CStr::from_ptr(name) }.to_bytes() == user {
+        if is_it(unsafe { CStr::from_ptr(name) }.to_bytes()) {
             return true;
         }
         // SAFETY: not past the NULL.
@@ -74,9 +100,11 @@ mod tests {
     #[test]
     fn a_primary_group_counts_and_an_unknown_one_is_unknown() {
         assert_eq!(is_member(b"root", 0, "root"), Ok(Some(true)));
+        assert_eq!(by_name("root").unwrap().unwrap().gid, 0);
         assert_eq!(is_member(b"nobody-here", 4_000_000_000, "root"), Ok(Some(false)));
         for unknown in ["no-such-group-here", "", "nul\0byte"] {
             assert_eq!(is_member(b"root", 0, unknown), Ok(None), "{unknown:?}");
+            assert_eq!(by_name(unknown), Ok(None), "{unknown:?}");
         }
     }
 }

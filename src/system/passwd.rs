@@ -1,10 +1,11 @@
-//! The user database, by way of getpwnam_r(3): files, LDAP, sssd, whatever nsswitch.conf names.
+//! The user database, by way of getpwnam_r(3) and getpwent(3): files, LDAP, sssd, whatever nsswitch.conf names.
 
 use super::{Errno, errno};
 use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// First size of the buffer that an entry is put into, and the size at which we give up.
 const BUFFER: usize = 1024;
@@ -21,6 +22,8 @@ pub struct Account {
     pub gid: u32,
     /// Home directory.
     pub home: PathBuf,
+    /// What a login runs. Empty: /bin/sh (passwd(5)).
+    pub shell: PathBuf,
 }
 
 /// Looks a name up. `Ok(None)`: there is no such user.
@@ -40,6 +43,42 @@ pub fn by_name(name: &[u8]) -> Result<Option<Account>, Errno> {
 pub fn by_uid(uid: u32) -> Result<Option<Account>, Errno> {
     // SAFETY: as above.
     lookup(|entry, buffer, length, found| unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) })
+}
+
+/// Everybody whom the database lists, in its order, a name as often as it is listed. Services such as sssd and LDAP often
+/// list nobody, and find everybody by name.
+///
+/// For a program of one thread: another one that calls getpwent(3) too, other than through here, would write over the entry
+/// that is being read.
+///
+/// # Errors
+/// The database could not be read to its end.
+pub fn all() -> Result<Vec<Account>, Errno> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut accounts = Vec::new();
+    // SAFETY: takes nothing; begins at the first entry.
+    unsafe { libc::setpwent() };
+    let end = loop {
+        // SAFETY: errno is this thread's own. What getpwent returns is NULL or an entry that is good until the next call, and
+        // nobody calls before it is copied.
+        let entry = unsafe {
+            *libc::__errno_location() = 0;
+            libc::getpwent().as_ref()
+        };
+        match entry {
+            Some(entry) => accounts.push(account(entry)),
+            None => match std::io::Error::last_os_error().raw_os_error().unwrap_or(0) {
+                // At the end errno stays as it was, or says that there is no further entry.
+                0 | libc::ENOENT | libc::ESRCH => break Ok(accounts),
+                libc::EINTR => {}
+                error => break Err(errno(error)),
+            },
+        }
+    };
+    // SAFETY: takes nothing.
+    unsafe { libc::endpwent() };
+    end
 }
 
 /// The real and the effective user id of this process.
@@ -91,8 +130,14 @@ fn account(entry: &libc::passwd) -> Account {
         // SAFETY: a string of a passwd entry ends in NUL and lives in the buffer, which outlives this call.
         unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
     };
-    let home = bytes(entry.pw_dir);
-    Account { name: bytes(entry.pw_name), uid: entry.pw_uid, gid: entry.pw_gid, home: OsStr::from_bytes(&home).into() }
+    let path = |text| OsStr::from_bytes(&bytes(text)).into();
+    Account {
+        name: bytes(entry.pw_name),
+        uid: entry.pw_uid,
+        gid: entry.pw_gid,
+        home: path(entry.pw_dir),
+        shell: path(entry.pw_shell),
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +149,13 @@ mod tests {
         let root = by_name(b"root").unwrap().unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert_eq!(by_uid(0).unwrap().unwrap(), root);
+    }
+
+    #[test]
+    fn everybody_is_listed_as_they_are_found_by_name() {
+        let accounts = all().unwrap();
+        assert!(accounts.contains(&by_name(b"root").unwrap().unwrap()) && accounts.len() > 1);
+        assert_eq!(all().unwrap(), accounts, "from the first one again");
     }
 
     #[test]

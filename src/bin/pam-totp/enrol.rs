@@ -7,7 +7,7 @@ use crate::host::{Subject, by_store};
 use crate::new_device::{NewDevice, Spares};
 use anyhow::{Context, Result, bail, ensure};
 use pam_totp::enrol::{DEVICE, SPARES};
-use pam_totp::policy::{Origin, Setting, StoreKind};
+use pam_totp::policy::{Origin, Policy, Setting, StoreKind};
 use pam_totp::record::{Kind, RateLimit, Record};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -30,12 +30,9 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
     let is_system = subject.policy.store.value == StoreKind::System;
     if is_system {
         ensure!(!google, "the secrets of this host are not in files of their people: use pam-totp enrol");
-        if let Some(flag) = arguments.about_files() {
-            bail!("{flag} is about ~/.google_authenticator; with store = \"system\" the policy decides that");
-        }
-    } else if arguments.device_name.is_some() {
-        bail!("--device is about the root-only store; the device of ~/.google_authenticator has no name");
-    } else if let Some(file) = &arguments.secret {
+    }
+    ensure_for_store(arguments, is_system)?;
+    if let Some(file) = &arguments.secret {
         let file = std::path::absolute(file)?.as_os_str().as_bytes().to_vec();
         subject.policy.secret = Setting { value: file, origin: Origin::Argument };
     }
@@ -46,7 +43,6 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
         bail!("{} exists; {or}--force replaces it, and the codes of its devices stop working", path.display());
     }
     let counter_based = if google { arguments.ask_for_kind()? } else { arguments.device.counter_based };
-    let count = if subject.policy.allow_scratch_codes.value { arguments.emergency_codes.unwrap_or(SPARES) } else { 0 };
     let new = NewDevice::new(&arguments.device, &subject.name(), counter_based, subject.policy.min_secret_bits.value)?;
     if !google {
         common_ground::ensure_names(new.uri().expose())?;
@@ -54,16 +50,36 @@ pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
     if !arguments.device.quiet {
         common_ground::warn(new.uri().expose());
     }
-    let spares = if is_system { Spares::recovery(count)? } else { Spares::scratch(count)? };
+    let spares = new_spares(arguments, &subject.policy)?;
     Enrolment { arguments, google, subject, path, new, spares }.run(is_system)
+}
+
+/// Fails where a flag is about the other store.
+pub(crate) fn ensure_for_store(arguments: &Arguments, is_system: bool) -> Result<()> {
+    match (&arguments.device_name, arguments.about_files()) {
+        (_, Some(flag)) if is_system => {
+            bail!("{flag} is about ~/.google_authenticator; with store = \"system\" the policy decides that")
+        }
+        (Some(_), _) if !is_system => {
+            bail!("--device is about the root-only store; the device of ~/.google_authenticator has no name")
+        }
+        (Some(name), _) => ensure_name(name),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Recovery codes or scratch codes, as many as flags and policy say.
+pub(crate) fn new_spares(arguments: &Arguments, policy: &Policy) -> Result<Spares> {
+    let count = if policy.allow_scratch_codes.value { arguments.emergency_codes.unwrap_or(SPARES) } else { 0 };
+    match policy.store.value {
+        StoreKind::Home => Spares::scratch(count),
+        StoreKind::System => Spares::recovery(count),
+    }
 }
 
 impl Enrolment<'_> {
     fn run(&self, is_system: bool) -> Result<()> {
         let name = if is_system { self.arguments.device_name.as_deref().unwrap_or(DEVICE) } else { "" };
-        if is_system {
-            ensure_name(name)?;
-        }
         self.new.show(self.arguments.whose.json, Some(&self.spares))?;
         let device = self.new.confirmed(self.new.device(name), self.google)?;
         let mut record = Record::of(vec![device]);
@@ -113,7 +129,7 @@ impl Enrolment<'_> {
 
 impl Choices {
     /// What a file says besides the secret. google-authenticator, told that codes may be used again, writes no used code down.
-    fn write_to(&self, record: &mut Record, google: bool) {
+    pub(crate) fn write_to(&self, record: &mut Record, google: bool) {
         record.rate_limit = Ok(self.rate_limit.map(|(tries, seconds)| RateLimit {
             tries: usize::try_from(tries).unwrap_or(usize::MAX),
             seconds,

@@ -119,12 +119,17 @@ pub(crate) fn person(name: Option<&str>) -> Result<Person> {
         let account = account.with_context(|| format!("uid {euid} is not in the user database"))?;
         return Person::in_database(&account.name).map_err(|error| by_fact(error.fact()));
     };
-    let person = Person::in_database(name.as_bytes()).map_err(|error| match error {
-        Unidentified::Unknown => anyhow!("there is no user `{}`", name.escape_debug()),
-        error => by_fact(error.fact()),
-    })?;
+    let person = in_database(name.as_bytes())?;
     ensure!(euid == 0 || person.uid() == euid, "only root can do this for somebody else");
     Ok(person)
+}
+
+/// Somebody by name.
+pub(crate) fn in_database(name: &[u8]) -> Result<Person> {
+    Person::in_database(name).map_err(|error| match error {
+        Unidentified::Unknown => anyhow!("there is no user `{}`", String::from_utf8_lossy(name).escape_debug()),
+        error => by_fact(error.fact()),
+    })
 }
 
 pub(crate) fn by_fact(fact: Fact) -> anyhow::Error {

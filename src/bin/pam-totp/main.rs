@@ -12,6 +12,7 @@ macro_rules! say {
     }};
 }
 
+mod bulk;
 mod check;
 mod choices;
 mod common_ground;
@@ -21,11 +22,14 @@ mod host;
 mod import;
 mod invite;
 mod new_device;
+mod people;
+mod progress;
 mod qr;
 mod recovery;
 mod remove;
 mod resync;
 mod setup;
+mod sheet;
 mod stacks;
 mod status;
 mod throttle;
@@ -49,7 +53,7 @@ struct Arguments {
 enum Command {
     /// Make a secret, show it as a QR code, ask for one code, and store it where the policy says
     #[command(visible_alias = "enroll")]
-    Enrol(choices::Arguments),
+    Enrol(bulk::Arguments),
     /// Make a ticket: a one-time word by which somebody gets a device inside a login
     Invite(invite::Arguments),
     /// Take secrets over from pam_oath's users file, from otpauth URIs, or from a home into the root-only store
@@ -58,8 +62,8 @@ enum Command {
     Device(device::Arguments),
     /// Make new recovery codes
     Recovery(recovery::Arguments),
-    /// Say whether somebody is enrolled, and with what
-    Status(Whose),
+    /// Say whether somebody, or everybody, is enrolled, and with what
+    Status(status::Arguments),
     /// Bring a device back whose clock or counter is off, or accept the clock of this host
     Resync(resync::Arguments),
     /// Remove somebody's record; nobody gets in as them from then on
@@ -95,12 +99,12 @@ fn main() -> ExitCode {
         }
     } else {
         match Arguments::parse().command {
-            Command::Enrol(arguments) => enrol::run(&arguments, false),
+            Command::Enrol(arguments) => bulk::run(&arguments),
             Command::Invite(arguments) => invite::run(&arguments),
             Command::Import(arguments) => import::run(&arguments),
             Command::Device(arguments) => device::run(&arguments),
             Command::Recovery(arguments) => recovery::run(&arguments),
-            Command::Status(whose) => status::run(&whose),
+            Command::Status(arguments) => status::run(&arguments),
             Command::Resync(arguments) => resync::run(&arguments),
             Command::Remove(whose) => remove::remove(&whose),
             Command::Reset(whose) => remove::reset(&whose),

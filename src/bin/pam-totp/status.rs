@@ -1,22 +1,33 @@
 //! `pam-totp status`.
 
 use crate::host::{Whose, by_store};
+use crate::people;
 use anyhow::Result;
-use pam_totp::policy::StoreKind;
+use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Kind, Record};
 use pam_totp::store::StoreError;
 use pam_totp::system::clock;
 use std::io::{self, Write};
 
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Everybody who has a record, and everybody who can log in (a shell of /etc/shells that is not nologin or false) and has
+    /// no device. Whom the user database does not list, as is usual with sssd and LDAP, is shown only with a record
+    #[arg(long, conflicts_with_all = ["user", "key"])]
+    all: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
 /// Says whether somebody is enrolled, where, and with what.
-pub(crate) fn run(whose: &Whose) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let whose = &arguments.whose;
+    if arguments.all {
+        return people::run(whose);
+    }
     let subject = whose.subject("read the root-only store")?;
     let store = subject.store();
     let path = store.path(&subject.person).map_err(crate::host::by_fact)?;
-    let kind = match subject.policy.store.value {
-        StoreKind::Home => "home",
-        StoreKind::System => "system",
-    };
     let record = match store.load(&subject.person) {
         Ok(record) => Some(record),
         Err(StoreError::NotEnrolled(_)) => None,
@@ -26,7 +37,7 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
     let out = &mut io::stdout();
     if whose.json {
         let object = subject.object(serde_json::json!({
-                "store": kind,
+                "store": store_name(&subject.policy),
                 "path": path.to_string_lossy(),
                 "enrolled": record.is_some(),
                 "ever_enrolled": had_one,
@@ -48,7 +59,15 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
     Ok(())
 }
 
-fn spares(record: &Record) -> usize {
+/// What the policy calls the store.
+pub(crate) const fn store_name(policy: &Policy) -> &'static str {
+    match policy.store.value {
+        StoreKind::Home => "home",
+        StoreKind::System => "system",
+    }
+}
+
+pub(crate) fn spares(record: &Record) -> usize {
     record.recovery.len().saturating_add(record.scratch.expose().len())
 }
 
@@ -59,16 +78,21 @@ fn count(number: usize, what: &str) -> String {
 /// A device in one line; never its secret.
 pub(crate) fn line(device: &Device) -> String {
     let name = if device.name.is_empty() { "(the file's device)" } else { &device.name };
-    let kind = match &device.kind {
+    let at = |what: &str, time: Option<u64>| time.map_or_else(String::new, |t| format!(", {what} {}", clock::utc(t)));
+    let kind = kind(device);
+    format!("{name}: {kind}{}{}", at("added", device.added), at("last used", device.last_used))
+}
+
+/// What codes it shows, in words.
+pub(crate) fn kind(device: &Device) -> String {
+    match &device.kind {
         Ok(Kind::Totp(totp)) => {
             format!("{} digits every {} seconds ({})", totp.digits.get(), totp.period, totp.algorithm.name())
         }
         Ok(Kind::Hotp(hotp)) => format!("{} digits by counter ({})", hotp.digits.get(), hotp.algorithm.name()),
         Ok(Kind::None) => "neither by time nor by counter".to_owned(),
         Err(bad) => bad.fact().to_string(),
-    };
-    let at = |what: &str, time: Option<u64>| time.map_or_else(String::new, |t| format!(", {what} {}", clock::utc(t)));
-    format!("{name}: {kind}{}{}", at("added", device.added), at("last used", device.last_used))
+    }
 }
 
 /// The devices for a program; never a secret.

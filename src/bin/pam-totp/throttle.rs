@@ -61,10 +61,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
+/// All rows of the ledger with failures in them.
+pub(crate) fn rows(policy: &Policy) -> Result<Vec<Listed>> {
+    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
+    Ok(opened.ledger.list(policy.throttle.as_ref()))
+}
+
 fn list(policy: &Policy, json: bool) -> Result<()> {
     ensure_root("read the ledger")?;
-    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
-    let rows = opened.ledger.list(policy.throttle.as_ref());
+    let rows = rows(policy)?;
     if json {
         let rows: Vec<_> = rows.iter().map(|row| object(policy, row)).collect();
         say!("{}", serde_json::Value::from(rows));
@@ -77,14 +82,19 @@ fn list(policy: &Policy, json: bool) -> Result<()> {
     say!("{:32}  {:9}  {:>8}  {:>10}  state", "name", "counted", "failures", "latest");
     for row in &rows {
         let latest = row.ages.first().map(|age| format!("{} ago", Span(*age))).unwrap_or_default();
-        let state = match blocked(policy, row) {
-            None => String::new(),
-            Some(None) => "disabled".to_owned(),
-            Some(Some(seconds)) => format!("blocked for {}", Span(seconds)),
-        };
+        let state = state(blocked(policy, row));
         say!("{:32}  {:9}  {:>8}  {latest:>10}  {state}", name(row), row.kind.name(), row.failures);
     }
     Ok(())
+}
+
+/// In words how long somebody is blocked, as [`blocked`] has it.
+pub(crate) fn state(blocked: Option<Option<u64>>) -> String {
+    match blocked {
+        None => String::new(),
+        Some(None) => "disabled".to_owned(),
+        Some(Some(seconds)) => format!("blocked for {}", Span(seconds)),
+    }
 }
 
 /// The name, with nothing in it that a terminal would act on.
@@ -107,7 +117,7 @@ fn object(policy: &Policy, row: &Listed) -> serde_json::Value {
 }
 
 /// For how many seconds a row blocks whom it is about, by the rules for all services; `Some(None)`: until it is unlocked.
-fn blocked(policy: &Policy, row: &Listed) -> Option<Option<u64>> {
+pub(crate) fn blocked(policy: &Policy, row: &Listed) -> Option<Option<u64>> {
     let throttle = policy.throttle.as_ref()?;
     let rule = match row.kind {
         Kind::InARow => return (row.failures >= MAX_CONSECUTIVE).then_some(None),
