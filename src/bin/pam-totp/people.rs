@@ -103,7 +103,11 @@ impl<'a> People<'a> {
                 Ok(Some(account)) => match self.person(named, account) {
                     Ok(person) => {
                         let path = self.store.path(&person).map_err(by_fact);
-                        let may_lack = shared.contains(&named.name) || !self.can_log_in(account);
+                        let is_shared = named.key.is_none() && shared.contains(&named.name);
+                        if is_shared && self.store.has_record(&person) == Ok(false) {
+                            return None;
+                        }
+                        let may_lack = is_shared || !self.can_log_in(account);
                         let state = self.state(&person, may_lack)?;
                         Some(match path {
                             Ok(path) => seen(path, state),

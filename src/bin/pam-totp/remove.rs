@@ -13,7 +13,7 @@ pub(crate) fn remove(whose: &Whose) -> Result<()> {
     }
     ensure!(was_there, "{name} has no record{}", with_keys(&subject)?);
     if !whose.json {
-        let is_remembered = !subject.store().never_enrolled(&subject.person).map_err(by_store)?;
+        let is_remembered = subject.store().never_enrolled(&subject.person) != Ok(true);
         let rest = match subject.person.key() {
             None => " Without a device nobody is let in by that name; after pam-totp reset as if never enrolled.",
             Some(_) => " Nobody is let in with that key unless they are invited again (pam-totp invite).",
@@ -36,7 +36,7 @@ pub(crate) fn reset(whose: &Whose) -> Result<()> {
     let name = subject.title();
     if whose.json {
         say!("{}", subject.object(serde_json::json!({ "removed": was_there, "forgotten": was_known })));
-    } else if store.never_enrolled(&subject.person).map_err(by_store)? {
+    } else if store.never_enrolled(&subject.person) != Ok(false) {
         say!("{name}: never enrolled, as far as this host knows.");
     } else if subject.person.key().is_some() {
         say!(
