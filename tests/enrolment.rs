@@ -162,6 +162,44 @@ fn of_two_sessions_at_once_one_wins() {
     }
 }
 
+#[test]
+fn nobody_is_told_of_the_code_that_enrolled_them_as_a_failure() {
+    let machine = machine("enrolment = \"inline\"\n");
+    machine.service("notice", &format!("{STACK}session optional pam_totp.so\n"));
+    let sshd = Sshd::start(&machine, KEY_AND_CODE);
+    let told = |user: User, secret: &str| {
+        let login = machine.login("notice", user.name).answer(next_code(secret)).with(&["--open-session"]).run();
+        assert_eq!(login.result(), 0, "{login:#?}");
+        login.output.lines().filter(|line| line.starts_with("told ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut client = sshd.talk("alice", &sshd.key(ALICE), &[]);
+    let mut alices = String::new();
+    client.reply(|shown| {
+        alices = secret(&screen::scan(shown));
+        code_now(&alices)
+    });
+    assert!(client.finish().succeeded);
+    assert_eq!(told(ALICE, &alices), [""; 0]);
+    // Of what failed before they are, and of nothing else: two codes, and not the ticket nor the code behind it.
+    for _ in 0..2 {
+        assert_eq!(machine.login("test", "bob").answer("123456").run().result(), AUTH_ERR);
+    }
+    totp(&machine, &["remove", "--user", "alice"]);
+    let word = ticket(&machine, "alice", &[]);
+    let (_, alices, session) = with_ticket(&sshd, ALICE, &word);
+    assert!(session.succeeded);
+    assert_eq!(told(ALICE, &alices), [""; 0]);
+    let mut client = sshd.talk("bob", &sshd.key(BOB), &[]);
+    let mut bobs = String::new();
+    client.reply(|shown| {
+        bobs = secret(&screen::scan(shown));
+        code_now(&bobs)
+    });
+    assert!(client.finish().succeeded);
+    let told = told(BOB, &bobs);
+    assert!(told.len() == 1 && told[0].contains("2 codes failed since your last login"), "{told:?}");
+}
+
 /// The end of a client that may be asked again, and says nothing then.
 fn finish_anyhow(mut client: support::ssh::Dialogue) -> Session {
     while client.question().is_some() {
@@ -354,6 +392,76 @@ fn at_su_the_ticket_is_typed_at_the_ordinary_prompt() {
             .iter()
             .any(|line| line.contains("pam_totp(su:auth): accepted user=bob") && line.ends_with("enrolled=ticket"))
     );
+}
+
+#[test]
+fn what_root_did_while_somebody_was_asked_counts() {
+    let policy = |more: &str| format!("enrolment = \"ticket\"\n{more}");
+    let machine = machine(&policy("enrol_by = 2999-01-31\n"));
+    machine.service("su", &format!("{STACK}auth required pam_permit.so\n"));
+    // Who could do without has a device by the time of the answer.
+    ticket(&machine, "bob", &[]);
+    let mut terminal = su(&machine, ALICE, BOB);
+    terminal.until(PROMPT);
+    let enrolled = json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
+    terminal.enter("");
+    let (shown, succeeded) = terminal.finish();
+    assert!(!succeeded && !shown.contains("bob"), "{shown}");
+    assert_eq!(reasons(&machine.log()), ["empty-answer"]);
+    // And its code is as good as at any other login.
+    totp(&machine, &["remove", "--user", "bob"]);
+    ticket(&machine, "bob", &[]);
+    let mut terminal = su(&machine, ALICE, BOB);
+    terminal.until(PROMPT);
+    let anew = json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
+    assert_ne!(anew["secret"], enrolled["secret"]);
+    terminal.enter(&code_now(anew["secret"].as_str().unwrap()));
+    let (shown, succeeded) = terminal.finish();
+    assert!(succeeded && shown.contains("bob"), "{shown} {:#?}", machine.log());
+    // A ticket that is taken back, or over, while its code is typed.
+    for revoke in [true, false] {
+        machine.log();
+        totp(&machine, &["remove", "--user", "bob"]);
+        let word = ticket(&machine, "bob", &["--expires", "2h"]);
+        let mut terminal = su(&machine, ALICE, BOB);
+        terminal.until(PROMPT);
+        terminal.enter(&word);
+        let secret = secret(&screen::scan(&screen::plain(&terminal.until(PROMPT))));
+        if revoke {
+            totp(&machine, &["invite", "bob", "--revoke"]);
+        } else {
+            // The clock was ahead for a moment: what ends at a date is over from then on.
+            machine.login_when(7300, 7300, "test", "carol").answer("1").run();
+        }
+        machine.log();
+        terminal.enter(&code_now(&secret));
+        assert!(!terminal.finish().1);
+        assert_eq!(reasons(&machine.log()), ["not-invited"], "revoke: {revoke}");
+        assert!(!has_record(&machine, BOB));
+        json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
+    }
+}
+
+#[test]
+fn a_home_that_cannot_be_looked_into_may_have_a_secret() {
+    let machine = inline();
+    let shows = || {
+        let login = machine.login("sshd", "bob").with(&["--env", ACCEPTED]);
+        let login = (0..3).fold(login, |login, _| login.answer("1")).run();
+        assert_eq!(login.result(), AUTH_ERR);
+        login.output.contains('█')
+    };
+    assert!(shows(), "or the rest says nothing");
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    assert!(!shows());
+    machine.make_directory(&BOB.home(), 0, BOB.uid);
+    assert!(!shows());
+    // The same without a file in it: nobody knows.
+    machine.make_directory(&BOB.home(), 0o700, BOB.uid);
+    fs::remove_file(machine.path(&BOB.secret_file())).unwrap();
+    assert!(shows());
+    machine.make_directory(&BOB.home(), 0, BOB.uid);
+    assert!(!shows());
 }
 
 // ---- Who sees nothing ----

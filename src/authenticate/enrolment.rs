@@ -187,12 +187,13 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
     /// What this login was charged is taken back, and from here on it is the person who is counted, not the account.
     fn admitted(&mut self, newcomer: &Newcomer<'a>, grounds: &Grounds, accepted: Accepted) -> Fact {
         let fact = accepted.fact().with("enrolled", grounds.name());
-        if let Counter::Ledger(ledger) = self.counter {
-            // Nobody ever logs in as the account, so nothing else would end that.
-            ledger.end_row(self.who);
-        }
-        self.who = Who::of(newcomer.person);
+        let person = newcomer.person;
+        self.who = Who::of(person);
         self.count(&Verdict::Accepted(accepted), 0);
+        if let (Counter::Ledger(ledger), Some(_)) = (self.counter, person.key()) {
+            // Nobody ever logs in as the account, so nothing else would end its failures in a row.
+            ledger.end_row(Who::of_account(person));
+        }
         match grounds {
             Grounds::Account(voucher) => fact.with("vouched-by", voucher.key().unwrap_or("account")),
             Grounds::First | Grounds::Ticket(..) => fact,
