@@ -104,11 +104,7 @@ impl<'a> People<'a> {
                     Ok(person) => {
                         let path = self.store.path(&person).map_err(by_fact);
                         let is_shared = named.key.is_none() && shared.contains(&named.name);
-                        if is_shared && self.store.has_record(&person) == Ok(false) {
-                            return None;
-                        }
-                        let may_lack = is_shared || !self.can_log_in(account);
-                        let state = self.state(&person, may_lack)?;
+                        let state = self.state(&person, is_shared, !self.can_log_in(account))?;
                         Some(match path {
                             Ok(path) => seen(path, state),
                             Err(error) => seen(PathBuf::new(), State::Broken(error.to_string())),
@@ -131,13 +127,15 @@ impl<'a> People<'a> {
         }
     }
 
-    /// `None`: they need not be shown, for they have no record and may lack one.
-    fn state(&self, person: &Person, may_lack: bool) -> Option<State> {
+    /// `None`: they need not be shown, for they have no record, and need none. An account that is shared was enrolled along
+    /// with the first of its people.
+    fn state(&self, person: &Person, is_shared: bool, cannot_log_in: bool) -> Option<State> {
+        let may_lack = is_shared || cannot_log_in;
         match self.store.load(person) {
             Ok(record) => Some(State::Enrolled(Box::new(record))),
             Err(StoreError::NotEnrolled(_)) => match self.store.never_enrolled(person) {
                 Ok(true) => (!may_lack).then_some(State::Never),
-                Ok(false) => Some(State::Gone),
+                Ok(false) => (!is_shared).then_some(State::Gone),
                 Err(error) => (!may_lack).then(|| State::Broken(by_store(error).to_string())),
             },
             // Where there is no home there is no file either.
