@@ -104,7 +104,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         self.charge(&Guess::new(true), None)?;
         let ticket = newcomer.admission.ticket(newcomer.person, &word)?;
         let ticket = ticket.ok_or_else(|| Fact::new("wrong-ticket"))?;
-        if self.latest_time() >= ticket.expires {
+        if ticket.is_over(self.latest_time()) {
             return Err(Fact::new("ticket-over").or("pam-totp invite makes a new one").into());
         }
         Ok(Grounds::Ticket(word, ticket))
@@ -117,28 +117,32 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         let rules = Rules { allow_scratch_codes: false, increment_hotp: false, ..self.rules };
         let attempt = Try::new(answer);
         let charge = |record: &Record| verify::charge(record, &rules, &attempt, (self.now)());
-        let nobody = Fact::new("not-enrolled").or("nobody of this account has a device: pam-totp invite");
         // Of several reasons the log has the one that is about the code.
-        let mut reasons = vec![(0, nobody)];
+        let nobody = Fact::new("not-enrolled").or("nobody of this account has a device: pam-totp invite");
+        let mut reason = (0, nobody);
+        let mut because = |weight, fact| {
+            if weight >= reason.0 {
+                reason = (weight, fact);
+            }
+        };
         for other in newcomer.admission.people_of_account(newcomer.person)? {
             if let Some(fact) = self.disabled(&other) {
-                reasons.push((1, fact));
+                because(1, fact);
                 continue;
             }
-            reasons.push(match self.store.attempt(&other, &charge) {
+            match self.store.attempt(&other, &charge) {
                 Ok(Attempt { verdict: Verdict::Accepted(_), .. }) => return Ok(other),
                 Ok(Attempt { verdict: Verdict::Denied(denial), .. }) => match denial {
-                    Denial::UsedCode => (3, denial.fact()),
-                    Denial::WrongCode { .. } => (2, denial.fact()),
-                    _ => (1, denial.fact()),
+                    Denial::UsedCode => because(3, denial.fact()),
+                    Denial::WrongCode { .. } => because(2, denial.fact()),
+                    _ => because(1, denial.fact()),
                 },
                 Err(StoreError::Unreachable(fact)) => return Err(NotJudged::Unavailable(fact)),
                 // That one's record is broken; another's may be good.
-                Err(error) => (1, error.into_fact()),
-            });
+                Err(error) => because(1, error.into_fact()),
+            }
         }
-        let reason = reasons.into_iter().max_by_key(|(weight, _)| *weight).map(|(_, fact)| fact);
-        let reason = reason.unwrap_or_else(|| Fact::new("not-enrolled"));
+        let (_, reason) = reason;
         Err(reason.with("enrolment", Grounds::ACCOUNT).into())
     }
 

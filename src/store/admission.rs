@@ -65,6 +65,13 @@ pub struct Ticket {
     pub device: String,
 }
 
+impl Ticket {
+    /// Whether it is good no more at this time (seconds since 1970).
+    pub const fn is_over(&self, now: u64) -> bool {
+        self.expires <= now
+    }
+}
+
 /// What somebody's first device rests on.
 pub enum Grounds {
     /// Neither they nor anybody else of the account ever had one.

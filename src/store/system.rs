@@ -177,7 +177,7 @@ impl Store for SystemStore<'_> {
             place.ratchet.set(person).map_err(Error::File)?;
         }
         // One that was not used up would be good again.
-        Tickets::new(&place.state_dir, person).and_then(|tickets| tickets.withdraw()).map_err(Error::File)?;
+        place.tickets(person)?.withdraw().map_err(Error::File)?;
         Ok(place.slot.remove().map_err(Error::File)?)
     }
 
@@ -189,7 +189,7 @@ impl Store for SystemStore<'_> {
         if place.slot.is_taken().map_err(Error::File)? || is_account && !self.people_of_account(person)?.is_empty() {
             return Ok(false);
         }
-        Tickets::new(&place.state_dir, person).and_then(|tickets| tickets.withdraw()).map_err(Error::File)?;
+        place.tickets(person)?.withdraw().map_err(Error::File)?;
         Ok(place.ratchet.release(person).map_err(Error::File)?)
     }
 
@@ -200,11 +200,11 @@ impl Store for SystemStore<'_> {
 
 impl Admission for SystemStore<'_> {
     fn ticket(&self, person: &Person, word: &RecoveryCode) -> Result<Option<Ticket>, StoreError> {
-        Ok(self.tickets(person)?.find(word).map_err(Error::File)?)
+        Ok(self.place(person)?.tickets(person)?.find(word).map_err(Error::File)?)
     }
 
     fn is_invited(&self, person: &Person, now: u64) -> Result<bool, StoreError> {
-        Ok(self.tickets(person)?.has_one(now).map_err(Error::File)?)
+        Ok(self.place(person)?.tickets(person)?.has_one(now).map_err(Error::File)?)
     }
 
     fn people_of_account(&self, person: &Person) -> Result<Vec<Person>, StoreError> {
@@ -231,7 +231,7 @@ impl Admission for SystemStore<'_> {
                 self.is_new_key(person)? && self.load(voucher).is_ok_and(|record| !record.devices.is_empty())
             }
             Grounds::Ticket(word, ticket) => {
-                now < ticket.expires && self.tickets(person)?.claim(word).map_err(Error::File)?
+                !ticket.is_over(now) && place.tickets(person)?.claim(word).map_err(Error::File)?
             }
         };
         if !holds {
@@ -252,7 +252,7 @@ impl Admission for SystemStore<'_> {
     fn withdraw(&self, person: &Person) -> Result<usize, StoreError> {
         let place = self.place(person)?;
         let _locks = self.lock_account(person, &place)?;
-        Ok(self.tickets(person)?.withdraw().map_err(Error::File)?)
+        Ok(place.tickets(person)?.withdraw().map_err(Error::File)?)
     }
 }
 
@@ -276,7 +276,7 @@ impl SystemStore<'_> {
 
     /// Somebody who has a record needs no ticket. Those of an account that several people share are theirs.
     fn forget_tickets(&self, person: &Person, place: &Place) {
-        let Ok(tickets) = Tickets::new(&place.state_dir, person) else { return };
+        let Ok(tickets) = place.tickets(person) else { return };
         let is_shared = || self.people_of_account(person).map_or(true, |people| people.len() > 1);
         // They are good for nothing now, whether they can be removed or not.
         let _ = if person.key().is_none() && is_shared() { tickets.withdraw_own() } else { tickets.withdraw() };
@@ -309,10 +309,6 @@ impl SystemStore<'_> {
             Ok(_) | Err(Errno::NOENT) => Err(self.no_store()),
             Err(error) => Err(state_dir.file_error(STORE_ID, Problem::Failed("stat", error)).into()),
         }
-    }
-
-    fn tickets(&self, person: &Person) -> Result<Tickets, Error> {
-        Ok(Tickets::new(&self.state_dir()?, person)?)
     }
 
     /// The lock of a person's account, where that is somebody else, and then that of the person: who is the first of an
@@ -398,6 +394,10 @@ impl Place {
         let generation = held.as_ref().map_or(0, |held| held.value.generation).saturating_add(1);
         self.slot.replace(held.as_ref(), &text(person, generation, record)?)?;
         Ok(self.slot.forget_the_old()?)
+    }
+
+    fn tickets(&self, person: &Person) -> Result<Tickets, Error> {
+        Ok(Tickets::new(&self.state_dir, person)?)
     }
 
     fn absence(&self, person: &Person) -> Fact {

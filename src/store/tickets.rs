@@ -77,10 +77,7 @@ impl Tickets {
     /// Whether there is one for this person that is not over.
     pub(super) fn has_one(&self, now: u64) -> Result<bool, FileError> {
         let Some(directory) = &self.directory else { return Ok(false) };
-        let is_good = |name: &String| {
-            let text = directory.read(name).ok().flatten();
-            text.and_then(|text| parse(text.expose())).is_some_and(|ticket| now < ticket.expires)
-        };
+        let is_good = |name: &String| read(directory, name).is_some_and(|ticket| !ticket.is_over(now));
         Ok(self.usable(directory)?.iter().any(is_good))
     }
 
@@ -108,8 +105,7 @@ impl Tickets {
     pub(super) fn put(&self, word: &RecoveryCode, ticket: &Ticket) -> Result<(), FileError> {
         let Some(directory) = &self.directory else { return Ok(()) };
         for name in self.names(directory)? {
-            let text = directory.read(&name).ok().flatten();
-            if text.and_then(|text| parse(text.expose())).is_none_or(|old| old.expires <= ticket.made) {
+            if read(directory, &name).is_none_or(|old| old.is_over(ticket.made)) {
                 let _ = directory.remove(&name);
             }
         }
@@ -155,6 +151,11 @@ impl Tickets {
         read.map_err(|error| directory.file_error("", Problem::Failed("readdir", error)))?;
         Ok(names)
     }
+}
+
+/// The ticket in a file. `None`: there is none, or it cannot be read.
+fn read(directory: &Directory, name: &str) -> Option<Ticket> {
+    parse(directory.read(name).ok()??.expose())
 }
 
 fn text(Ticket { made, expires, device }: &Ticket) -> String {

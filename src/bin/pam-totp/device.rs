@@ -119,12 +119,7 @@ fn ensure_free(record: &Record, name: &str) -> Result<()> {
 }
 
 fn list(name: Option<&String>, whose: &Whose) -> Result<()> {
-    let whose = Whose {
-        user: whose.user.clone().or_else(|| name.cloned()),
-        key: whose.key.clone(),
-        conf: whose.conf.clone(),
-        json: whose.json,
-    };
+    let whose = Whose { user: whose.user.clone().or_else(|| name.cloned()), ..whose.clone() };
     let subject = whose.subject("read the root-only store")?;
     let store = subject.store();
     let mut people = match (subject.person.key(), store.admission()) {

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Whose record a command is about. Every command that has these flags has them from here.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[group(skip)]
 pub(crate) struct Whose {
     /// Whose record (default: your own; only root changes somebody else's)
@@ -46,9 +46,7 @@ impl Whose {
             None => account,
             Some(key) => {
                 ensure!(policy.store.value == StoreKind::System, "--key is about the root-only store");
-                account.holder(key).with_context(|| {
-                    format!("`{}` is no key: SHA256:... as ssh-keygen -l shows it, or key-id:...", key.escape_debug())
-                })?
+                holder(&account, key)?
             }
         };
         Ok(Subject { policy, person })
@@ -129,6 +127,13 @@ pub(crate) fn in_database(name: &[u8]) -> Result<Person> {
     Person::in_database(name).map_err(|error| match error {
         Unidentified::Unknown => anyhow!("there is no user `{}`", String::from_utf8_lossy(name).escape_debug()),
         error => by_fact(error.fact()),
+    })
+}
+
+/// Somebody who shares an account.
+pub(crate) fn holder(account: &Person, key: &str) -> Result<Person> {
+    account.holder(key).with_context(|| {
+        format!("`{}` is no key: SHA256:... as ssh-keygen -l shows it, or key-id:...", key.escape_debug())
     })
 }
 

@@ -122,7 +122,7 @@ impl<'a> People<'a> {
     fn person(&self, named: &Named, account: &Account) -> Result<Person> {
         let person = Person::from_account(account.clone()).map_err(|error| by_fact(error.fact()))?;
         match &named.key {
-            Some(key) => person.holder(key).context("that is no key"),
+            Some(key) => host::holder(&person, key),
             None => Ok(person),
         }
     }

@@ -1,7 +1,7 @@
 //! `pam-totp throttle`.
 
 use crate::host::{self, ensure_root};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::ArgGroup;
 use pam_totp::fact::Escaped;
 use pam_totp::identity::Person;
@@ -145,10 +145,7 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     if let Some(user) = &unlock.user {
         let unlocked = match (Person::in_database(user.as_bytes()), &unlock.key) {
             (Ok(person), None) => ledger.unlock_person(Who::of(&person), throttle),
-            (Ok(account), Some(key)) => {
-                let person = account.holder(key).with_context(|| format!("`{}` is no key", key.escape_debug()))?;
-                ledger.unlock_person(Who::of(&person), throttle)
-            }
+            (Ok(account), Some(key)) => ledger.unlock_person(Who::of(&host::holder(&account, key)?), throttle),
             (Err(_), key) => ledger.unlock_name(user.as_bytes(), key.as_deref().unwrap_or_default(), throttle),
         };
         match unlocked {

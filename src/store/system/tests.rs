@@ -136,7 +136,7 @@ mod admission {
             assert_eq!(admit(&store, person, &with_ticket(1)), Err("not-invited"));
         }
         // Cut off after it was made theirs: it is still theirs, and nobody else's.
-        assert!(store.tickets(&two).unwrap().claim(&word(2)).unwrap());
+        assert!(store.place(&two).unwrap().tickets(&two).unwrap().claim(&word(2)).unwrap());
         assert_eq!(store.ticket(&one, &word(2)).unwrap(), None);
         assert_eq!(admit(&store, &one, &with_ticket(2)), Err("not-invited"));
         assert_eq!(admit(&store, &two, &with_ticket(2)), Ok(()));
