@@ -2,9 +2,9 @@
 //! Nothing here knows how a URI is written.
 
 use crate::support::machine::{ALICE, Machine};
+use crate::support::output_of;
 use crate::support::screen;
 use crate::support::totp::{code_by, hotp_by, now};
-use crate::support::{dist, output_of};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -12,15 +12,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::{fs, thread, time::Duration};
 
-/// A host where alice is enrolled again and again.
-fn machine() -> Machine {
-    let machine = Machine::new();
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
-    machine
-}
-
 fn enrol(machine: &Machine, arguments: &[&str]) -> Command {
-    let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(ALICE, machine.program());
     command.args(["enrol", "--force"]).args(arguments);
     command
 }
@@ -302,7 +295,7 @@ fn until(file: &PathBuf, words: &str) -> String {
 
 #[test]
 fn two_scanners_read_every_hash_length_and_period_and_their_codes_are_right() {
-    let machine = machine();
+    let machine = Machine::new();
     for (choice, mode) in Choice::all_parameters().iter().zip(["UTF8", "ANSI"].into_iter().cycle()) {
         choice.enrol_by_camera(&machine, mode);
     }
@@ -310,7 +303,7 @@ fn two_scanners_read_every_hash_length_and_period_and_their_codes_are_right() {
 
 #[test]
 fn two_scanners_read_every_name_as_it_was_given() {
-    let machine = machine();
+    let machine = Machine::new();
     for (choice, mode) in Choice::all_names().iter().zip(["UTF8", "ANSI"].into_iter().cycle()) {
         choice.enrol_by_camera(&machine, mode);
     }
@@ -318,7 +311,7 @@ fn two_scanners_read_every_name_as_it_was_given() {
 
 #[test]
 fn two_scanners_read_the_codes_for_light_terminals_too() {
-    let machine = machine();
+    let machine = Machine::new();
     for mode in ["UTF8_INVERSE", "ANSI_INVERSE"] {
         let shown = screen::plain(&output_of(&mut enrol(&machine, &["--no-confirm", "--qr-mode", mode])));
         assert_eq!(screen::scan_inverse(&shown), screen::uri(&shown), "{mode}");
@@ -327,7 +320,7 @@ fn two_scanners_read_the_codes_for_light_terminals_too() {
 
 #[test]
 fn a_code_is_found_among_other_text_and_with_the_blanks_at_the_ends_of_lines_cut_off() {
-    let machine = machine();
+    let machine = Machine::new();
     for mode in ["UTF8", "ANSI", "UTF8_INVERSE", "ANSI_INVERSE"] {
         let shown = screen::plain(&output_of(&mut enrol(&machine, &["--no-confirm", "--qr-mode", mode])));
         let cut: String = shown.lines().map(|line| format!("{}\n", line.trim_end())).collect();
@@ -370,7 +363,7 @@ const CHOICES: [(&[&str], &[&str]); 7] = [
 
 #[test]
 fn choices_that_not_every_app_reads_are_named_and_stored_all_the_same() {
-    let machine = machine();
+    let machine = Machine::new();
     for (flags, choices) in CHOICES {
         let output = enrol(&machine, &[flags, &["--no-confirm"]].concat()).output().unwrap();
         warned_of(&output, choices);
@@ -388,10 +381,10 @@ fn choices_that_not_every_app_reads_are_named_and_stored_all_the_same() {
 
 #[test]
 fn a_further_device_is_warned_of_like_the_first() {
-    let machine = machine();
+    let machine = Machine::new();
     machine.write("/etc/security/pam_totp.toml", "version = 1\n[defaults]\nstore = \"system\"\n");
     let pam_totp = |arguments: &[&str]| {
-        let mut command = machine.command(machine.shared().join("pam-totp"));
+        let mut command = machine.command(machine.program());
         command.args(arguments).output().unwrap()
     };
     assert!(pam_totp(&["setup", "store"]).status.success());
@@ -411,7 +404,7 @@ fn a_further_device_is_warned_of_like_the_first() {
 
 #[test]
 fn a_name_with_a_colon_is_refused() {
-    let machine = machine();
+    let machine = Machine::new();
     for (flags, named) in [
         (&["--label", "ACME:alice"][..], "--label must not have a colon"),
         (&["--issuer", "ACME: bastion"], "--issuer must not have a colon"),
@@ -427,7 +420,7 @@ fn a_name_with_a_colon_is_refused() {
 /// Scripts have labels such as `ACME:alice`, which google-authenticator prints as they are.
 #[test]
 fn called_google_authenticator_it_warns_and_takes_a_colon() {
-    let machine = machine();
+    let machine = Machine::new();
     std::os::unix::fs::symlink("pam-totp", machine.shared().join("google-authenticator")).unwrap();
     let google = |flags: &[&str]| {
         let mut command = machine.command_as(ALICE, machine.shared().join("google-authenticator"));

@@ -3,7 +3,7 @@
 use crate::support::disk::{Disk, FileSystem, STATE};
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, Machine, SUCCESS};
 use crate::support::totp::{SECRET, code_now, wrong_code};
-use crate::support::{dist, need, output_of};
+use crate::support::{need, output_of};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,6 @@ const EVERYBODY: &str = "alice\nbob\ncarol\n";
 fn host() -> Machine {
     let machine = Machine::new();
     machine.service("test", "auth required pam_totp.so\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     output_of(machine.command("mount").args(["-t", "tmpfs", "-o", "mode=0700", "tmpfs", "/root"]));
     machine
 }
@@ -34,7 +33,7 @@ fn host_of_system() -> Machine {
 }
 
 fn pam_totp(machine: &Machine, arguments: &[&str]) -> Command {
-    let mut command = machine.command(machine.shared().join("pam-totp"));
+    let mut command = machine.command(machine.program());
     command.args(arguments);
     command
 }
@@ -311,7 +310,7 @@ fn killed_anywhere_and_run_again_everybody_has_one_secret_and_its_sheets() {
                 command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
                 command.args(["-e", &format!("inject={call}:signal=KILL:when={number}")]);
                 let command_line = ["enrol", "--users", "-", "--out", OUT];
-                command.arg(machine.shared().join("pam-totp")).args(command_line).args(options);
+                command.arg(machine.program()).args(command_line).args(options);
                 if with_input(command, EVERYBODY.as_bytes()).status.success() {
                     continue;
                 }
@@ -349,7 +348,7 @@ fn where_the_disk_fails_there_is_a_sheet_if_there_is_a_record() {
         let mut command = machine.command("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
         command.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={number}")]);
-        command.arg(machine.shared().join("pam-totp")).args(["enrol", "--users", "-", "--out", OUT]);
+        command.arg(machine.program()).args(["enrol", "--users", "-", "--out", OUT]);
         let output = with_input(command, b"alice");
         let (is_enrolled, sheets) = (machine.path(record).exists(), names(&machine));
         assert_eq!(sheets.len(), if is_enrolled { 2 } else { 0 }, "{number}: {sheets:?} {output:?}");
@@ -472,7 +471,7 @@ fn wrong_usage_and_wrong_people_are_refused() {
     );
     refused(pam_totp(&machine, &["enrol", "--users", "/root/none", "--out", OUT]), "/root/none");
     let as_alice = |arguments: &[&str]| {
-        let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+        let mut command = machine.command_as(ALICE, machine.program());
         command.args(arguments);
         command
     };
@@ -509,8 +508,7 @@ fn on_a_terminal_one_line_is_drawn_over() {
     need("script", "bsdutils");
     let machine = host_of_system();
     machine.write("/root/names", "alice\nnobody-here\nbob\n");
-    let line =
-        format!("stty cols 20; {} enrol --users /root/names --out {OUT}", machine.shared().join("pam-totp").display());
+    let line = format!("stty cols 20; {} enrol --users /root/names --out {OUT}", machine.program().display());
     let output = machine.command("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
     let screen = text(&output.stdout);
     for drawn in ["\r[                  ", "\r[######            ", "\r[#############     "] {

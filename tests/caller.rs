@@ -2,10 +2,9 @@
 
 use crate::sudo_su::type_to;
 use crate::support::machine::{ALICE, BOB, CAROL, Machine, User};
-use crate::support::newcomers::{POLICY, PROMPT, STACK, json, totp};
+use crate::support::root_only::{POLICY, PROMPT, STACK, json, totp};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{dist, need, reasons};
-use std::fs;
+use crate::support::{need, reasons};
 use std::process::Output;
 
 const ROOT: User = User { name: "root", uid: 0 };
@@ -29,7 +28,6 @@ fn host(store: &str) -> Host {
     machine.write_as("/etc/sudoers", "Defaults !lecture\nALL ALL=(ALL) ALL\n", 0, 0o440);
     let policy = format!("version = 1\n[defaults]\nstore = \"{store}\"\nfail_delay = \"0s\"\n{BY_CALLER}");
     machine.write(POLICY, policy);
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     if store == "system" {
         totp(&machine, &["setup", "store"]);
     }

@@ -3,7 +3,7 @@
 use crate::support::disk::{Disk, FileSystem, STATE};
 use crate::support::machine::{AUTH_ERR, Machine, SUCCESS};
 use crate::support::totp::{code_at, code_now, hotps, now};
-use crate::support::{dist, need, output_of, reasons};
+use crate::support::{need, output_of, reasons};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
@@ -25,7 +25,6 @@ fn machine() -> Machine {
     let machine = Machine::new();
     machine.write("/etc/security/pam_totp.toml", POLICY);
     machine.service("test", "auth required pam_totp.so\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     machine
 }
 
@@ -39,7 +38,7 @@ fn words(program: &std::path::Path, arguments: &[&str]) -> Words {
 
 /// `pam-totp ARGUMENTS`.
 fn tool(machine: &Machine, arguments: &[&str]) -> Words {
-    words(&machine.shared().join("pam-totp"), arguments)
+    words(&machine.program(), arguments)
 }
 
 /// A login of alice's.

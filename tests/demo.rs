@@ -9,12 +9,11 @@
 
 mod support;
 
-use std::fs;
 use std::process::ExitCode;
+use support::example_file;
 use support::machine::{ALICE, BOB, CAROL, Machine, User};
 use support::ssh::{KEY_AND_CODE, Session, Sshd};
 use support::totp::{code_now, wrong_code};
-use support::{dist, example_file};
 
 struct Demo<'a> {
     machine: &'a Machine,
@@ -81,10 +80,7 @@ impl Demo<'_> {
     }
 
     fn enrol(&self, user: User) -> serde_json::Value {
-        let program = self.machine.shared().join("pam-totp");
-        if !program.exists() {
-            fs::copy(dist("pam-totp"), &program).unwrap();
-        }
+        let program = self.machine.program();
         let output = self.machine.command_as(user, program).args(["enrol", "--no-confirm", "--json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }

@@ -27,7 +27,6 @@ fn bare() -> Machine {
     let machine = Machine::new();
     machine.service("test", STACK);
     machine.write(POLICY, format!("{SYSTEM}{UNLIMITED}"));
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     machine
 }
 
@@ -47,7 +46,7 @@ fn host_of_homes() -> Machine {
 
 /// The program with these arguments, run by root.
 fn pam_totp(machine: &Machine, arguments: &[&str]) -> Command {
-    let mut command = machine.command(machine.shared().join("pam-totp"));
+    let mut command = machine.command(machine.program());
     command.args(arguments);
     command
 }
@@ -151,7 +150,7 @@ fn is_on_disk(machine: &Machine, words: &str) -> bool {
 #[test]
 fn setup_makes_a_store_that_is_roots_alone_and_keeps_what_is_there() {
     let machine = bare();
-    let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(ALICE, machine.program());
     command.args(["setup", "store"]);
     refused_by(command, "only root can set the store up");
     let printed = done(&machine, "setup store");
@@ -221,7 +220,7 @@ fn a_record_cannot_be_read_by_whom_it_is_about() {
         assert_eq!(text(&output.stderr).matches("Permission denied").count(), 4, "{output:?}");
     }
     for arguments in [&["status"][..], &["device", "list"], &["recovery", "new"], &["remove"], &["resync"]] {
-        let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+        let mut command = machine.command_as(ALICE, machine.program());
         command.args(arguments);
         refused_by(command, "only root can ");
     }
@@ -329,7 +328,7 @@ fn a_record_is_replaced_only_by_force_and_then_nothing_of_it_works() {
 fn who_may_not_enrol_and_what_is_not_for_this_store_is_told_so() {
     let machine = host();
     for arguments in [&["enrol"][..], &["enrol", "--user", "bob"]] {
-        let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+        let mut command = machine.command_as(ALICE, machine.program());
         command.args(arguments);
         refused_by(command, "only root can enrol somebody in the root-only store");
     }
@@ -580,7 +579,7 @@ fn status_says_what_there_is_and_never_a_secret() {
 fn people_see_the_status_of_their_own_files() {
     let machine = host_of_homes();
     let status = |arguments: &[&str]| {
-        let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+        let mut command = machine.command_as(ALICE, machine.program());
         command.arg("status").args(arguments);
         command
     };
@@ -665,7 +664,7 @@ fn people_bring_the_devices_of_their_own_files_back() {
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
     let _ = code_now(SECRET);
     let slow = |seconds: u64| code_at(SECRET, now() - 1800 + seconds);
-    let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(ALICE, machine.program());
     command.arg("resync");
     let codes = [slow(0), slow(30)];
     let output = typed(command, &[&codes[0], &codes[1]]);
@@ -785,7 +784,7 @@ fn who_got_in_by_a_file_does_not_get_in_by_deleting_it() {
     assert_eq!(log_in(&machine, "000000"), "record-gone");
     let printed = done(&machine, "status --user alice");
     assert_eq!(printed, "alice: no device any more; had one, and is not let pass without\n");
-    let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(ALICE, machine.program());
     command.arg("reset");
     refused_by(command, "only root can ");
     done(&machine, "reset --user alice");
@@ -826,7 +825,7 @@ fn what_is_printed_in_vain_changes_no_exit_status() {
     let machine = host();
     enrol(&machine, "");
     let to_a_full_disk = |line: &str| {
-        let program = machine.shared().join("pam-totp");
+        let program = machine.program();
         machine.command("sh").args(["-c", &format!("{} {line} >/dev/full", program.display())]).output().unwrap()
     };
     for (line, code) in [
@@ -920,7 +919,7 @@ fn the_file_is_deleted_where_that_is_asked_for() {
     assert_eq!((string(&object["path"]), &object["deleted"]), (RECORD.to_owned(), &Value::Bool(true)));
     assert_eq!(string(&object["from"]), ALICE.secret_file());
     need("script", "bsdutils");
-    let program = format!("{} import --to system --user alice", machine.shared().join("pam-totp").display());
+    let program = format!("{} import --to system --user alice", machine.program().display());
     for (answer, is_there) in [("n", true), ("y", false)] {
         at_home(&machine, "\" TOTP_AUTH\n");
         let mut command = machine.command("script");
@@ -951,7 +950,7 @@ fn nothing_is_taken_over_that_would_be_wrong_there() {
     }
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
     refused(&machine, line, "--force replaces the record");
-    let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(ALICE, machine.program());
     command.args(["import", "--to", "system", "--user", "alice"]);
     refused_by(command, "only root can ");
     refused(&machine, "import --to home --user alice", "logins do not look there");
@@ -999,7 +998,7 @@ fn secrets_of_other_programs_become_devices_of_a_record() {
     let list = done(&machine, "device list --user alice");
     let names: Vec<_> = list.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
     assert_eq!(names, ["imported", "imported 2"]);
-    let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(ALICE, machine.program());
     command.args(["import", "/etc/users.oath"]);
     refused_by(command, "only root can ");
 }

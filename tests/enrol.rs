@@ -12,12 +12,11 @@ use std::{fs, thread, time::Duration};
 fn machine() -> Machine {
     let machine = Machine::new();
     machine.service("test", "auth required pam_totp.so\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     machine
 }
 
 fn enrol(machine: &Machine, who: User, arguments: &[&str]) -> Command {
-    let mut command = machine.command_as(who, machine.shared().join("pam-totp"));
+    let mut command = machine.command_as(who, machine.program());
     command.arg("enrol").args(arguments);
     command
 }
@@ -163,7 +162,7 @@ fn an_existing_secret_is_replaced_only_by_force() {
 #[test]
 fn root_enrols_others_and_others_do_not() {
     let machine = machine();
-    let program = machine.shared().join("pam-totp");
+    let program = machine.program();
     let output = machine.command(&program).args(["enrol", "--user", "alice", "--no-confirm"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(machine.path(&ALICE.secret_file()).metadata().unwrap().uid(), ALICE.uid, "the file is alice's");
@@ -365,7 +364,7 @@ fn a_scanner_reads_the_ascii_code() {
 fn on_a_terminal_the_code_is_white_on_black_whatever_the_colours() {
     need("script", "bsdutils");
     let machine = machine();
-    let program = format!("{} enrol --no-confirm", machine.shared().join("pam-totp").display());
+    let program = format!("{} enrol --no-confirm", machine.program().display());
     let output = output_of(machine.command_as(ALICE, "script").args(["-qec", &program, "/dev/null"]));
     let (on, off) = ("\x1b[40;97m", "\x1b[0m");
     let plain: String = output

@@ -1,8 +1,8 @@
 //! A first device inside a login: what a person sees of it through a real ssh client, and who does not get to see it.
 
 use crate::support::machine::{ALICE, AUTH_ERR, AUTHINFO_UNAVAIL, BOB, Home, Machine, PERM_DENIED, User};
-use crate::support::newcomers::{
-    POLICY, PROMPT, STACK, STATE, json, machine, next_code, recovery_codes, run, secret, ticket, totp,
+use crate::support::root_only::{
+    POLICY, PROMPT, STACK, STATE, json, machine, next_code, ready, recovery_codes, run, secret, ticket, totp,
 };
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd};
 use crate::support::terminal::Terminal;
@@ -10,8 +10,10 @@ use crate::support::totp::{code_now, wrong_code};
 use crate::support::{self, dist, output_of, reasons, screen};
 use std::fs;
 
+const INLINE: &str = "[service.sshd]\nenrolment = \"inline\"\n";
+
 fn inline() -> Machine {
-    machine("[service.sshd]\nenrolment = \"inline\"\n")
+    machine(INLINE)
 }
 
 /// Whether there is anything of somebody in the store.
@@ -547,14 +549,8 @@ fn a_prompt_answered_with_64_kib_stores_nothing() {
 #[test]
 fn where_nothing_can_be_stored_nobody_gets_in() {
     let machine = Machine::with(Home::Ext4, &dist("pam_totp.so"));
-    for path in ["/home/state", STATE] {
-        machine.make_directory(path, 0o700, 0);
-    }
-    output_of(machine.command("mount").args(["--bind", "/home/state", STATE]));
-    machine.service("sshd", STACK);
-    machine.write(POLICY, "version = 1\n[defaults]\nstore = \"system\"\n[service.sshd]\nenrolment = \"inline\"\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
-    totp(&machine, &["setup", "store"]);
+    machine.keep_state_at_home();
+    let machine = ready(machine, INLINE);
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
     let key = sshd.key(ALICE);
     let fill =
@@ -684,8 +680,7 @@ fn wrong_usage_of_invite_is_refused() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(code) && said.contains(words), "{arguments:?}: {output:?}");
     }
-    let output =
-        machine.command_as(ALICE, machine.shared().join("pam-totp")).args(["invite", "alice"]).output().unwrap();
+    let output = machine.command_as(ALICE, machine.program()).args(["invite", "alice"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("only root can invite somebody"), "{output:?}");
     json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
     let output = run(&machine, &["invite", "bob"]);

@@ -2,8 +2,7 @@
 
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, Machine, SUCCESS};
 use crate::support::totp::{SECRET, hotp, now};
-use crate::support::{dist, need, output_of};
-use std::fs;
+use crate::support::{need, output_of};
 use std::process::{Command, Output};
 
 /// RFC 6238's secret.
@@ -12,12 +11,11 @@ const HEX: &str = "3132333435363738393031323334353637383930";
 fn machine() -> Machine {
     let machine = Machine::new();
     machine.service("test", "auth required pam_totp.so\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     machine
 }
 
 fn import(machine: &Machine, arguments: &[&str]) -> Output {
-    machine.command(machine.shared().join("pam-totp")).arg("import").args(arguments).output().unwrap()
+    machine.command(machine.program()).arg("import").args(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@ use crate::sudo_su::{PASSWORD, type_to};
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, LoggedIn, Machine, PERM_DENIED, SUCCESS, User};
 use crate::support::ssh::{KEY_AND_CODE, Sshd, Wire};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{dist, example_file, need, output_of, reasons};
+use crate::support::{example_file, need, output_of, reasons};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -29,7 +29,6 @@ fn machine() -> Machine {
     machine.service("test", STACK);
     machine.service("permitting", PERMITTING);
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     machine
 }
 
@@ -64,11 +63,11 @@ fn is_accepted(login: &LoggedIn, factor: &str) {
 }
 
 fn pam_totp(machine: &Machine, arguments: &[&str]) -> Output {
-    machine.command(machine.shared().join("pam-totp")).args(arguments).output().unwrap()
+    machine.command(machine.program()).args(arguments).output().unwrap()
 }
 
 fn pam_totp_as(machine: &Machine, user: User, arguments: &[&str]) -> Output {
-    machine.command_as(user, machine.shared().join("pam-totp")).args(arguments).output().unwrap()
+    machine.command_as(user, machine.program()).args(arguments).output().unwrap()
 }
 
 /// Exit code, standard output, standard error.
@@ -395,7 +394,7 @@ fn check_names_the_place_of_a_mistake_and_the_key_that_was_meant() {
         let script = format!("{prepare} {POLICY}");
         output_of(machine.command("sh").args(["-c", &script]));
         let mut command = machine.command("timeout");
-        command.arg("10").arg(machine.shared().join("pam-totp")).arg("check");
+        command.arg("10").arg(machine.program()).arg("check");
         let (code, out, err) = said(&command.output().unwrap());
         assert_eq!((code, out.as_str()), (Some(1), ""), "{prepare}: {err}");
         assert!(err.starts_with(&format!("pam-totp: {reason} path={POLICY}")), "{prepare}: {err}");
@@ -578,8 +577,7 @@ fn install_replaces_a_policy_by_rename_or_leaves_it_as_it_is() {
 
     // What is right is in force with the next login, whatever the umask and whoever the file belonged to.
     machine.write_as("/home/alice/p.toml", "version = 1\n[defaults]\nprompt = \"New: \"\n", ALICE.uid, 0o600);
-    let script =
-        format!("umask 0777; exec {} check --install /home/alice/p.toml", machine.shared().join("pam-totp").display());
+    let script = format!("umask 0777; exec {} check --install /home/alice/p.toml", machine.program().display());
     let report = output_of(machine.command("sh").args(["-c", &script]));
     assert!(report.starts_with(&format!("{POLICY}: no error\n")) && report.contains("\"New: \""), "{report}");
     assert_ne!(stat().ino(), inode);

@@ -1,37 +1,21 @@
 //! What the README shows of a terminal is what one sees there, but for what is another each time.
 
-use crate::support::machine::{ALICE, Machine, User};
+use crate::support::machine::{ALICE, User};
+use crate::support::root_only::{PROMPT, machine, secret, totp};
 use crate::support::ssh::{KEY_AND_CODE, Sshd};
 use crate::support::terminal::Terminal;
 use crate::support::totp::code_now;
-use crate::support::{dist, output_of, project, screen};
+use crate::support::{output_of, project, screen};
 use std::fs;
 
-const PROMPT: &str = "Verification code: ";
 const SHARED: User = User { name: "ec2-user", uid: 20004 };
 /// Somebody else's key, which comes first in every list.
 const OTHER_KEY: &str = "SHA256:++jZ1v0dYkq7xVbT2mW5cHs9uRfLgNaEoPiKtXyBwQA";
 
-fn bastion(policy: &str) -> Machine {
-    let machine = Machine::new();
-    machine
-        .service("sshd", "auth required pam_totp.so\naccount required pam_permit.so\nsession required pam_permit.so\n");
-    machine.write("/etc/security/pam_totp.toml", format!("version = 1\n[defaults]\nstore = \"system\"\n{policy}"));
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
-    totp(&machine, &["setup", "store"]);
-    machine
-}
-
-fn totp(machine: &Machine, arguments: &[&str]) -> String {
-    output_of(machine.command(machine.shared().join("pam-totp")).args(arguments))
-}
-
 /// Takes the secret from what is shown up to the next prompt, types the code, and says what was shown.
 fn enrol(terminal: &mut Terminal) -> String {
     let shown = screen::plain(&terminal.until(PROMPT));
-    let uri = screen::uri(&shown);
-    let secret = uri.split_once("secret=").unwrap().1.split('&').next().unwrap().to_owned();
-    terminal.enter(&code_now(&secret));
+    terminal.enter(&code_now(&secret(&screen::uri(&shown))));
     shown
 }
 
@@ -70,7 +54,7 @@ fn assert_shown(first: &str, seen: &str) {
 
 #[test]
 fn the_first_login_is_as_it_is_shown() {
-    let machine = bastion("[service.sshd]\nenrolment = \"inline\"\n");
+    let machine = machine("[service.sshd]\nenrolment = \"inline\"\n");
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
     let mut terminal = sshd.on_a_terminal(ALICE, "C.UTF-8", &["-T"]);
     let shown = enrol(&mut terminal);
@@ -84,7 +68,7 @@ fn the_first_login_is_as_it_is_shown() {
 
 #[test]
 fn a_shared_account_is_as_it_is_shown() {
-    let machine = bastion("qr = \"off\"\n[service.sshd]\nidentity = \"login-key\"\nenrolment = \"inline\"\n");
+    let machine = machine("qr = \"off\"\n[service.sshd]\nidentity = \"login-key\"\nenrolment = \"inline\"\n");
     machine.add(SHARED);
     totp(&machine, &["enrol", "--user", "ec2-user", "--key", OTHER_KEY, "--device", "Bob's phone", "--no-confirm"]);
     let sshd = Sshd::start(&machine, KEY_AND_CODE);

@@ -3,7 +3,7 @@
 
 use crate::sudo_su::type_to;
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, LoggedIn, Machine, SUCCESS, User};
-use crate::support::newcomers::{self, PROMPT, STACK, json, next_code, run, secret, ticket, totp};
+use crate::support::root_only::{self, PROMPT, STACK, json, next_code, run, secret, ticket, totp};
 use crate::support::ssh::{self, KEY_AND_CODE, Session, Sshd, Wire, fingerprint};
 use crate::support::totp::{code_at, code_now, now, wrong_code};
 use crate::support::{output_of, reasons, screen};
@@ -18,7 +18,7 @@ const NO_HOSTS: &str = "[throttle]\nhost = \"\"\n";
 
 /// A machine with a shared account, where people enrol as `enrolment` says.
 fn machine(enrolment: &str, more: &str) -> Machine {
-    let machine = newcomers::machine(&format!(
+    let machine = root_only::machine(&format!(
         "fail_delay = \"0s\"\n[service.sshd]\nidentity = \"login-key\"\nenrolment = \"{enrolment}\"\n{more}"
     ));
     machine.add(EC2_USER);
@@ -62,7 +62,7 @@ fn enrol(sshd: &Sshd, key: &Path, words: &[&str], seconds: i64) -> (Holder, Sess
     let shown = client.question().unwrap_or_else(|| panic!("{key:?}: no QR code"));
     let secret = secret(&screen::uri(&shown));
     client.answer(&code_at(&secret, now().checked_add_signed(seconds).unwrap()));
-    let recovery = newcomers::recovery_codes(&shown);
+    let recovery = root_only::recovery_codes(&shown);
     (Holder { key: key.to_owned(), fingerprint: fingerprint(key), secret, recovery }, client.finish())
 }
 
@@ -541,7 +541,7 @@ fn a_certificate_names_its_holder_by_its_key_id() {
     let (path, session) =
         enrol(&sshd, &certified("path", ED25519, &ours_ca, "../../x"), &[&next_code(&alice.secret)], 0);
     assert_in(&session, &machine);
-    assert!(machine.path(&format!("{}/records/ec2-user,key-id%3A..%2F..%2Fx", newcomers::STATE)).exists());
+    assert!(machine.path(&format!("{}/records/ec2-user,key-id%3A..%2F..%2Fx", root_only::STATE)).exists());
     assert_in(&sshd.login_with("ec2-user", &path.key, &[&next_code(&path.secret)], &[]), &machine);
 }
 
@@ -555,7 +555,7 @@ fn forge(machine: &Machine, line: &str) {
 #[test]
 fn what_su_and_sudo_are_told_about_keys_is_ignored() {
     let machine =
-        newcomers::machine("fail_delay = \"0s\"\nenrolment = \"inline\"\n[service.sshd]\nidentity = \"login-key\"\n");
+        root_only::machine("fail_delay = \"0s\"\nenrolment = \"inline\"\n[service.sshd]\nidentity = \"login-key\"\n");
     machine.add(EC2_USER);
     machine.write_as("/etc/sudoers", "Defaults !lecture, env_keep += SSH_AUTH_INFO_0\nALL ALL=(ALL) ALL\n", 0, 0o440);
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
@@ -747,13 +747,13 @@ fn what_is_lost_of_one_is_neither_a_way_in_nor_in_the_way_of_others() {
     let sshd = Sshd::start(&machine, KEY_AND_CODE);
     let [lost, whole] = ["lost", "whole"].map(|name| holder(&machine, &sshd, name));
     // A backup without the marks: a new key is not the first one as long as there is a record.
-    fs::remove_dir_all(machine.path(&format!("{}/enrolled", newcomers::STATE))).unwrap();
+    fs::remove_dir_all(machine.path(&format!("{}/enrolled", root_only::STATE))).unwrap();
     totp(&machine, &["setup", "store"]);
     let session = login(&sshd, &new_key(&sshd, "new"), &["000000"]);
     assert!(!session.succeeded && !session.questions.join("").contains("otpauth"), "{session:#?}");
     // A record that cannot be read.
     let name = lost.fingerprint.replace(':', "%3A").replace('+', "%2B").replace('/', "%2F");
-    let record = format!("{}/records/ec2-user,{name}", newcomers::STATE);
+    let record = format!("{}/records/ec2-user,{name}", root_only::STATE);
     assert!(machine.path(&record).exists());
     machine.write(&record, "garbage");
     let listed = run(&machine, &["device", "list", "ec2-user"]);

@@ -4,6 +4,7 @@
 use crate::support::machine::{
     ALICE, AUTH_ERR, BOB, CAROL, Home, IGNORE, LoggedIn, Machine, PERM_DENIED, SUCCESS, User,
 };
+use crate::support::root_only::{POLICY, STATE, ready, run, totp};
 use crate::support::totp::{SECRET, code_now, hotp, wrong_code};
 use crate::support::{self, dist, need, output_of, project, when_stopped};
 use sha2::{Digest, Sha256};
@@ -14,12 +15,10 @@ use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const POLICY: &str = "/etc/security/pam_totp.toml";
 /// What is tested here is not the ledger, and needs more guesses than it allows.
 const WITHOUT_LIMITS: &str = "[throttle]\nuser = \"\"\nhost = \"\"\n";
 /// So many logins of one person at once: the hundredth failure in a row disables the device, whatever the policy says.
 const AT_ONCE: usize = 90;
-const STATE: &str = "/var/lib/pam_totp";
 const RECORDS: &str = "/var/lib/pam_totp/records";
 const RECORD: &str = "/var/lib/pam_totp/records/alice";
 const SIBLING: &str = "/var/lib/pam_totp/records/alice~";
@@ -35,31 +34,14 @@ fn machine() -> Machine {
 /// With records on a real ext4: where an fsync takes time, there is room to lose a race.
 fn on_ext4(module: &Path, rules: &str) -> Machine {
     let machine = Machine::with(Home::Ext4, module);
-    for path in ["/home/state", STATE] {
-        machine.make_directory(path, 0o700, 0);
-    }
-    output_of(machine.command("mount").args(["--bind", "/home/state", STATE]));
+    machine.keep_state_at_home();
     set_up(machine, rules)
 }
 
 /// A store, and two services: one that needs a code, and one that lets people pass who never had a device.
 fn set_up(machine: Machine, rules: &str) -> Machine {
-    machine.service("test", "auth required pam_totp.so\n");
     machine.service("optional", "auth required pam_totp.so nullok\nauth required pam_permit.so\n");
-    machine.write(POLICY, format!("version = 1\n[defaults]\nstore = \"system\"\n{rules}"));
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
-    totp(&machine, &["setup", "store"]);
-    machine
-}
-
-/// `pam-totp`, run by root.
-fn run(machine: &Machine, arguments: &[&str]) -> Output {
-    machine.command(machine.shared().join("pam-totp")).args(arguments).output().unwrap()
-}
-
-/// The same, which has to work.
-fn totp(machine: &Machine, arguments: &[&str]) -> String {
-    output_of(machine.command(machine.shared().join("pam-totp")).args(arguments))
+    ready(machine, rules)
 }
 
 fn json(text: &str) -> serde_json::Value {
@@ -634,7 +616,7 @@ fn killed_at_any_call_a_login_uses_a_code_once_or_not_at_all() {
 #[test]
 fn killed_at_any_call_an_enrolment_leaves_nothing_that_stays() {
     let machine = machine();
-    let (trace, program) = (machine.shared().join("trace"), machine.shared().join("pam-totp"));
+    let (trace, program) = (machine.shared().join("trace"), machine.program());
     let mut left = 0;
     for call in ["linkat", "unlinkat", "pwrite64", "fdatasync", "fsync", "fchmod"] {
         for when in 1.. {

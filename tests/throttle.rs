@@ -3,7 +3,7 @@
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, LoggedIn, Machine, SUCCESS, User};
 use crate::support::ssh::{KEY_AND_CODE, Sshd};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{dist, example, example_file, need, output_of, reasons, when_stopped};
+use crate::support::{example, example_file, need, output_of, reasons, when_stopped};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -23,7 +23,6 @@ fn machine() -> Machine {
     let machine = Machine::new();
     machine.service("test", STACK);
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     machine
 }
 
@@ -52,7 +51,7 @@ fn judged(login: &LoggedIn) -> usize {
 
 /// `pam-totp throttle`.
 fn throttle(machine: &Machine, arguments: &[&str]) -> Output {
-    machine.command(machine.shared().join("pam-totp")).arg("throttle").args(arguments).output().unwrap()
+    machine.command(machine.program()).arg("throttle").args(arguments).output().unwrap()
 }
 
 fn unlock(machine: &Machine, arguments: &[&str]) {
@@ -704,7 +703,7 @@ fn wrong_usage_is_2_and_whoever_is_not_root_is_refused_with_1() {
     }
     let before = fs::read(machine.path(LEDGER)).unwrap();
     for arguments in [&["list"][..], &["list", "--json"], &["unlock", "--user", "alice"], &["unlock", "--clock"]] {
-        let mut command = machine.command_as(ALICE, machine.shared().join("pam-totp"));
+        let mut command = machine.command_as(ALICE, machine.program());
         let output = command.arg("throttle").args(arguments).output().unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("only root can "), "{output:?}");

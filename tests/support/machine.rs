@@ -222,14 +222,32 @@ impl Machine {
         Login { command, machine: self }
     }
 
-    /// Copied in, as the project may be where a user of the machine cannot get at it.
+    /// The scripted person of pam_client.rs.
     pub fn client(&self) -> PathBuf {
-        let copy = self.shared().join("pam-client");
+        self.copied(&example("pam-client"))
+    }
+
+    /// `pam-totp`.
+    pub fn program(&self) -> PathBuf {
+        self.copied(&dist("pam-totp"))
+    }
+
+    /// Copied in, as the project may be where a user of the machine cannot get at it.
+    fn copied(&self, program: &Path) -> PathBuf {
+        let copy = self.shared().join(program.file_name().unwrap());
         if !copy.exists() {
-            fs::copy(example("pam-client"), &copy).unwrap();
+            fs::copy(program, &copy).unwrap();
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         }
         copy
+    }
+
+    /// Puts /var/lib/pam_totp on the file system of /home.
+    pub fn keep_state_at_home(&self) {
+        for path in ["/home/state", "/var/lib/pam_totp"] {
+            self.make_directory(path, 0o700, 0);
+        }
+        output_of(self.command("mount").args(["--bind", "/home/state", "/var/lib/pam_totp"]));
     }
 
     /// What was logged since the last call, without time stamps. Waits until nothing more comes.

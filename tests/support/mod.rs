@@ -2,8 +2,8 @@
 
 pub mod disk;
 pub mod machine;
-pub mod newcomers;
 pub mod numbers;
+pub mod root_only;
 pub mod screen;
 pub mod ssh;
 pub mod terminal;

@@ -6,7 +6,7 @@ use super::{need, output_of};
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
@@ -102,6 +102,32 @@ impl Drop for Wire {
     }
 }
 
+/// Types the next answer, and writes down the question; without an answer it gives up.
+const ANSWERS: &str = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s\\n' \"$1\" >>questions\n\
+                       head -n 1 answers\nsed -i 1d answers\n";
+/// Says the question into one FIFO, and reads the answer from another.
+const ASKS: &str = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s' \"$1\" >ask\ncat answer\n";
+
+/// What a client is to do.
+struct Wish<'a> {
+    /// The script that answers its questions.
+    askpass: &'static str,
+    name: &'a str,
+    key: &'a Path,
+    answers: &'a [&'a str],
+    options: &'a [&'a str],
+    program: &'a [&'a str],
+    stdin: Stdio,
+}
+
+impl<'a> Wish<'a> {
+    /// To log in, and say `in as NAME`.
+    fn of(name: &'a str, key: &'a Path) -> Self {
+        let program = &["echo in as $(id -un)"];
+        Self { askpass: ANSWERS, name, key, answers: &[], options: &[], program, stdin: Stdio::null() }
+    }
+}
+
 /// What a client's session came to.
 #[derive(Debug)]
 pub struct Session {
@@ -193,7 +219,7 @@ impl<'a> Sshd<'a> {
     }
 
     /// The same with any name and key, and further options for ssh.
-    pub fn login_with(&self, name: &str, key: &std::path::Path, answers: &[&str], options: &[&str]) -> Session {
+    pub fn login_with(&self, name: &str, key: &Path, answers: &[&str], options: &[&str]) -> Session {
         self.finish(self.begin(name, key, answers, options))
     }
 
@@ -202,44 +228,21 @@ impl<'a> Sshd<'a> {
         let typed = tempfile::NamedTempFile::new().unwrap();
         fs::write(typed.path(), "exit\n").unwrap();
         let key = self.key(user);
-        self.finish(self.run(user.name, &key, answers, &["-tt"], &[], typed.reopen().unwrap().into()))
+        let stdin = typed.reopen().unwrap().into();
+        self.finish(self.run(Wish { answers, options: &["-tt"], program: &[], stdin, ..Wish::of(user.name, &key) }))
     }
 
     /// Starts a client and does not wait for it.
-    pub fn begin(&self, name: &str, key: &std::path::Path, answers: &[&str], options: &[&str]) -> Client {
-        self.run(name, key, answers, options, &["echo in as $(id -un)"], Stdio::null())
+    pub fn begin(&self, name: &str, key: &Path, answers: &[&str], options: &[&str]) -> Client {
+        self.run(Wish { answers, options, ..Wish::of(name, key) })
     }
 
-    fn run(
-        &self,
-        name: &str,
-        key: &std::path::Path,
-        answers: &[&str],
-        options: &[&str],
-        program: &[&str],
-        stdin: Stdio,
-    ) -> Client {
-        // Types the next answer, and writes down the question; without an answer it gives up.
-        let script = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s\\n' \"$1\" >>questions\n\
-                      head -n 1 answers\nsed -i 1d answers\n";
-        self.run_with(script, name, key, answers, options, program, stdin)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn run_with(
-        &self,
-        text: &str,
-        name: &str,
-        key: &std::path::Path,
-        answers: &[&str],
-        options: &[&str],
-        program: &[&str],
-        stdin: Stdio,
-    ) -> Client {
+    fn run(&self, wish: Wish) -> Client {
+        let Wish { askpass, name, key, answers, options, program, stdin } = wish;
         let directory = tempfile::tempdir().unwrap();
         output_of(Command::new("mkfifo").arg(directory.path().join("ask")).arg(directory.path().join("answer")));
         let script = directory.path().join("askpass");
-        fs::write(&script, text).unwrap();
+        fs::write(&script, askpass).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(directory.path().join("answers"), answers.join("\n") + "\n").unwrap();
         let child = self
@@ -258,10 +261,8 @@ impl<'a> Sshd<'a> {
     }
 
     /// Starts a client that runs `echo in as NAME` and whose person looks at each question.
-    pub fn talk(&self, name: &str, key: &std::path::Path, options: &[&str]) -> Dialogue<'_> {
-        // Says the question into one FIFO, and reads the answer from another.
-        let script = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\nprintf '%s' \"$1\" >ask\ncat answer\n";
-        let client = self.run_with(script, name, key, &["", "", ""], options, &["echo in as $(id -un)"], Stdio::null());
+    pub fn talk(&self, name: &str, key: &Path, options: &[&str]) -> Dialogue<'_> {
+        let client = self.run(Wish { askpass: ASKS, answers: &["", "", ""], options, ..Wish::of(name, key) });
         Dialogue { sshd: self, client }
     }
 
@@ -273,7 +274,7 @@ impl<'a> Sshd<'a> {
     }
 
     /// An ssh that is nobody's yet.
-    fn ssh(&self, key: &std::path::Path, options: &[&str]) -> Command {
+    fn ssh(&self, key: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(if self.clients.is_some() { "nsenter" } else { "ssh" });
         if let Some(namespace) = &self.clients {
             command.arg(format!("--net={namespace}")).arg("ssh");
@@ -302,28 +303,28 @@ impl<'a> Sshd<'a> {
 }
 
 /// Makes a key with these options of ssh-keygen(1).
-pub fn make_key(key: &std::path::Path, options: &[&str]) {
+pub fn make_key(key: &Path, options: &[&str]) {
     output_of(Command::new("ssh-keygen").args(options).args(["-q", "-N", "", "-f"]).arg(key));
 }
 
 /// The public half of a key.
-pub fn public(key: &std::path::Path) -> PathBuf {
+pub fn public(key: &Path) -> PathBuf {
     PathBuf::from(format!("{}.pub", key.display()))
 }
 
 /// The certificate of a key.
-pub fn certificate(key: &std::path::Path) -> PathBuf {
+pub fn certificate(key: &Path) -> PathBuf {
     PathBuf::from(format!("{}-cert.pub", key.display()))
 }
 
 /// What ssh-keygen(1) shows as the fingerprint of a key.
-pub fn fingerprint(key: &std::path::Path) -> String {
+pub fn fingerprint(key: &Path) -> String {
     let line = output_of(Command::new("ssh-keygen").args(["-l", "-E", "sha256", "-f"]).arg(public(key)));
     line.split(' ').nth(1).unwrap().to_owned()
 }
 
 /// Gives a key a certificate with this key id, by ssh-keygen(1), which ssh finds beside the key.
-pub fn certify(authority: &std::path::Path, key: &std::path::Path, key_id: &str, options: &[&str]) {
+pub fn certify(authority: &Path, key: &Path, key_id: &str, options: &[&str]) {
     let mut command = Command::new("ssh-keygen");
     output_of(command.args(["-q", "-s"]).arg(authority).args(["-I", key_id]).args(options).arg(public(key)));
 }

@@ -1,9 +1,8 @@
-//! A machine with a root-only store, on which people enrol inside their first login.
+//! A machine with a root-only store.
 
 use super::machine::Machine;
+use super::output_of;
 use super::totp::{code_at, now};
-use super::{dist, output_of};
-use std::fs;
 use std::process::Output;
 
 pub const POLICY: &str = "/etc/security/pam_totp.toml";
@@ -13,23 +12,26 @@ pub const PROMPT: &str = "Verification code: ";
 
 /// The machine. What is in `policy` goes on from `[defaults]`.
 pub fn machine(policy: &str) -> Machine {
-    let machine = Machine::new();
+    ready(Machine::new(), policy)
+}
+
+/// Makes one ready.
+pub fn ready(machine: Machine, policy: &str) -> Machine {
     for service in ["sshd", "test"] {
         machine.service(service, STACK);
     }
     machine.write(POLICY, format!("version = 1\n[defaults]\nstore = \"system\"\n{policy}"));
-    fs::copy(dist("pam-totp"), machine.shared().join("pam-totp")).unwrap();
     totp(&machine, &["setup", "store"]);
     machine
 }
 
 pub fn run(machine: &Machine, arguments: &[&str]) -> Output {
-    machine.command(machine.shared().join("pam-totp")).args(arguments).output().unwrap()
+    machine.command(machine.program()).args(arguments).output().unwrap()
 }
 
 /// The program, which must not fail.
 pub fn totp(machine: &Machine, arguments: &[&str]) -> String {
-    output_of(machine.command(machine.shared().join("pam-totp")).args(arguments))
+    output_of(machine.command(machine.program()).args(arguments))
 }
 
 /// The same with `--json`.
