@@ -421,9 +421,8 @@ fn a_name_with_a_colon_is_refused() {
 #[test]
 fn called_google_authenticator_it_warns_and_takes_a_colon() {
     let machine = Machine::new();
-    std::os::unix::fs::symlink("pam-totp", machine.shared().join("google-authenticator")).unwrap();
     let google = |flags: &[&str]| {
-        let mut command = machine.command_as(ALICE, machine.shared().join("google-authenticator"));
+        let mut command = machine.command_as(ALICE, machine.google_authenticator());
         command.args(["-t", "-d", "-f", "-u", "-w", "3", "-C"]).args(flags).output().unwrap()
     };
     warned_of(&google(&[]), &[]);

@@ -488,6 +488,44 @@ fn wrong_usage_and_wrong_people_are_refused() {
 }
 
 #[test]
+fn a_list_that_cannot_be_written_is_no_success() {
+    let machine = host_of_system();
+    for arguments in [
+        &["status", "--all"][..],
+        &["status", "--all", "--json"],
+        &["throttle", "list"],
+        &["throttle", "list", "--json"],
+        &["enrol", "--users", "-", "--out", OUT, "--json"],
+    ] {
+        let mut command = pam_totp(&machine, arguments);
+        command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+        assert_eq!(command.output().unwrap().status.code(), Some(1), "{arguments:?}");
+    }
+    // Nor is one of a database that is not there.
+    machine.write("/etc/nsswitch.conf", "passwd: nothing-here\ngroup: files\n");
+    for arguments in [&["status", "--all"][..], &["enrol", "--group", "alice", "--out", OUT]] {
+        let output = pam_totp(&machine, arguments).output().unwrap();
+        assert!(text(&output.stderr).contains("does not even list root"), "{arguments:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn what_is_no_sheet_is_not_written_over() {
+    let machine = host_of_system();
+    machine.make_directory(OUT, 0o700, 0);
+    machine.write(&format!("{OUT}/bob.txt"), "precious");
+    let (code, said) = enrol_json(&machine, EVERYBODY, &[]);
+    assert_eq!(
+        (code, users(&said["failed"]), users(&said["enrolled"]).len()),
+        (Some(1), vec!["bob".into()], 2),
+        "{said}"
+    );
+    assert_eq!(machine.read(&format!("{OUT}/bob.txt")), "precious");
+    assert!(!machine.path(&format!("{OUT}/bob.svg")).exists());
+}
+
+#[test]
 fn two_at_once_do_not_write_over_each_others_sheets() {
     need("flock", "util-linux");
     let machine = host_of_system();

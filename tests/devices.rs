@@ -5,7 +5,7 @@ use crate::sudo_su::{PASSWORD, type_to};
 use crate::support::machine::{ALICE, AUTH_ERR, AUTHINFO_UNAVAIL, BOB, LoggedIn, Machine, SUCCESS};
 use crate::support::ssh::{KEY_AND_CODE, Sshd};
 use crate::support::totp::{SECRET, code_at, code_by, code_now, hotp, now};
-use crate::support::{dist, example_file, need, output_of, reasons};
+use crate::support::{example_file, need, output_of, reasons};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -332,8 +332,7 @@ fn who_may_not_enrol_and_what_is_not_for_this_store_is_told_so() {
         command.args(arguments);
         refused_by(command, "only root can enrol somebody in the root-only store");
     }
-    fs::copy(dist("pam-totp"), machine.shared().join("google-authenticator")).unwrap();
-    let mut google = machine.command(machine.shared().join("google-authenticator"));
+    let mut google = machine.command(machine.google_authenticator());
     google.args(["-t", "-d", "-f", "-W", "-u", "-C"]);
     refused_by(google, "use pam-totp enrol");
     for flag in [

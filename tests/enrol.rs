@@ -211,11 +211,7 @@ fn nobody_is_enrolled_while_the_policy_file_denies_everybody() {
 
 /// The program by its other name, and what a person types at its questions.
 fn google(machine: &Machine, arguments: &[&str], answers: &str) -> Output {
-    let link = machine.shared().join("google-authenticator");
-    if !link.exists() {
-        std::os::unix::fs::symlink("pam-totp", &link).unwrap();
-    }
-    let mut command = machine.command_as(ALICE, link);
+    let mut command = machine.command_as(ALICE, machine.google_authenticator());
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();

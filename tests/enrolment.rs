@@ -6,7 +6,7 @@ use crate::support::root_only::{
 };
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd};
 use crate::support::terminal::Terminal;
-use crate::support::totp::{code_now, wrong_code};
+use crate::support::totp::{SECRET, code_now, wrong_code};
 use crate::support::{self, dist, output_of, reasons, screen};
 use std::fs;
 
@@ -464,6 +464,42 @@ fn a_home_that_cannot_be_looked_into_may_have_a_secret() {
     assert!(shows());
     machine.make_directory(&BOB.home(), 0, BOB.uid);
     assert!(!shows());
+}
+
+#[test]
+fn whoever_had_a_file_by_another_name_is_not_new() {
+    let machine = machine("secret = \"~/.otp\"\n[service.sshd]\nenrolment = \"inline\"\n");
+    let system = machine.read(POLICY);
+    let shows = || {
+        let login = machine.login("sshd", "alice").with(&["--env", ACCEPTED]);
+        (0..3).fold(login, |login, _| login.answer("1")).run().output.contains('█')
+    };
+    assert!(shows(), "or the rest says nothing");
+    machine.write(POLICY, "version = 1\n[defaults]\nsecret = \"~/.otp\"\nstore = \"home\"\n");
+    let file = format!("{}/.otp", ALICE.home());
+    machine.write_as(&file, format!("{SECRET}\n\" TOTP_AUTH\n"), ALICE.uid, 0o600);
+    assert_eq!(machine.login("test", "alice").answer(code_now(SECRET)).run().result(), 0);
+    machine.write(POLICY, system);
+    // The file is alice's, to delete as she likes.
+    fs::remove_file(machine.path(&file)).unwrap();
+    assert!(!shows());
+    assert_eq!(json(&machine, &["reset", "--user", "alice"])["forgotten"].as_bool(), Some(true));
+    assert!(shows());
+}
+
+#[test]
+fn root_is_told_what_could_not_be_forgotten() {
+    let machine = inline();
+    json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    for arguments in [&["reset", "--user", "bob", "--json"][..], &["reset", "--user", "bob"]] {
+        let output = run(&machine, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("a secret in the home"), "{output:?}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("\"forgotten\":true"), "{output:?}");
+    }
+    fs::remove_file(machine.path(&BOB.secret_file())).unwrap();
+    assert_eq!(run(&machine, &["reset", "--user", "bob"]).status.code(), Some(0));
 }
 
 // ---- Who sees nothing ----

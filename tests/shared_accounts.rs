@@ -266,6 +266,7 @@ fn wrong_codes_with_one_key_block_that_key_alone() {
         (failures(&machine, &row(&other), "strangers"), failures(&machine, "ec2-user", "strangers")),
         (None, None)
     );
+    assert_eq!(failures(&machine, "ec2-user\\x2Cnew-keys", "strangers"), None);
     // To unlock the account is to unlock none of its people.
     assert!(!run(&machine, &["throttle", "unlock", "--user", "ec2-user"]).status.success());
     assert!(!login(&sshd, &tried.key, &[&code_now(&tried.secret)]).succeeded);
@@ -286,7 +287,7 @@ fn guesses_with_ever_new_keys_are_those_of_one() {
         machine.log();
         assert!(!login(&sshd, &key, &[word]).succeeded);
         assert_eq!(reasons(&machine.log()), [reason], "{number}");
-        assert_eq!(failures(&machine, "ec2-user", "strangers"), Some(number + 1));
+        assert_eq!(failures(&machine, "ec2-user\\x2Cnew-keys", "strangers"), Some(number + 1));
     }
     let (word, key) = (ticket(&machine, "ec2-user", &[]), new_key(&sshd, "attacker"));
     for right in [&code_now(&enrolled.secret), &word] {
@@ -312,6 +313,63 @@ fn nobody_vouches_with_a_device_that_is_disabled() {
     let newcomer = new_key(&sshd, "newcomer");
     let login = told(&machine, &line(&ssh::public(&newcomer)), &[&code_now(&disabled.secret)]);
     assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "device-disabled"), "{login:#?}");
+}
+
+#[test]
+fn new_keys_lock_nobody_out_and_nobody_who_vouches_gets_them_more_guesses() {
+    let machine = machine("inline", "[throttle]\nuser = \"\"\nhost = \"\"\n");
+    let sshd = Sshd::start(&machine, KEY_AND_CODE);
+    // The account has a device of its own, at services that know of no keys.
+    let own = json(&machine, &["enrol", "--user", "ec2-user", "--no-confirm"]);
+    let (own, wrong) = (own["secret"].as_str().unwrap(), wrong_code(own["secret"].as_str().unwrap()));
+    let colleague = holder(&machine, &sshd, "colleague");
+    let guess = |times: &str| {
+        let info = line(&ssh::public(&new_key(&sshd, &format!("attacker{times}"))));
+        let login = machine.login("sshd", "ec2-user").with(&["--env", &format!("SSH_AUTH_INFO_0={info}")]);
+        let login = login.answer(&wrong).with(&["--repeat", times]).run();
+        assert_eq!(login.result(), AUTH_ERR);
+    };
+    guess("97");
+    // A code that vouches is taken back, and so is the first one of the new device; the others' guesses stay.
+    let (_, session) = enrol(&sshd, &new_key(&sshd, "second"), &[&code_now(&colleague.secret)], 0);
+    assert_in(&session, &machine);
+    assert_eq!(failures(&machine, "ec2-user\\x2Cnew-keys", "in-a-row"), Some(97));
+    guess("3");
+    let attacker = line(&ssh::public(&new_key(&sshd, "attacker")));
+    let login = told(&machine, &attacker, &[&next_code(&colleague.secret)]);
+    assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "device-disabled"));
+    // Nobody with a device has anything to do with that.
+    assert_eq!(machine.login("test", "ec2-user").answer(code_now(own)).run().result(), SUCCESS);
+    assert_in(&login_again(&sshd, &colleague), &machine);
+    // Root's ticket lets new keys in again, and no device that was disabled.
+    let login = machine.login("test", "ec2-user").answer(&wrong).with(&["--repeat", "100"]).run();
+    assert_eq!(login.result(), AUTH_ERR);
+    let word = ticket(&machine, "ec2-user", &[]);
+    assert_eq!(failures(&machine, "ec2-user\\x2Cnew-keys", "in-a-row"), None);
+    let login = machine.login("test", "ec2-user").answer(next_code(own)).run();
+    assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "device-disabled"));
+    assert_in(&enrol(&sshd, &new_key(&sshd, "third"), &[&word], 0).1, &machine);
+    totp(&machine, &["throttle", "unlock", "--user", "ec2-user"]);
+    assert_eq!(machine.login("test", "ec2-user").answer(next_code(own)).run().result(), SUCCESS);
+}
+
+/// With the code after the one that vouched.
+fn login_again(sshd: &Sshd, holder: &Holder) -> Session {
+    login(sshd, &holder.key, &[&next_code(&holder.secret)])
+}
+
+#[test]
+fn an_account_whose_last_key_is_removed_has_had_one() {
+    let machine = machine("inline", NO_HOSTS);
+    let sshd = Sshd::start(&machine, KEY_AND_CODE);
+    let last = holder(&machine, &sshd, "last");
+    let newcomer = line(&ssh::public(&new_key(&sshd, "newcomer")));
+    let marks = machine.path("/var/lib/pam_totp/enrolled");
+    // A store that was restored without its marks.
+    fs::read_dir(&marks).unwrap().for_each(|mark| fs::remove_file(mark.unwrap().path()).unwrap());
+    totp(&machine, &["remove", "--user", "ec2-user", "--key", &last.fingerprint]);
+    let login = told(&machine, &newcomer, &["1"]);
+    assert!(login.output.contains("Type your ticket") && !login.output.contains('█'), "{}", login.output);
 }
 
 #[test]

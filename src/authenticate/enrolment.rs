@@ -11,7 +11,7 @@ use crate::enrol::qr::Drawing;
 use crate::enrol::{Codes, DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
 use crate::fact::Fact;
 use crate::identity::{Person, login_key};
-use crate::ledger::{Memory, Who};
+use crate::ledger::{Charge, Memory, Who};
 use crate::options::FirstPass;
 use crate::otp::{Answer, NotACode, RecoveryCode};
 use crate::policy::values::End;
@@ -67,7 +67,11 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
 
     pub(super) fn with_enrolment(&mut self, newcomer: &Newcomer<'a>, application: &mut impl Application) -> Outcome {
         self.grounds(newcomer, application)
-            .and_then(|grounds| self.first_device(newcomer, &grounds, application))
+            .and_then(|grounds| {
+                // What was right costs nothing.
+                self.charges.take().into_iter().for_each(Charge::take_back);
+                self.first_device(newcomer, &grounds, application)
+            })
             .unwrap_or_else(|outcome| outcome)
     }
 
@@ -85,7 +89,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
             return self.ticket(newcomer, word).map_err(NotJudged::into_outcome);
         }
         if newcomer.is_new_key && answer.check().is_ok() {
-            return self.voucher(newcomer, &answer).map(Grounds::Account).map_err(NotJudged::into_outcome);
+            return self.voucher(newcomer, &answer).map_err(NotJudged::into_outcome);
         }
         // As everybody else: who knows what root has done meanwhile.
         Err(self.outcome_of(&answer, application))
@@ -110,9 +114,9 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         Ok(Grounds::Ticket(word, ticket))
     }
 
-    /// Judges a code by all devices of the account, and says whose it is. It is charged to the account: whoever can make keys
-    /// for it has as many as they like.
-    fn voucher(&self, newcomer: &Newcomer, answer: &Answer) -> Result<Person, NotJudged> {
+    /// Judges a code by all devices of the account, and says whose it is. It is charged to all newcomers together: whoever can
+    /// make keys for the account has as many as they like.
+    fn voucher(&self, newcomer: &Newcomer, answer: &Answer) -> Result<Grounds, NotJudged> {
         self.charge(&Guess::new(true), None)?;
         let rules = Rules { allow_scratch_codes: false, increment_hotp: false, ..self.rules };
         let attempt = Try::new(answer);
@@ -131,7 +135,9 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
                 continue;
             }
             match self.store.attempt(&other, &charge) {
-                Ok(Attempt { verdict: Verdict::Accepted(_), .. }) => return Ok(other),
+                Ok(Attempt { verdict: Verdict::Accepted(accepted), .. }) => {
+                    return Ok(Grounds::Account(other, accepted.device));
+                }
                 Ok(Attempt { verdict: Verdict::Denied(denial), .. }) => match denial {
                     Denial::UsedCode => because(3, denial.fact()),
                     Denial::WrongCode { .. } => because(2, denial.fact()),
@@ -162,7 +168,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         };
         let device = match grounds {
             Grounds::Ticket(_, ticket) => &ticket.device,
-            Grounds::First | Grounds::Account(_) => DEVICE,
+            Grounds::First | Grounds::Account(..) => DEVICE,
         };
         let mut trial = Record::of(vec![new.device(device, (self.now)())]);
         trial.recovery = RecoveryCodes::new(salt, codes.iter().map(RecoveryCode::expose));
@@ -188,18 +194,14 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         Err(denied(reason.with_number("tries", TRIES)))
     }
 
-    /// What this login was charged is taken back, and from here on it is the person who is counted, not the account.
+    /// What this login was charged is taken back, and nothing else: what other newcomers have cost stays until root says
+    /// otherwise, or one who may vouch could guess for ever. From here on it is the person who is counted.
     fn admitted(&mut self, newcomer: &Newcomer<'a>, grounds: &Grounds, accepted: Accepted) -> Fact {
         let fact = accepted.fact().with("enrolled", grounds.name());
-        let person = newcomer.person;
-        self.who = Who::of(person);
+        self.who = Who::of(newcomer.person);
         self.count(&Verdict::Accepted(accepted), 0);
-        if let (Counter::Ledger(ledger), Some(_)) = (self.counter, person.key()) {
-            // Nobody ever logs in as the account, so nothing else would end its failures in a row.
-            ledger.end_row(Who::of_account(person));
-        }
         match grounds {
-            Grounds::Account(voucher) => fact.with("vouched-by", voucher.key().unwrap_or("account")),
+            Grounds::Account(voucher, _) => fact.with("vouched-by", voucher.key().unwrap_or("account")),
             Grounds::First | Grounds::Ticket(..) => fact,
         }
     }

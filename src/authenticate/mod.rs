@@ -164,11 +164,11 @@ fn lines_period(policy: &Policy) -> u64 {
 }
 
 /// Who is counted. A name that is in no user database and has no record is nobody's: there are as many as can be typed. So
-/// can keys be made for an account that one shares: one without a record is counted as the account.
+/// can keys be made for an account that one shares: those without a record are counted together.
 fn who<'a>(visit: &Visit<'a>, store: &dyn Store) -> Who<'a> {
     match visit.person {
         Ok(person) if person.is_virtual() && store.has_record(person) == Ok(false) => Who::Nobody(person.name()),
-        Ok(person) if person.key().is_some() && store.has_record(person) != Ok(true) => Who::of_account(person),
+        Ok(person) if person.key().is_some() && store.has_record(person) != Ok(true) => Who::newcomers(person),
         Ok(person) => Who::of(person),
         Err(_) => Who::Nobody(visit.name),
     }

@@ -77,6 +77,9 @@ const TRIES: usize = 100;
 /// A grace period ends with so many failures of the person, wherever they came from.
 const GRACE_FAILURES: u64 = 3;
 
+/// What stands in the place of a key for those whose key has no device. No key is called so.
+const NEWCOMERS: &str = "new-keys";
+
 /// Who is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who<'a> {
@@ -106,9 +109,10 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// The account of somebody, whoever of its people that is.
-    pub fn of_account(person: &'a Person) -> Self {
-        Self::Person { name: person.name(), uid: person.uid(), key: "", is_virtual: person.is_virtual() }
+    /// All together who come with a key of somebody's account and have no device. They are nobody with a device: neither the
+    /// account itself nor one of its people is locked out by them.
+    pub fn newcomers(person: &'a Person) -> Self {
+        Self::Person { name: person.name(), uid: person.uid(), key: NEWCOMERS, is_virtual: person.is_virtual() }
     }
 
     const fn name(self) -> &'a [u8] {
@@ -547,7 +551,9 @@ fn label(name: &[u8], key: &str) -> Vec<u8> {
         return name.get(..LABEL).unwrap_or(name).to_vec();
     }
     let room = LABEL.saturating_sub(key.len().saturating_add(1));
-    [name.get(..room).unwrap_or(name), b",", key.as_bytes()].concat()
+    let mut label = [name.get(..room).unwrap_or(name), b",", key.as_bytes()].concat();
+    label.truncate(LABEL);
+    label
 }
 
 impl Charge<'_> {

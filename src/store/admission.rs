@@ -78,8 +78,9 @@ pub enum Grounds {
     First,
     /// They have a ticket, which is this word.
     Ticket(RecoveryCode, Ticket),
-    /// They hold a key of an account, never had a device with it, and have just given the code of this one of its people.
-    Account(Person),
+    /// They hold a key of an account, never had a device with it, and have just given the code of this one of its people, of
+    /// the device with this name.
+    Account(Person, String),
 }
 
 impl Grounds {
@@ -91,7 +92,7 @@ impl Grounds {
         match self {
             Self::First => "first",
             Self::Ticket(..) => "ticket",
-            Self::Account(_) => Self::ACCOUNT,
+            Self::Account(..) => Self::ACCOUNT,
         }
     }
 }

@@ -25,6 +25,7 @@ use readonly::Changes;
 use sha1::{Digest, Sha1};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Mode of a file that we make: its owner reads it, and a login replaces it.
@@ -196,10 +197,7 @@ impl Store for HomeStore<'_> {
     }
 
     fn release(&self, person: &Person) -> Result<bool, StoreError> {
-        match self.ratchet().and_then(|ratchet| ratchet.map_or(Ok(false), |ratchet| ratchet.release(person))) {
-            Ok(was_there) => Ok(was_there),
-            Err(error) => Err(StoreError::Failed(error.fact())),
-        }
+        self.forget(person)
     }
 }
 
@@ -214,20 +212,37 @@ impl HomeStore<'_> {
         }
     }
 
-    /// Whether there may be a file where the person has one: a home that is not there has none, one that cannot be looked
-    /// into may.
+    /// Whether the person had a file here, or may have one where it would be: a home that is not there, or is another's, has
+    /// none of theirs, one of theirs that cannot be looked into may.
     ///
     /// # Errors
     /// [`StoreError`]: it cannot be told.
-    pub(super) fn may_have_record(&self, person: &Person) -> Result<bool, StoreError> {
+    pub(super) fn may_have_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        if self.had_record(person).map_err(|error| StoreError::Failed(error.fact()))? {
+            return Ok(true);
+        }
         let taken = self.with_rights_of(person, |location| match location.place()? {
             Some(place) => Ok(place.is_taken()?),
             None => Ok(false),
         });
+        let is_anothers = || {
+            let owner = person.home().and_then(|home| std::fs::metadata(home).ok()).map(|home| home.uid());
+            owner.is_some_and(|owner| owner != person.uid())
+        };
         match taken {
             Err(Error::File(error)) if error.is_missing() => Ok(false),
+            Err(_) if is_anothers() => Ok(false),
             result => result.map_err(Error::for_log),
         }
+    }
+
+    /// Forgets that the person ever had a file here. Says whether that was so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn forget(&self, person: &Person) -> Result<bool, StoreError> {
+        let forgotten = self.ratchet().and_then(|ratchet| ratchet.map_or(Ok(false), |ratchet| ratchet.release(person)));
+        forgotten.map_err(|error| StoreError::Failed(error.fact()))
     }
 
     /// People may have a file a service: a code at one says nothing about another.

@@ -128,7 +128,7 @@ impl Store for SystemStore<'_> {
         let place = self.place(person)?;
         let mut had_one = place.slot.is_taken().map_err(Error::File)?
             || place.ratchet.has_enrolled(person).map_err(Error::File)?
-            || self.homes.map_or(Ok(false), |homes| homes.may_have_record(&account))?;
+            || self.homes.map_or(Ok(false), |homes| homes.may_have_enrolled(&account))?;
         if person.key().is_some() {
             had_one = had_one
                 || place.ratchet.has_enrolled(&account).map_err(Error::File)?
@@ -174,7 +174,7 @@ impl Store for SystemStore<'_> {
         let _locks = self.lock_account(person, &place)?;
         // Of somebody who never had one nothing is remembered.
         if place.slot.is_taken().map_err(Error::File)? {
-            place.ratchet.set(person).map_err(Error::File)?;
+            place.remember(person)?;
         }
         // One that was not used up would be good again.
         place.tickets(person)?.withdraw().map_err(Error::File)?;
@@ -190,7 +190,10 @@ impl Store for SystemStore<'_> {
             return Ok(false);
         }
         place.tickets(person)?.withdraw().map_err(Error::File)?;
-        Ok(place.ratchet.release(person).map_err(Error::File)?)
+        let was_known = place.ratchet.release(person).map_err(Error::File)?;
+        // A file of another name has a mark of its own.
+        let of_homes = self.homes.filter(|_| is_account).map_or(Ok(false), |homes| homes.forget(person))?;
+        Ok(was_known || of_homes)
     }
 
     fn admission(&self) -> Option<&dyn Admission> {
@@ -227,8 +230,12 @@ impl Admission for SystemStore<'_> {
         let holds = match grounds {
             Grounds::First => self.never_enrolled(person)?,
             // Nobody whose device was taken away meanwhile vouches for anybody.
-            Grounds::Account(voucher) => {
-                self.is_new_key(person)? && self.load(voucher).is_ok_and(|record| !record.devices.is_empty())
+            Grounds::Account(voucher, device) => {
+                self.is_new_key(person)?
+                    && self.load(voucher).is_ok_and(|record| {
+                        // One of that name that was enrolled since has not been used.
+                        record.device(device).is_some_and(|device| device.last_used.is_some())
+                    })
             }
             Grounds::Ticket(word, ticket) => {
                 !ticket.is_over(now) && place.tickets(person)?.claim(word).map_err(Error::File)?
@@ -279,7 +286,7 @@ impl SystemStore<'_> {
         let Ok(tickets) = place.tickets(person) else { return };
         let is_shared = || self.people_of_account(person).map_or(true, |people| people.len() > 1);
         // They are good for nothing now, whether they can be removed or not.
-        let _ = if person.key().is_none() && is_shared() { tickets.withdraw_own() } else { tickets.withdraw() };
+        let _ = if person.key().is_some() || is_shared() { tickets.withdraw_own() } else { tickets.withdraw_usable() };
     }
 
     /// The record of somebody who is gone from the user database, whoever had their uid.
@@ -370,19 +377,27 @@ impl Place {
         let record = with_hashed_codes(record)?;
         check_room(person, &record)?;
         // First: there must be no moment at which somebody has a record and no mark.
-        let account = person.account();
-        let mut marked = Vec::new();
-        for who in [Some(person), person.key().map(|_| &account)].into_iter().flatten() {
-            let was_marked = self.ratchet.has_enrolled(who)?;
-            self.ratchet.set(who)?;
-            marked.extend((!was_marked).then_some(who));
-        }
+        let marked = self.remember(person)?;
         self.write(person, &record, is_taken).inspect_err(|_| {
             if self.slot.is_taken().is_ok_and(|is_taken| !is_taken) {
                 // Whoever may log in without a device may still.
                 marked.iter().for_each(|who| drop(self.ratchet.release(who)));
             }
         })
+    }
+
+    /// Remembers for good that somebody has had a device, and of one who shares an account that the account has. Says of whom
+    /// that was not known.
+    fn remember(&self, person: &Person) -> Result<Vec<Person>, Error> {
+        let mut people = vec![person.account(), person.clone()];
+        people.dedup();
+        let mut new = Vec::new();
+        for who in people {
+            let was_known = self.ratchet.has_enrolled(&who)?;
+            self.ratchet.set(&who)?;
+            new.extend((!was_known).then_some(who));
+        }
+        Ok(new)
     }
 
     fn write(&self, person: &Person, record: &Record, is_taken: bool) -> Result<(), Error> {

@@ -78,7 +78,7 @@ impl Tickets {
     pub(super) fn has_one(&self, now: u64) -> Result<bool, FileError> {
         let Some(directory) = &self.directory else { return Ok(false) };
         let is_good = |name: &String| read(directory, name).is_some_and(|ticket| !ticket.is_over(now));
-        Ok(self.usable(directory)?.iter().any(is_good))
+        Ok(self.names(directory)?.iter().filter(|name| self.is_usable(name)).any(is_good))
     }
 
     /// Makes a ticket this person's alone, on disk. `false`: it is somebody else's by now, or was spent.
@@ -121,6 +121,11 @@ impl Tickets {
         if self.is_account { self.remove(|_| true) } else { self.withdraw_own() }
     }
 
+    /// Takes back what this person could use, and nothing that is somebody else's alone.
+    pub(super) fn withdraw_usable(&self) -> Result<usize, FileError> {
+        self.remove(|name| self.is_usable(name))
+    }
+
     /// Takes back those that are this person's alone.
     pub(super) fn withdraw_own(&self) -> Result<usize, FileError> {
         self.remove(|name| name.ends_with(&self.own))
@@ -140,9 +145,8 @@ impl Tickets {
         [hash.clone(), hash + &self.own]
     }
 
-    fn usable(&self, directory: &Directory) -> Result<Vec<String>, FileError> {
-        let is_usable = |name: &String| name.strip_suffix(&self.own).unwrap_or(name).len() == HASH;
-        Ok(self.names(directory)?.into_iter().filter(is_usable).collect())
+    fn is_usable(&self, name: &str) -> bool {
+        name.strip_suffix(&self.own).unwrap_or(name).len() == HASH
     }
 
     fn names(&self, directory: &Directory) -> Result<Vec<String>, FileError> {

@@ -303,10 +303,11 @@ fn check(stat: &Stat) -> Result<(), Problem> {
     if mode & 0o022 != 0 { Err(Problem::Writable(mode)) } else { Ok(()) }
 }
 
-/// A file made inside su would have the caller's group.
+/// A file made inside su would have the caller's group. Nothing is written where nobody can be kept from reading it (vfat).
 fn take_possession(file: impl AsFd) -> Result<(), Errno> {
     fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
-    fchmod(&file, OWNER)
+    fchmod(&file, OWNER)?;
+    if fstat(&file)?.st_mode & 0o077 == 0 { Ok(()) } else { Err(Errno::NOTSUP) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{dist, example, need, output_of, project};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -230,6 +230,15 @@ impl Machine {
     /// `pam-totp`.
     pub fn program(&self) -> PathBuf {
         self.copied(&dist("pam-totp"))
+    }
+
+    /// The same by the name of google-authenticator.
+    pub fn google_authenticator(&self) -> PathBuf {
+        let link = self.program().with_file_name("google-authenticator");
+        if !link.exists() {
+            symlink("pam-totp", &link).unwrap();
+        }
+        link
     }
 
     /// Copied in, as the project may be where a user of the machine cannot get at it.

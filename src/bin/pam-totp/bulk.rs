@@ -3,10 +3,10 @@
 use crate::choices;
 use crate::common_ground;
 use crate::enrol::{self, ensure_for_store, new_spares};
-use crate::host::{by_fact, by_store, ensure_root, in_database, policy};
+use crate::host::{by_fact, by_store, ensure_root, everybody, in_database, policy};
 use crate::new_device::NewDevice;
 use crate::progress::Progress;
-use crate::sheet::{Sheet, is_of};
+use crate::sheet::{Sheet, is_of, is_sheet};
 use crate::status::kind;
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::enrol::{DEVICE, host_name, qr};
@@ -17,13 +17,13 @@ use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::Record;
 use pam_totp::secret::Secret;
 use pam_totp::store::system::SystemStore;
-use pam_totp::store::{self, Store};
+use pam_totp::store::{self, Store, StoreError};
 use pam_totp::system::files::{FileError, Problem};
+use pam_totp::system::groups;
 use pam_totp::system::lock::{NoLock, Patience, exclusive_on_host};
 use pam_totp::system::private::{Directory, is_file};
-use pam_totp::system::{groups, passwd};
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// What is about one person alone, or shown to somebody who is there.
@@ -39,7 +39,8 @@ pub(crate) struct Arguments {
     /// already stays as they are. Blank lines and those that begin with # are skipped
     #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = FOR_ONE)]
     users: Option<PathBuf>,
-    /// The same for the members of a group, and for everybody whose primary group it is
+    /// The same for the members of a group, and for everybody whose primary group it is, as far as the user database lists
+    /// them: sssd and LDAP often list nobody
     #[arg(long, value_name = "GROUP", requires = "out", conflicts_with_all = FOR_ONE)]
     group: Option<String>,
     /// Where the sheets go, NAME.svg and NAME.txt for each person; made for root alone if it is not there
@@ -79,16 +80,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         NoLock::Refused(error) | NoLock::Failed(error) => anyhow!("/run/pam_totp/enrol-many cannot be locked: {error}"),
     })?;
     let done = Bulk { one, policy: &policy, store: store::of(&policy), sheets, out: &out }.run(&names);
+    // Who reads it has to get all of it.
     if one.whose.json {
-        say!("{}", done.object());
+        writeln!(io::stdout(), "{}", done.object())?;
     } else if !one.device.quiet {
-        say!(
-            "{} enrolled, {} skipped, {} failed. Sheets are in {}.",
-            done.enrolled.len(),
-            done.skipped.len(),
-            done.failed.len(),
-            out.display()
-        );
+        let (enrolled, skipped, failed) = (done.enrolled.len(), done.skipped.len(), done.failed.len());
+        let (out, mut stdout) = (out.display(), io::stdout());
+        writeln!(stdout, "{enrolled} enrolled, {skipped} skipped, {failed} failed. Sheets are in {out}.")?;
     }
     ensure!(done.failed.is_empty(), "{} of {} could not be enrolled", done.failed.len(), names.len());
     Ok(())
@@ -140,7 +138,7 @@ fn listed(text: &[u8]) -> Vec<Vec<u8>> {
 fn members(name: &str) -> Result<Vec<Vec<u8>>> {
     let group = groups::by_name(name).with_context(|| format!("the group `{}`", name.escape_debug()))?;
     let group = group.with_context(|| format!("there is no group `{}`", name.escape_debug()))?;
-    let accounts = passwd::all().context("the user database cannot be read")?;
+    let accounts = everybody()?;
     let primary = accounts.into_iter().filter(|account| account.gid == group.gid).map(|account| account.name);
     Ok(group.members.into_iter().chain(primary).collect())
 }
@@ -243,6 +241,7 @@ impl Bulk<'_> {
             spares: &codes,
         };
         let names = names(person);
+        names.iter().try_for_each(|name| self.ensure_sheet(name))?;
         let texts = [sheet.svg(), sheet.text()];
         let stored = names
             .iter()
@@ -251,8 +250,11 @@ impl Bulk<'_> {
             .and_then(|()| self.store.enrol(person, &record, self.one.force).map_err(by_store));
         if let Err(error) = stored {
             // The record may be there all the same, and the disk did not say so.
-            if !self.is_stored(person, &record) {
-                let removed = names.iter().try_for_each(|name| self.sheets.remove(name));
+            if !self.may_be_stored(person, &record) {
+                // Of two that were to be replaced one may not have been.
+                let secret = new.new.secret();
+                let is_ours = |name: &&String| self.sheet(name).is_some_and(|sheet| is_of(sheet.expose(), &secret));
+                let removed = names.iter().filter(is_ours).try_for_each(|name| self.sheets.remove(name));
                 let _ = removed.and_then(|()| self.sheets.sync());
             }
             return Err(error);
@@ -267,9 +269,28 @@ impl Bulk<'_> {
             .map_err(|error| by_fact(self.sheets.file_error(name, Problem::Failed("write", error)).fact()))
     }
 
-    fn is_stored(&self, person: &Person, record: &Record) -> bool {
+    /// Whether the sheets may be all that there is of somebody's secret.
+    fn may_be_stored(&self, person: &Person, record: &Record) -> bool {
         let secrets = || record.devices.iter().filter_map(|device| device.secret.as_ref().ok());
-        self.store.load(person).is_ok_and(|there| secrets().all(|secret| there.holds(secret)))
+        match self.store.load(person) {
+            Ok(there) => secrets().all(|secret| there.holds(secret)),
+            Err(StoreError::NotEnrolled(_)) => false,
+            Err(_) => self.store.has_record(person) != Ok(false),
+        }
+    }
+
+    /// Fails where a file that is no sheet would be written over.
+    fn ensure_sheet(&self, name: &str) -> Result<()> {
+        let path = self.out.join(name);
+        let is_one = self.sheet(name).is_none_or(|text| is_sheet(text.expose()));
+        ensure!(is_one, "{} is there, and no sheet: move it away", path.display());
+        Ok(())
+    }
+
+    /// The file with this name. A link or a FIFO is none.
+    fn sheet(&self, name: &str) -> Option<Secret<Vec<u8>>> {
+        let is_file = self.sheets.stat(name).is_ok_and(|stat| is_file(&stat));
+        is_file.then(|| self.sheets.read(name).ok().flatten()).flatten()
     }
 
     /// Why somebody who has a record is left alone, and whether there are sheets that fit it.
@@ -280,9 +301,7 @@ impl Bulk<'_> {
         };
         let mut reason = "enrolled already";
         for name in names(person) {
-            // A link or a FIFO is none.
-            let is_file = self.sheets.stat(&name).is_ok_and(|stat| is_file(&stat));
-            let Some(sheet) = self.sheets.read(&name).ok().flatten().filter(|_| is_file) else {
+            let Some(sheet) = self.sheet(&name) else {
                 return Ok("enrolled already, and there is no sheet");
             };
             if !secrets.iter().any(|secret| is_of(sheet.expose(), &base32::encode(secret.expose()))) {

@@ -6,7 +6,7 @@ use pam_totp::identity::{Person, Unidentified};
 use pam_totp::options::Options;
 use pam_totp::policy::{Document, Policy, StoreKind};
 use pam_totp::store::{self, Store, StoreError};
-use pam_totp::system::passwd;
+use pam_totp::system::passwd::{self, Account};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -120,6 +120,14 @@ pub(crate) fn person(name: Option<&str>) -> Result<Person> {
     let person = in_database(name.as_bytes())?;
     ensure!(euid == 0 || person.uid() == euid, "only root can do this for somebody else");
     Ok(person)
+}
+
+/// Everybody whom the user database lists.
+pub(crate) fn everybody() -> Result<Vec<Account>> {
+    let accounts = passwd::all().context("the user database cannot be read")?;
+    // Where a name service is dead or not there, the rest looks like a list.
+    ensure!(accounts.iter().any(|account| account.uid == 0), "the user database does not even list root");
+    Ok(accounts)
 }
 
 /// Somebody by name.

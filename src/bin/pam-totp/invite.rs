@@ -64,7 +64,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let device = arguments.device.as_deref().unwrap_or(DEVICE);
     ensure_name(device)?;
     // Somebody else of a shared account may still come with a key of their own.
-    if subject.person.key().is_some() || !is_shared(&document) {
+    let is_shared = is_shared(&document);
+    if subject.person.key().is_some() || !is_shared {
         ensure_no_record(&subject)?;
     }
     let opened = ledger::open(&subject.policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
@@ -73,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let word = recovery_code().context("the kernel gives no random numbers")?;
     admission.invite(&subject.person, &word, &ticket).map_err(by_store)?;
     // What others have typed meanwhile must not keep out whom root expects.
-    ledger.end_row(Who::of_account(&subject.person));
+    ledger.end_row(if is_shared { Who::newcomers(&subject.person) } else { Who::of(&subject.person) });
     show(&subject, &word, &ticket, arguments.json)?;
     if !is_of_use(&document) {
         eprintln!("pam-totp: nobody can use it yet: no service of the policy has enrolment = \"ticket\" or \"inline\"");

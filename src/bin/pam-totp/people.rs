@@ -12,7 +12,7 @@ use pam_totp::store::{self, Store, StoreError};
 use pam_totp::system::clock;
 use pam_totp::system::passwd::{self, Account};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -31,9 +31,10 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
     seen.sort_by(|one, other| (one.state.rank(), &one.named).cmp(&(other.state.rank(), &other.named)));
     if whose.json {
         let is_counted = counted.is_ok();
-        say!("{}", serde_json::Value::from_iter(seen.iter().map(|seen| seen.object(&policy, is_counted))));
+        let list = serde_json::Value::from_iter(seen.iter().map(|seen| seen.object(&policy, is_counted)));
+        writeln!(io::stdout(), "{list}")?;
     } else {
-        show(&seen);
+        show(&seen)?;
     }
     counted.context("who is throttled cannot be told")?;
     let broken = seen.iter().filter(|seen| matches!(seen.state, State::Broken(_))).count();
@@ -75,7 +76,7 @@ enum State {
 
 impl<'a> People<'a> {
     fn new(policy: &'a Policy) -> Result<Self> {
-        let listed = passwd::all().context("the user database cannot be read")?;
+        let listed = host::everybody()?;
         let named = |account: &Account| Named { name: account.name.clone(), key: None };
         // The first of several of the same name counts, as it is the one that is found by name.
         let mut accounts = BTreeMap::new();
@@ -300,9 +301,9 @@ fn columns(device: &Device) -> [String; 3] {
     [name.to_owned(), day(device.added), day(device.last_used)]
 }
 
-fn show(seen: &[Seen]) {
+fn show(seen: &[Seen]) -> Result<()> {
     let rows: Vec<_> = [HEADS.map(str::to_owned)].into_iter().chain(seen.iter().flat_map(Seen::rows)).collect();
-    table(&rows).iter().for_each(|line| say!("{line}"));
+    table(&rows).iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
     let mut counts = BTreeMap::<&str, usize>::new();
     for seen in seen {
         let count = counts.entry(seen.word()).or_default();
@@ -310,7 +311,8 @@ fn show(seen: &[Seen]) {
     }
     let blocked = seen.iter().filter(|seen| seen.blocked.is_some()).count();
     let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    say!("{} in all: {}; {blocked} throttled", seen.len(), counts.join(", "));
+    writeln!(io::stdout(), "{} in all: {}; {blocked} throttled", seen.len(), counts.join(", "))?;
+    Ok(())
 }
 
 /// Columns as wide as what is in them, but for the last; one that is empty below its head is left out.

@@ -34,16 +34,23 @@ pub(crate) fn reset(whose: &Whose) -> Result<()> {
     let was_known = store.release(&subject.person).map_err(by_store)?;
     let was_there = removed?;
     let name = subject.title();
+    let had_one = store.never_enrolled(&subject.person).map(|never| !never);
+    let is_left = subject.person.key().is_none() && had_one == Ok(true);
     if whose.json {
-        say!("{}", subject.object(serde_json::json!({ "removed": was_there, "forgotten": was_known })));
-    } else if store.never_enrolled(&subject.person) != Ok(false) {
-        say!("{name}: never enrolled, as far as this host knows.");
-    } else if subject.person.key().is_some() {
-        say!(
+        say!("{}", subject.object(serde_json::json!({ "removed": was_there, "forgotten": was_known && !is_left })));
+    }
+    let keys = with_keys(&subject)?;
+    ensure!(!is_left || !keys.is_empty(), "{name}: not forgotten; there is a secret in the home");
+    match (whose.json, had_one) {
+        (true, _) => {}
+        (false, _) if is_left => say!("{name}: not forgotten{keys}"),
+        (false, Ok(false)) => say!("{name}: never enrolled, as far as this host knows."),
+        (false, Ok(true)) => say!(
             "{name}: forgotten. The account has had devices: with this key one needs a ticket, or the code of one of them."
-        );
-    } else {
-        say!("{name}: not forgotten{}", with_keys(&subject)?);
+        ),
+        (false, Err(error)) => {
+            say!("{name}: forgotten. Whether there is a secret in the home cannot be told: {}", by_store(error));
+        }
     }
     Ok(())
 }

@@ -43,10 +43,10 @@ impl Sheet<'_> {
     /// For a printer: black on white. An app that scans it from a dark terminal has to know inverted codes.
     pub(crate) fn text(&self) -> Secret<Vec<u8>> {
         let mut text = String::with_capacity(ROOM);
-        let code = self.code.lines(Drawing::HalfBlocks, Drawn::Dark, QUIET_ZONE);
+        let code = Secret::new(self.code.lines(Drawing::HalfBlocks, Drawn::Dark, QUIET_ZONE));
         let body = self.body();
         let title = self.title();
-        for line in [&title, ""].into_iter().chain(code.iter().chain(body.expose()).map(String::as_str)) {
+        for line in [&title, ""].into_iter().chain(code.expose().iter().chain(body.expose()).map(String::as_str)) {
             text.push_str(line);
             text.push('\n');
         }
@@ -76,7 +76,7 @@ impl Sheet<'_> {
         let _ = writeln!(
             svg,
             "<svg x=\"{MARGIN}\" y=\"{above}\" width=\"{CODE}\" height=\"{CODE}\" viewBox=\"-{QUIET_ZONE} -{QUIET_ZONE} {modules} {modules}\"><path shape-rendering=\"crispEdges\" d=\"{}\"/></svg>",
-            path(self.code)
+            path(self.code).expose()
         );
         let _ = writeln!(svg, "<g font-family=\"monospace\" font-size=\"{FONT}\" xml:space=\"preserve\">");
         let mut y = MARGIN;
@@ -99,7 +99,7 @@ impl Sheet<'_> {
 
     fn body(&self) -> Secret<Vec<String>> {
         let mut lines = vec!["Secret, to type where the code cannot be scanned:".to_owned()];
-        lines.extend(groups(self.secret.expose()).iter().map(|line| format!("  {line}")));
+        lines.extend(groups(self.secret.expose()).expose().iter().map(|line| format!("  {line}")));
         lines.extend([format!("  {}", plain(self.kind)), String::new(), "URI:".to_owned()]);
         lines.extend([self.uri.expose().clone(), String::new()]);
         if !self.spares.is_empty() {
@@ -119,22 +119,33 @@ impl Sheet<'_> {
     }
 }
 
+/// What stands before a secret in a URI.
+const BEFORE: &[u8] = b"?secret=";
+
+/// Whether a file is a sheet, of either kind.
+pub(crate) fn is_sheet(text: &[u8]) -> bool {
+    text.windows(BEFORE.len()).any(|window| window == BEFORE)
+}
+
 /// Whether a sheet, of either kind, is about this secret.
 pub(crate) fn is_of(sheet: &[u8], secret: &Secret<String>) -> bool {
     let wanted = secret.expose().as_bytes();
-    let uri = b"?secret=";
-    sheet.windows(uri.len()).enumerate().any(|(at, window)| {
-        let behind = sheet.get(at.saturating_add(uri.len())..).unwrap_or_default();
+    sheet.windows(BEFORE.len()).enumerate().any(|(at, window)| {
+        let behind = sheet.get(at.saturating_add(BEFORE.len())..).unwrap_or_default();
         let end = behind.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(behind.len());
-        window == uri && behind.get(..end) == Some(wanted)
+        window == BEFORE && behind.get(..end) == Some(wanted)
     })
 }
 
 /// Letters in groups of four, some groups a line.
-fn groups(secret: &str) -> Vec<String> {
-    let letters: Vec<char> = secret.chars().collect();
-    let groups: Vec<String> = letters.chunks(4).map(|group| group.iter().collect()).collect();
-    groups.chunks(GROUPS).map(|line| line.join(" ")).collect()
+fn groups(secret: &str) -> Secret<Vec<String>> {
+    // Base32 is ASCII.
+    let parts = |text: &[u8], size: usize| -> Vec<String> {
+        text.chunks(size).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    };
+    let lines = Secret::new(parts(secret.as_bytes(), 4 * GROUPS));
+    let spaced = |line: &String| Secret::new(parts(line.as_bytes(), 4)).expose().join(" ");
+    Secret::new(lines.expose().iter().map(spaced).collect())
 }
 
 /// Lines that fit on the page.
@@ -146,7 +157,7 @@ fn wrapped(line: &str) -> Vec<&str> {
 }
 
 /// The dark modules, runs of them along each row.
-fn path(code: &Code) -> String {
+fn path(code: &Code) -> Secret<String> {
     let width = code.width().cast_signed();
     let mut path = String::with_capacity(ROOM);
     for row in 0..width {
@@ -164,7 +175,7 @@ fn path(code: &Code) -> String {
             }
         }
     }
-    path
+    Secret::new(path)
 }
 
 fn push_line(svg: &mut String, y: usize, line: &str) {
@@ -268,7 +279,7 @@ mod tests {
     fn the_path_has_the_dark_modules_and_no_others() {
         let code = Code::new("otpauth://totp/x?secret=GEZDGNBV").unwrap();
         let mut dark = vec![vec![false; code.width()]; code.width()];
-        for run in path(&code).split('z').filter(|run| !run.is_empty()) {
+        for run in path(&code).expose().split('z').filter(|run| !run.is_empty()) {
             let (start, rest) = run.strip_prefix('M').unwrap().split_once('h').unwrap();
             let (column, row) = start.split_once(' ').unwrap();
             let (length, back) = rest.split_once("v1h-").unwrap();

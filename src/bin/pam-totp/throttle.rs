@@ -11,6 +11,7 @@ use pam_totp::policy::throttle::Trigger;
 use pam_totp::policy::values::Span;
 use pam_totp::source::Source;
 use pam_totp::system::clock;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -69,21 +70,19 @@ pub(crate) fn rows(policy: &Policy) -> Result<Vec<Listed>> {
 
 fn list(policy: &Policy, json: bool) -> Result<()> {
     ensure_root("read the ledger")?;
-    let rows = rows(policy)?;
+    let (rows, out) = (rows(policy)?, &mut io::stdout());
     if json {
         let rows: Vec<_> = rows.iter().map(|row| object(policy, row)).collect();
-        say!("{}", serde_json::Value::from(rows));
-        return Ok(());
+        return writeln!(out, "{}", serde_json::Value::from(rows)).map_err(Into::into);
     }
     if rows.is_empty() {
-        say!("No failures.");
-        return Ok(());
+        return writeln!(out, "No failures.").map_err(Into::into);
     }
-    say!("{:32}  {:9}  {:>8}  {:>10}  state", "name", "counted", "failures", "latest");
+    writeln!(out, "{:32}  {:9}  {:>8}  {:>10}  state", "name", "counted", "failures", "latest")?;
     for row in &rows {
         let latest = row.ages.first().map(|age| format!("{} ago", Span(*age))).unwrap_or_default();
         let state = state(blocked(policy, row));
-        say!("{:32}  {:9}  {:>8}  {latest:>10}  {state}", name(row), row.kind.name(), row.failures);
+        writeln!(out, "{:32}  {:9}  {:>8}  {latest:>10}  {state}", name(row), row.kind.name(), row.failures)?;
     }
     Ok(())
 }
@@ -144,7 +143,10 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     let mut not_there = Vec::new();
     if let Some(user) = &unlock.user {
         let unlocked = match (Person::in_database(user.as_bytes()), &unlock.key) {
-            (Ok(person), None) => ledger.unlock_person(Who::of(&person), throttle),
+            // Of an account that is shared, those too of keys that have no device.
+            (Ok(person), None) => [Who::of(&person), Who::newcomers(&person)]
+                .map(|who| ledger.unlock_person(who, throttle))
+                .contains(&true),
             (Ok(account), Some(key)) => ledger.unlock_person(Who::of(&host::holder(&account, key)?), throttle),
             (Err(_), key) => ledger.unlock_name(user.as_bytes(), key.as_deref().unwrap_or_default(), throttle),
         };

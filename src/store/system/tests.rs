@@ -85,6 +85,11 @@ mod admission {
         Ticket { made: NOW, expires: NOW + 60, device: "phone".to_owned() }
     }
 
+    /// By the device of somebody who has used it.
+    fn vouched(voucher: &Person) -> Grounds {
+        Grounds::Account(voucher.clone(), "phone".to_owned())
+    }
+
     fn with_ticket(number: u8) -> Grounds {
         Grounds::Ticket(word(number), ticket())
     }
@@ -106,10 +111,18 @@ mod admission {
             assert!(!store.never_enrolled(person).unwrap());
             assert_eq!(admit(&store, person, &Grounds::First), Err("not-invited"));
         }
+        // Who vouches has used the device: one that was enrolled since is another.
+        assert_eq!(admit(&store, &two, &vouched(&one)), Err("not-invited"));
+        let used = &mut |record: &mut Record| {
+            record.devices[0].last_used = Some(NOW);
+            Ok(())
+        };
+        store.change(&one, used).unwrap();
+        assert_eq!(admit(&store, &two, &Grounds::Account(one.clone(), "tablet".to_owned())), Err("not-invited"));
         // With the code of a device of theirs they may have one, but for one whose device was taken away.
-        assert_eq!(admit(&store, &two, &Grounds::Account(one.clone())), Ok(()));
+        assert_eq!(admit(&store, &two, &vouched(&one)), Ok(()));
         assert!(store.remove(&two).unwrap());
-        assert_eq!(admit(&store, &two, &Grounds::Account(one.clone())), Err("not-invited"));
+        assert_eq!(admit(&store, &two, &vouched(&one)), Err("not-invited"));
         assert_eq!(store.people_of_account(&two).unwrap(), std::slice::from_ref(&one));
         // While there is somebody the account is not forgotten.
         assert!(!store.release(&account).unwrap() && store.release(&two).unwrap());
