@@ -25,6 +25,7 @@ mod readme;
 mod second_opinion;
 mod shared_accounts;
 mod ssh_login;
+mod stack_paths;
 mod sudo_su;
 mod system_store;
 mod throttle;

@@ -1,6 +1,7 @@
 //! `pam-totp check`.
 
-use crate::stacks::{self, Stack};
+use crate::pam_config::{self, Place, Stack, Type};
+use crate::root::Root;
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
@@ -11,6 +12,8 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+const MODULE: &str = "pam_totp.so";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -60,8 +63,28 @@ fn in_words(path: &Path) -> Option<anyhow::Error> {
     Some(anyhow!("{}:{bad}", path.display()))
 }
 
+/// A service whose auth stack calls the module.
+struct Use {
+    service: String,
+    /// The first such line.
+    place: Place,
+    arguments: Vec<Vec<u8>>,
+}
+
+/// All of them, in the order of their names.
+fn uses(root: &Root) -> Vec<Use> {
+    let services = pam_config::services(root).into_iter();
+    let uses = services.filter_map(|service| {
+        let stack = Stack::read(root, &service, Type::Auth);
+        let rule = stack.rules().into_iter().find(|rule| rule.calls(MODULE))?;
+        Some(Use { place: rule.place.clone(), arguments: rule.arguments.clone(), service })
+    });
+    uses.collect()
+}
+
 fn report(document: &Document, path: &Path, wanted: &[String]) -> Result<String> {
-    let stacks = stacks::loading_us(Path::new("/etc/pam.d"));
+    let root = Root::open(Path::new("/")).map_err(|error| anyhow!("/ {error}"))?;
+    let stacks = uses(&root);
     let mut services: Vec<&str> = match wanted {
         [] => stacks.iter().map(|stack| stack.service.as_str()).chain(document.services()).collect(),
         wanted => wanted.iter().map(String::as_str).collect(),
@@ -81,17 +104,17 @@ fn report(document: &Document, path: &Path, wanted: &[String]) -> Result<String>
     }
     let fallen: Vec<_> = stacks.iter().filter(|stack| !document.has_table(&stack.service)).collect();
     if !fallen.is_empty() {
-        let names: Vec<_> = fallen.iter().map(|stack| format!("{} ({})", stack.service, stack.place())).collect();
+        let names: Vec<_> = fallen.iter().map(|stack| format!("{} ({})", stack.service, stack.place)).collect();
         writeln!(out, "\nWithout a table of their own, so that [defaults] holds: {}", names.join(", "))?;
     }
     Ok(out)
 }
 
 /// What holds at one service, where each value comes from, and what that leaves to a guesser.
-fn describe(document: &Document, path: &Path, service: &str, stack: Option<&Stack>) -> Result<String> {
-    let arguments: Vec<&[u8]> =
-        stack.into_iter().flat_map(|stack| &stack.arguments).map(|word| word.as_bytes()).collect();
-    let place = stack.map_or_else(|| "no file in /etc/pam.d loads the module".to_owned(), Stack::place);
+fn describe(document: &Document, path: &Path, service: &str, stack: Option<&Use>) -> Result<String> {
+    let arguments: Vec<&[u8]> = stack.into_iter().flat_map(|stack| &stack.arguments).map(Vec::as_slice).collect();
+    let place =
+        stack.map_or_else(|| "no file in /etc/pam.d loads the module".to_owned(), |stack| stack.place.to_string());
     let options = Options::parse(arguments).map_err(|bad| anyhow!("{place}: {}", bad.fact()))?;
     if let Some(conf) = options.conf.as_ref().filter(|conf| conf.as_slice() != path.as_os_str().as_bytes()) {
         return Ok(format!("{service} ({place}): has a policy file of its own, {}", String::from_utf8_lossy(conf)));
@@ -171,5 +194,41 @@ fn sentence(odds: &Odds) -> String {
             a_year * 100.0
         ),
         None => format!("{live} live codes of 1000000 a device, and no limit: right sooner or later"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_found_directly_and_through_what_they_include() {
+        let image = tempfile::tempdir().unwrap();
+        let directory = image.path().join("etc/pam.d");
+        fs::create_dir_all(&directory).unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.join(name), text).unwrap();
+        write(
+            "sshd",
+            "# auth required pam_totp.so\nauth [success=1 default=ignore] /lib/security/pam_totp.so nullok \\\n [authtok_prompt=Code: ] # x\n",
+        );
+        write("su", "auth sufficient pam_rootok.so\n@include common\n");
+        write("common", "auth required pam_totp.so\n");
+        write("login", "auth substack common\n");
+        write("cron", "account required pam_totp.so\nauth required pam_unix.so\n");
+        write("loop", "@include loop\n");
+        write("OLD", "auth required pam_totp.so\n");
+        let uses = uses(&Root::open(image.path()).unwrap());
+        let found: Vec<_> =
+            uses.iter().map(|user| (user.service.as_str(), user.place.to_string(), user.arguments.clone())).collect();
+        let place = |file: &str| format!("/etc/pam.d/{file}");
+        assert_eq!(
+            found,
+            [
+                ("common", place("common:1"), vec![]),
+                ("login", place("common:1"), vec![]),
+                ("sshd", place("sshd:2"), vec![b"nullok".to_vec(), b"authtok_prompt=Code: ".to_vec()]),
+                ("su", place("common:1"), vec![]),
+            ]
+        );
     }
 }

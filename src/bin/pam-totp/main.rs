@@ -22,15 +22,18 @@ mod host;
 mod import;
 mod invite;
 mod new_device;
+mod pam_config;
+#[allow(dead_code, reason = "doctor judges with it")]
+mod paths;
 mod people;
 mod progress;
 mod qr;
 mod recovery;
 mod remove;
 mod resync;
+mod root;
 mod setup;
 mod sheet;
-mod stacks;
 mod status;
 mod throttle;
 
