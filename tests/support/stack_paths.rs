@@ -31,7 +31,7 @@ mod numbers;
 #[path = "../../src/bin/pam-totp/pam_config/mod.rs"]
 #[allow(dead_code)]
 mod pam_config;
-#[path = "../../src/bin/pam-totp/paths.rs"]
+#[path = "../../src/bin/pam-totp/doctor/paths.rs"]
 #[allow(dead_code)]
 mod paths;
 #[path = "../../src/bin/pam-totp/root.rs"]

@@ -17,14 +17,13 @@ mod check;
 mod choices;
 mod common_ground;
 mod device;
+mod doctor;
 mod enrol;
 mod host;
 mod import;
 mod invite;
 mod new_device;
 mod pam_config;
-#[allow(dead_code, reason = "doctor judges with it")]
-mod paths;
 mod people;
 mod progress;
 mod qr;
@@ -34,6 +33,8 @@ mod resync;
 mod root;
 mod setup;
 mod sheet;
+
+mod sshd_config;
 mod status;
 mod throttle;
 
@@ -77,6 +78,8 @@ enum Command {
     Setup(setup::Arguments),
     /// Say what is wrong with a policy file, or what it means at each service
     Check(check::Arguments),
+    /// Say what is wrong with this installation, the worst first, and what to write
+    Doctor(doctor::Arguments),
     /// Show, or forget, whose codes failed
     Throttle(throttle::Arguments),
 }
@@ -113,16 +116,18 @@ fn main() -> ExitCode {
             Command::Reset(whose) => remove::reset(&whose),
             Command::Setup(arguments) => setup::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Doctor(arguments) => return ended(doctor::run(&arguments)),
             Command::Throttle(arguments) => throttle::run(&arguments),
         }
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("pam-totp: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("pam-totp: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 /// google-authenticator ends with 1 at a wrong option, and with 0 at an argument that is none, showing how it is used.

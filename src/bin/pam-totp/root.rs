@@ -64,7 +64,6 @@ impl Root {
     }
 
     /// Is it this machine's own?
-    #[allow(dead_code, reason = "doctor asks")]
     pub(crate) fn is_live(&self) -> bool {
         self.image.is_none()
     }

@@ -114,11 +114,9 @@ pub(crate) enum Call {
 pub(crate) struct Rule {
     pub(crate) place: Place,
     /// `-auth`: nobody is told in the log where the module is missing. It fails all the same.
-    #[allow(dead_code, reason = "doctor tells")]
     pub(crate) is_quiet: bool,
     pub(crate) control: Control,
     /// The control as it is written, without brackets.
-    #[allow(dead_code, reason = "doctor shows it")]
     pub(crate) written: Vec<u8>,
     /// The module as it is written; empty where there is none.
     pub(crate) module: Vec<u8>,
@@ -165,16 +163,11 @@ pub(crate) enum Whole {
 /// The rules for one type at one service.
 #[derive(Debug)]
 pub(crate) struct Stack {
-    /// The name in lower case, as libpam looks for it.
-    #[allow(dead_code, reason = "doctor names it")]
-    pub(crate) service: String,
     pub(crate) items: Vec<Item>,
     /// These are the rules of the service `other`, as this one has none for the type.
-    #[allow(dead_code, reason = "doctor tells")]
     pub(crate) is_other: bool,
     pub(crate) whole: Whole,
     /// In the order of their places, one a place: all that was found, in `other` too.
-    #[allow(dead_code, reason = "doctor tells")]
     pub(crate) troubles: BTreeMap<Place, Trouble>,
 }
 
@@ -194,7 +187,7 @@ impl Stack {
         let (own, other) = reader.service(&service);
         let Reader { whole, troubles, .. } = reader;
         let is_other = own.is_empty() && service != OTHER;
-        Self { service, items: if own.is_empty() { other } else { own }, is_other, whole, troubles }
+        Self { items: if own.is_empty() { other } else { own }, is_other, whole, troubles }
     }
 
     /// All rules, those of substacks too, in their order.

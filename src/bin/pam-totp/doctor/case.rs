@@ -1,0 +1,154 @@
+//! What there is to judge: the stacks, and the policy.
+
+use super::report::{Finding, Report, Weight};
+use crate::pam_config::{self, Rule, Stack, Type};
+use crate::root::{Root, Unreadable};
+use pam_totp::options::Options;
+use pam_totp::policy::{self, Document, Policy};
+use pam_totp::system::clock;
+use std::path::{Path, PathBuf};
+
+/// The file of the module.
+pub(crate) const MODULE: &str = "pam_totp.so";
+
+pub(super) struct Case<'a> {
+    pub(super) root: &'a Root,
+    /// In the order in which they were named, or of their names.
+    pub(super) services: Vec<Service>,
+    /// The only user who matters.
+    pub(super) user: Option<&'a str>,
+    /// Where the policy is that holds where no line names another.
+    pub(super) policy_path: PathBuf,
+    /// That policy; built-in defaults where there is none. `None`: it is wrong, which was reported, or cannot be read.
+    #[expect(dead_code, reason = "what is judged by it comes next")]
+    pub(super) document: Option<Document>,
+}
+
+/// A service, and what it does with the module.
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) stack: Stack,
+    /// What holds for the first line that calls the module for `auth`. `None`: no line does, or it or its policy is wrong.
+    pub(super) policy: Option<Policy>,
+}
+
+impl Service {
+    /// The lines that call the module.
+    pub(super) fn ours(&self) -> Vec<&Rule> {
+        self.stack.rules().into_iter().filter(|rule| rule.calls(MODULE)).collect()
+    }
+}
+
+impl<'a> Case<'a> {
+    pub(super) fn read(
+        root: &'a Root,
+        chosen: &[String],
+        user: Option<&'a str>,
+        conf: Option<&Path>,
+        report: &mut Report,
+    ) -> Self {
+        let policy_path = conf.map_or_else(|| policy::PATH.into(), Path::to_owned);
+        let document = document(root, &policy_path, report);
+        let is_chosen = !chosen.is_empty();
+        let names = if is_chosen { chosen.to_vec() } else { pam_config::services(root) };
+        let mut services = Vec::new();
+        for name in names {
+            let stack = Stack::read(root, &name, Type::Auth);
+            let mut service = Service { name, stack, policy: None };
+            let ours = service.ours();
+            if !is_chosen && ours.is_empty() {
+                continue;
+            }
+            if let Some(rule) = ours.first() {
+                service.policy = policy_of(root, &service.name, rule, document.as_ref(), report);
+            }
+            services.push(service);
+        }
+        Self { root, services, user, policy_path, document }
+    }
+
+    /// A day, for whoever has to say until when.
+    pub(super) fn in_a_month(&self) -> String {
+        let time = clock::utc(clock::now().saturating_add(30 * 86_400));
+        time.split(' ').next().unwrap_or_default().to_owned()
+    }
+
+    /// The service, if it is judged.
+    pub(super) fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+}
+
+/// The policy file of a root; the built-in defaults where there is none.
+fn document(root: &Root, path: &Path, report: &mut Report) -> Option<Document> {
+    let text = match root.read(path) {
+        Ok(text) => text,
+        Err(Unreadable::Missing) => {
+            report.note(format!("{} is not there: the built-in defaults hold", path.display()));
+            return Some(Document::default());
+        }
+        Err(error) => {
+            report.findings.push(Finding {
+                weight: Weight::Closed,
+                name: "policy",
+                service: None,
+                what: format!("the policy {error}"),
+                place: Some(path.display().to_string()),
+                why: "Nobody gets in where a code is asked for: what holds is not known.".to_owned(),
+                way_out: "Put a regular file of root's in its place; this shows what is wrong with it:".to_owned(),
+                lines: vec![format!("pam-totp check {}", path.display())],
+            });
+            return None;
+        }
+    };
+    Document::parse(text)
+        .map_err(|bad| {
+            report.findings.push(Finding {
+                weight: Weight::Closed,
+                name: "policy",
+                service: None,
+                what: bad.to_string(),
+                place: Some(path.display().to_string()),
+                why: "Nobody gets in where a code is asked for until the policy is right.".to_owned(),
+                way_out: "Correct a copy of it, and put it in force if it is right:".to_owned(),
+                lines: vec![format!("pam-totp check --install COPY --conf {}", path.display())],
+            });
+        })
+        .ok()
+}
+
+/// What holds for a line that calls the module.
+fn policy_of(
+    root: &Root,
+    service: &str,
+    rule: &Rule,
+    document: Option<&Document>,
+    report: &mut Report,
+) -> Option<Policy> {
+    let arguments: Vec<&[u8]> = rule.arguments.iter().map(Vec::as_slice).collect();
+    let options = match Options::parse(arguments) {
+        Ok(options) => options,
+        Err(bad) => {
+            report.findings.push(Finding {
+                weight: Weight::Closed,
+                name: "argument",
+                service: Some(service.to_owned()),
+                what: bad.fact().to_string(),
+                place: Some(rule.place.to_string()),
+                why: "The module denies everybody where an argument is not what it knows.".to_owned(),
+                way_out: "Correct the argument, or take it out.".to_owned(),
+                lines: Vec::new(),
+            });
+            return None;
+        }
+    };
+    let own = match &options.conf {
+        None => None,
+        Some(conf) => {
+            use std::os::unix::ffi::OsStrExt;
+            let path = Path::new(std::ffi::OsStr::from_bytes(conf));
+            Some(self::document(root, path, report)?)
+        }
+    };
+    Some(Policy::new(service, &options, own.as_ref().or(document)?))
+}

@@ -1,0 +1,672 @@
+//! `pam-totp doctor`: stacks and settings, right and wrong, and what it says to each.
+
+use crate::support::{dist, example_file, output_of};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Debian's, as pam-auth-update writes it.
+const COMMON_AUTH: &str = "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\n\
+                           auth required pam_permit.so\nauth optional pam_cap.so\n";
+/// Red Hat's, as authselect writes it.
+const PASSWORD_AUTH: &str = "auth required pam_env.so\nauth required pam_faildelay.so delay=2000000\n\
+                             auth [default=1 ignore=ignore success=ok] pam_usertype.so isregular\n\
+                             auth [default=1 ignore=ignore success=ok] pam_localuser.so\n\
+                             auth sufficient pam_unix.so nullok\n\
+                             auth [default=1 ignore=ignore success=ok] pam_usertype.so isregular\n\
+                             auth sufficient pam_sss.so forward_pass\nauth required pam_deny.so\n";
+/// What the README says.
+const SETTINGS: &str = "UsePAM yes\nKbdInteractiveAuthentication yes\n\
+                        AuthenticationMethods publickey,keyboard-interactive\nPasswordAuthentication no\n";
+/// A key and a code.
+const CODE: &str = "auth required pam_totp.so\nauth required pam_permit.so\n";
+const INLINE: &str = "version = 1\n[defaults]\nstore = \"system\"\n[service.sshd]\nenrolment = \"inline\"\n";
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA root\n";
+
+const SSHD: &str = "etc/pam.d/sshd";
+const SUDO: &str = "etc/pam.d/sudo";
+const CONFIG: &str = "etc/ssh/sshd_config";
+const POLICY: &str = "etc/security/pam_totp.toml";
+
+/// A root with these files beside, or in the place of, those of a machine on which all is right.
+struct Tree(tempfile::TempDir);
+
+impl Tree {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let tree = Self(tempfile::tempdir().unwrap());
+        let module = "usr/lib/x86_64-linux-gnu/security";
+        fs::create_dir_all(tree.0.path().join(module)).unwrap();
+        for name in ["pam_totp.so", "pam_unix.so"] {
+            fs::copy(dist("pam_totp.so"), tree.0.path().join(module).join(name)).unwrap();
+        }
+        let right: [(&str, &str); 12] = [
+            ("etc/passwd", "root:x:0:0::/root:/bin/bash\nbackup:x:34:34::/var/backups:/usr/sbin/nologin\n"),
+            ("etc/group", "root:x:0:\nbackup:x:34:\n"),
+            ("etc/shells", "/bin/sh\n/bin/bash\n"),
+            (SSHD, CODE),
+            (CONFIG, SETTINGS),
+            ("etc/pam.d/common-auth", COMMON_AUTH),
+            ("etc/pam.d/password-auth", PASSWORD_AUTH),
+            ("etc/pam.d/system-auth", PASSWORD_AUTH),
+            ("etc/pam.d/postlogin", "session optional pam_umask.so silent\n"),
+            ("etc/pam.d/common-account", "account required pam_unix.so\n"),
+            ("etc/pam.d/common-session", "session required pam_unix.so\n"),
+            ("etc/pam.d/common-password", "password required pam_unix.so\n"),
+        ];
+        for (path, text) in right.iter().chain(files) {
+            tree.write(path, text.as_bytes());
+        }
+        tree.write("etc/pam.d/common-session-noninteractive", b"session required pam_unix.so\n");
+        tree
+    }
+
+    fn write(&self, path: impl AsRef<Path>, text: &[u8]) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn doctor(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(dist("pam-totp"));
+        command.arg("doctor").arg("--root").arg(self.0.path()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn report(&self, arguments: &[&str]) -> Value {
+        let output = self.doctor(arguments).arg("--json").output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        let is_clean = report["findings"].as_array().unwrap().is_empty();
+        assert_eq!(output.status.code(), Some(if is_clean { 0 } else { 1 }), "{report}");
+        report
+    }
+
+    /// `SERVICE NAME PLACE` of each finding, the place without `/etc/`.
+    fn findings(&self, arguments: &[&str]) -> Vec<String> {
+        let report = self.report(arguments);
+        let findings = report["findings"].as_array().unwrap().iter().map(|finding| {
+            let word = |key: &str| finding[key].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {}", word("service"), word("name"), word("place").trim_start_matches("/etc/"))
+        });
+        findings.collect()
+    }
+}
+
+/// A row: what is written, and what is said to it.
+type Row<'a, T> = (&'a str, Vec<(&'a str, T)>, Vec<&'a str>);
+
+fn judge<T: AsRef<str>>(rows: &[Row<'_, T>], arguments: &[&str]) {
+    let wrong = rows.iter().filter_map(|(title, files, expected)| {
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_ref())).collect();
+        let found = Tree::with(&files).findings(arguments);
+        (found != *expected).then(|| format!("{title}:\n  expected {expected:?}\n  found    {found:?}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn stacks_that_are_right_and_wrong() {
+    let examples = ["sshd-debian", "sshd-rhel", "sudo", "su"].map(example_file);
+    let [debian, rhel, sudo, su] = examples.each_ref().map(String::as_str);
+    let long = "auth optional pam_faildelay.so delay=1\n".repeat(10_000) + CODE;
+    let rows: Vec<Row<'_, &str>> = vec![
+        ("as Debian has it in pam.d-examples", vec![(SSHD, debian)], vec![]),
+        ("as Red Hat has it in pam.d-examples", vec![(SSHD, rhel)], vec![]),
+        ("sudo in pam.d-examples", vec![(SUDO, sudo)], vec![]),
+        ("su in pam.d-examples: root becomes anybody", vec![("etc/pam.d/su", su)], vec![]),
+        ("su-l by way of su", vec![("etc/pam.d/su", su), ("etc/pam.d/su-l", "auth include su\n")], vec![]),
+        ("password, then code", vec![(SSHD, "@include common-auth\nauth required pam_totp.so\n")], vec![]),
+        ("code, then password", vec![(SSHD, "auth required pam_totp.so\n@include common-auth\n")], vec![]),
+        (
+            "code, then password, on Red Hat",
+            vec![(SSHD, "auth required pam_totp.so\nauth substack password-auth\n")],
+            vec![],
+        ),
+        ("the same by include", vec![(SSHD, "auth required pam_totp.so\nauth include password-auth\n")], vec![]),
+        (
+            "a password in a substack, then the code",
+            vec![(SSHD, "auth substack password-auth\nauth required pam_totp.so\n")],
+            vec![],
+        ),
+        (
+            "by include the password is enough",
+            vec![(SSHD, "auth include password-auth\nauth required pam_totp.so\n")],
+            vec!["sshd skipped pam.d/password-auth:5"],
+        ),
+        (
+            "the tutorials' nullok",
+            vec![(SSHD, "@include common-auth\nauth required pam_totp.so nullok\n")],
+            vec!["sshd no-end pam.d/sshd:2"],
+        ),
+        (
+            "the same with a key",
+            vec![(SSHD, "auth required pam_totp.so nullok\nauth required pam_permit.so\n")],
+            vec!["sshd no-end pam.d/sshd:1"],
+        ),
+        (
+            "optional in the policy, without an end",
+            vec![(POLICY, "version = 1\n[service.sshd]\nenrolment = \"optional\"\n")],
+            vec!["sshd no-end security/pam_totp.toml:3"],
+        ),
+        ("optional until a day", vec![(POLICY, "version = 1\n[service.sshd]\nenrol_by = 2199-01-31\n")], vec![]),
+        (
+            "nullok, and nobody who says yes",
+            vec![(SSHD, "auth required pam_totp.so nullok\n")],
+            vec!["sshd nobody-says-yes pam.d/sshd:1"],
+        ),
+        (
+            "either is enough",
+            vec![(SSHD, "auth sufficient pam_totp.so\n@include common-auth\n")],
+            vec!["sshd not-required pam.d/sshd:1"],
+        ),
+        (
+            "optional",
+            vec![(SSHD, "@include common-auth\nauth optional pam_totp.so\n")],
+            vec!["sshd not-required pam.d/sshd:2"],
+        ),
+        (
+            "the tutorials' brackets",
+            vec![(SSHD, "auth [success=done new_authtok_reqd=done default=die] pam_totp.so\n")],
+            vec![],
+        ),
+        (
+            "default=ignore",
+            vec![(SSHD, "auth [success=ok default=ignore] pam_totp.so\nauth required pam_permit.so\n")],
+            vec!["sshd not-required pam.d/sshd:1"],
+        ),
+        (
+            "a store that is out of reach",
+            vec![(
+                SSHD,
+                "auth [success=ok authinfo_unavail=ignore default=die] pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec!["sshd outage-ignored pam.d/sshd:1"],
+        ),
+        (
+            "users who are not known",
+            vec![(
+                SSHD,
+                "auth [success=ok user_unknown=ignore default=die] pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec!["sshd unknown-user-ignored pam.d/sshd:1"],
+        ),
+        (
+            "a module that is missing",
+            vec![(
+                SSHD,
+                "auth [success=ok module_unknown=ignore default=die] pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec!["sshd missing-module-ignored pam.d/sshd:1"],
+        ),
+        (
+            "a wrong code is forgotten",
+            vec![(SSHD, "auth required pam_totp.so\nauth [default=reset] pam_warn.so\nauth required pam_permit.so\n")],
+            vec!["sshd not-required pam.d/sshd:2"],
+        ),
+        (
+            "sufficient before us",
+            vec![(SSHD, "auth sufficient pam_unix.so\nauth required pam_totp.so\nauth required pam_deny.so\n")],
+            vec!["sshd skipped pam.d/sshd:1"],
+        ),
+        (
+            "a jump too far",
+            vec![(
+                SSHD,
+                "auth [success=2 default=ignore] pam_unix.so\nauth requisite pam_deny.so\n\
+                      auth required pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec!["sshd skipped pam.d/sshd:1"],
+        ),
+        (
+            "the right jump",
+            vec![(
+                SSHD,
+                "auth [success=1 default=ignore] pam_unix.so\nauth requisite pam_deny.so\n\
+                      auth required pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec![],
+        ),
+        (
+            "pam_access lets the office past",
+            vec![(
+                SSHD,
+                "auth [success=1 default=ignore] pam_access.so accessfile=/etc/security/lan.conf\n\
+                      auth required pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec!["sshd skipped pam.d/sshd:1"],
+        ),
+        (
+            "pam_succeed_if lets a group past",
+            vec![(
+                SSHD,
+                "auth [success=1 default=ignore] pam_succeed_if.so user ingroup robots\n\
+                      auth required pam_totp.so\nauth required pam_permit.so\n",
+            )],
+            vec!["sshd skipped pam.d/sshd:1"],
+        ),
+        (
+            "pam_rootok where the process is root's",
+            vec![(SSHD, "auth sufficient pam_rootok.so\nauth required pam_totp.so\nauth required pam_permit.so\n")],
+            vec!["sshd skipped pam.d/sshd:1"],
+        ),
+        (
+            "pam_deny at the end",
+            vec![(SSHD, "auth required pam_totp.so\nauth required pam_deny.so\n")],
+            vec!["sshd nobody-gets-in pam.d/sshd"],
+        ),
+        (
+            "what is included is not there",
+            vec![(SSHD, "auth required pam_totp.so\n@include common-aut\n")],
+            vec!["sshd nobody-gets-in pam.d/sshd", "sshd stack-line pam.d/sshd:2"],
+        ),
+        (
+            "a file that includes itself",
+            vec![(SSHD, "auth required pam_totp.so\nauth include sshd\n")],
+            vec!["sshd nobody-gets-in pam.d/sshd", "sshd stack-line pam.d/sshd:2"],
+        ),
+        (
+            "two times",
+            vec![(SSHD, "auth required pam_totp.so\nauth include sshd\nauth include sshd\n")],
+            vec!["sshd nobody-gets-in pam.d/sshd", "sshd stack-line pam.d/sshd:2", "sshd stack-line pam.d/sshd:3"],
+        ),
+        (
+            "a word that is no type",
+            vec![(SSHD, "auth required pam_totp.so\nauht required pam_unix.so\n")],
+            vec!["sshd nobody-gets-in pam.d/sshd", "sshd stack-line pam.d/sshd:2"],
+        ),
+        (
+            "a control that is none",
+            vec![(SSHD, "auth requird pam_totp.so\nauth required pam_permit.so\n")],
+            vec!["sshd nobody-gets-in pam.d/sshd", "sshd stack-line pam.d/sshd:1"],
+        ),
+        (
+            "two lines that ask",
+            vec![(SSHD, "auth required pam_totp.so\nauth required pam_totp.so\nauth required pam_permit.so\n")],
+            vec!["sshd asked-twice pam.d/sshd:2"],
+        ),
+        (
+            "an argument that is none",
+            vec![(SSHD, "auth required pam_totp.so nulok\nauth required pam_permit.so\n")],
+            vec!["sshd argument pam.d/sshd:1"],
+        ),
+        (
+            "a line that says nothing where the module is missing",
+            vec![(SSHD, "-auth required pam_totp.so\nauth required pam_permit.so\n")],
+            vec!["sshd quiet pam.d/sshd:1"],
+        ),
+        (
+            "lines that go on",
+            vec![(SSHD, "auth \\\n  required \\\n  pam_totp.so\nauth required \\\n pam_permit.so\n")],
+            vec![],
+        ),
+        (
+            "the last line goes on",
+            vec![(SSHD, "auth required pam_totp.so\nauth required pam_permit.so\\")],
+            vec!["sshd nobody-gets-in pam.d/sshd", "sshd stack-line pam.d/sshd:2"],
+        ),
+        ("ten thousand lines", vec![(SSHD, &long)], vec![]),
+        (
+            "a policy that is none",
+            vec![(POLICY, "version = 1\n[defaults]\nwidow = 3\n")],
+            vec!["- policy security/pam_totp.toml"],
+        ),
+        (
+            "a policy of the line's own",
+            vec![
+                (SSHD, "auth required pam_totp.so conf=/etc/own.toml\nauth required pam_permit.so\n"),
+                ("etc/own.toml", ""),
+            ],
+            vec!["- policy own.toml"],
+        ),
+    ];
+    judge(&rows, &[]);
+    let alone: Vec<Row<'_, &str>> = vec![
+        ("nothing asks", vec![(SSHD, "@include common-auth\n")], vec!["sshd no-line pam.d/sshd"]),
+        (
+            "no lines for auth",
+            vec![(SSHD, "account required pam_permit.so\n"), ("etc/pam.d/other", COMMON_AUTH)],
+            vec!["sshd no-line pam.d/sshd"],
+        ),
+        (
+            "the module's name with a carriage return",
+            vec![(SSHD, "auth required pam_totp.so\r\nauth required pam_permit.so\r\n")],
+            vec!["sshd no-line pam.d/sshd"],
+        ),
+        (
+            "by its whole path",
+            vec![(SSHD, "auth required /usr/lib/x86_64-linux-gnu/security/pam_totp.so\nauth required pam_permit.so\n")],
+            vec![],
+        ),
+    ];
+    judge(&alone, &["--service", "sshd"]);
+    judge(&[("nothing is in use", vec![(SSHD, "@include common-auth\n")], vec!["- not-in-use -"])], &[]);
+}
+
+#[test]
+fn settings_of_sshd_that_are_right_and_wrong() {
+    let with = |line: &str| format!("{line}\n{SETTINGS}");
+    let after = |lines: &str| format!("{SETTINGS}{lines}");
+    let exempt = "version = 1\n[[exempt]]\nusers = [\"backup\"]\nnetworks = [\"203.0.113.0/24\"]\nservices = [\"sshd\"]\n\
+                  until = 2199-01-01\nreason = \"moves\"\n";
+    let login_key = "version = 1\n[defaults]\nstore = \"system\"\n[service.sshd]\nidentity = \"login-key\"\n";
+    let keys = with("AuthorizedKeysFile /etc/ssh/authorized_keys/%u");
+    let rows: Vec<Row<'_, String>> = vec![
+        ("right", vec![], vec![]),
+        (
+            "questions off",
+            vec![(CONFIG, with("KbdInteractiveAuthentication no"))],
+            vec![
+                "sshd sshd-config ssh/sshd_config:4",
+                "sshd no-way-in ssh/sshd_config:1",
+                "sshd questions-off ssh/sshd_config:1",
+                "sshd dropped-list ssh/sshd_config:1",
+            ],
+        ),
+        (
+            "by their old name",
+            vec![(CONFIG, with("ChallengeResponseAuthentication no"))],
+            vec![
+                "sshd sshd-config ssh/sshd_config:4",
+                "sshd no-way-in ssh/sshd_config:1",
+                "sshd questions-off ssh/sshd_config:1",
+                "sshd dropped-list ssh/sshd_config:1",
+            ],
+        ),
+        (
+            "PAM off",
+            vec![(CONFIG, with("UsePAM no"))],
+            vec!["sshd pam-off ssh/sshd_config:1", "sshd no-way-in ssh/sshd_config:1"],
+        ),
+        (
+            "no word of PAM",
+            vec![(CONFIG, "AuthenticationMethods publickey,keyboard-interactive\n".to_owned())],
+            vec!["sshd pam-off -", "sshd no-way-in -"],
+        ),
+        (
+            "any method",
+            vec![(CONFIG, "UsePAM yes\nPasswordAuthentication no\n".to_owned())],
+            vec!["sshd key-alone -", "sshd code-alone -"],
+        ),
+        (
+            "any method, and passwords",
+            vec![(CONFIG, "UsePAM yes\nKbdInteractiveAuthentication no\n".to_owned())],
+            vec!["sshd key-alone -", "sshd code-alone -", "sshd questions-off ssh/sshd_config:2"],
+        ),
+        (
+            "key or questions",
+            vec![(CONFIG, with("AuthenticationMethods publickey keyboard-interactive"))],
+            vec!["sshd key-alone ssh/sshd_config:1", "sshd code-alone ssh/sshd_config:1"],
+        ),
+        (
+            "questions alone, for password and code",
+            vec![
+                (CONFIG, with("AuthenticationMethods keyboard-interactive")),
+                (SSHD, "@include common-auth\nauth required pam_totp.so\n".to_owned()),
+            ],
+            vec![],
+        ),
+        (
+            "key and password, before a stack that asks for both",
+            vec![
+                (CONFIG, "UsePAM yes\nAuthenticationMethods publickey,password\n".to_owned()),
+                (SSHD, "@include common-auth\nauth required pam_totp.so\n".to_owned()),
+            ],
+            vec!["sshd key-and-password ssh/sshd_config:2"],
+        ),
+        (
+            "key and password, before one that asks for neither",
+            vec![
+                (CONFIG, "UsePAM yes\nAuthenticationMethods publickey,password\n".to_owned()),
+                (SSHD, "@include common-auth\nauth optional pam_totp.so\n".to_owned()),
+            ],
+            vec!["sshd not-required pam.d/sshd:2", "sshd key-and-password ssh/sshd_config:2"],
+        ),
+        (
+            "both in one answer",
+            vec![
+                (CONFIG, "UsePAM yes\nAuthenticationMethods publickey,password\n".to_owned()),
+                (SSHD, "auth required pam_totp.so forward_pass\nauth required pam_unix.so use_first_pass\n".to_owned()),
+            ],
+            vec![],
+        ),
+        (
+            "a password for everything",
+            vec![
+                (CONFIG, "UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive password\n".to_owned()),
+                (SSHD, "@include common-auth\nauth required pam_totp.so\n".to_owned()),
+            ],
+            vec!["sshd password-for-everything ssh/sshd_config:2"],
+        ),
+        (
+            "empty passwords",
+            vec![(CONFIG, "UsePAM yes\nPermitEmptyPasswords yes\nAuthenticationMethods none\n".to_owned())],
+            vec!["sshd empty-password ssh/sshd_config:2"],
+        ),
+        (
+            "the word of a host",
+            vec![(CONFIG, "UsePAM yes\nHostbasedAuthentication yes\nAuthenticationMethods hostbased\n".to_owned())],
+            vec!["sshd host-alone ssh/sshd_config:3"],
+        ),
+        (
+            "Kerberos",
+            vec![(CONFIG, "UsePAM yes\nGSSAPIAuthentication yes\nAuthenticationMethods gssapi-with-mic\n".to_owned())],
+            vec!["sshd gssapi-alone ssh/sshd_config:3"],
+        ),
+        (
+            "root has a key, and is not asked by questions",
+            vec![("root/.ssh/authorized_keys", KEY.to_owned())],
+            vec!["sshd root-locked-out -"],
+        ),
+        (
+            "root may be asked",
+            vec![("root/.ssh/authorized_keys", KEY.to_owned()), (CONFIG, with("PermitRootLogin yes"))],
+            vec![],
+        ),
+        (
+            "root may not at all",
+            vec![("root/.ssh/authorized_keys", KEY.to_owned()), (CONFIG, with("PermitRootLogin no"))],
+            vec![],
+        ),
+        (
+            "root by a key with a command",
+            vec![(CONFIG, with("PermitRootLogin forced-commands-only\nAuthenticationMethods publickey"))],
+            vec!["sshd key-alone ssh/sshd_config:2", "sshd command-key-alone ssh/sshd_config:2"],
+        ),
+        (
+            "root alone by a key",
+            vec![(CONFIG, after("PermitRootLogin yes\nMatch User root\nAuthenticationMethods publickey\n"))],
+            vec!["sshd key-alone ssh/sshd_config:7"],
+        ),
+        (
+            "a robot that is named",
+            vec![(CONFIG, after("Match User backup\nAuthenticationMethods publickey\n"))],
+            vec![],
+        ),
+        (
+            "a robot with a command, and forwarding",
+            vec![(CONFIG, after("Match User backup\nAuthenticationMethods publickey\nForceCommand /bin/true\n"))],
+            vec!["sshd forced-command-forwards ssh/sshd_config:7"],
+        ),
+        (
+            "a robot with a command alone",
+            vec![(
+                CONFIG,
+                after(
+                    "Match User backup\nAuthenticationMethods publickey\nForceCommand /bin/true\nDisableForwarding yes\n",
+                ),
+            )],
+            vec![],
+        ),
+        (
+            "a robot with a command and a tunnel",
+            vec![(
+                CONFIG,
+                after(
+                    "Match User backup\nAuthenticationMethods publickey\nForceCommand /bin/true\nDisableForwarding yes\nPermitTunnel yes\n",
+                ),
+            )],
+            vec!["sshd forced-command-forwards ssh/sshd_config:7"],
+        ),
+        (
+            "everybody but one",
+            vec![(CONFIG, after("Match User *,!alice\nAuthenticationMethods publickey\n"))],
+            vec!["sshd key-alone ssh/sshd_config:6"],
+        ),
+        (
+            "the office",
+            vec![(CONFIG, after("Match Address 192.168.0.0/16\nAuthenticationMethods publickey\n"))],
+            vec!["sshd key-alone ssh/sshd_config:6"],
+        ),
+        (
+            "a block for everybody",
+            vec![(CONFIG, "UsePAM yes\nMatch all\nAuthenticationMethods publickey,keyboard-interactive\n".to_owned())],
+            vec![],
+        ),
+        (
+            "too little time for inline",
+            vec![(CONFIG, with("LoginGraceTime 30")), (POLICY, INLINE.to_owned())],
+            vec!["sshd grace-too-short ssh/sshd_config:1"],
+        ),
+        ("enough time", vec![(CONFIG, with("LoginGraceTime 2m")), (POLICY, INLINE.to_owned())], vec![]),
+        (
+            "keys in homes, and people told by their keys",
+            vec![(POLICY, login_key.to_owned())],
+            vec!["sshd keys-of-the-user -"],
+        ),
+        ("keys that are root's", vec![(CONFIG, keys), (POLICY, login_key.to_owned())], vec![]),
+        ("exempt networks, and a host that forwards", vec![(POLICY, exempt.to_owned())], vec!["sshd forwards -"]),
+        (
+            "exempt networks, and one that does not",
+            vec![(POLICY, exempt.to_owned()), (CONFIG, with("DisableForwarding yes"))],
+            vec![],
+        ),
+        (
+            "a line that comes too late",
+            vec![
+                (CONFIG, format!("Include /etc/ssh/sshd_config.d/*.conf\n{SETTINGS}")),
+                ("etc/ssh/sshd_config.d/50-redhat.conf", "ChallengeResponseAuthentication no\nUsePAM yes\n".to_owned()),
+            ],
+            vec![
+                "sshd sshd-config ssh/sshd_config:4",
+                "sshd no-way-in ssh/sshd_config.d/50-redhat.conf:1",
+                "sshd questions-off ssh/sshd_config.d/50-redhat.conf:1",
+                "sshd dropped-list ssh/sshd_config.d/50-redhat.conf:1",
+            ],
+        ),
+        (
+            "a file that comes first",
+            vec![
+                (CONFIG, "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\n".to_owned()),
+                ("etc/ssh/sshd_config.d/10-pam_totp.conf", SETTINGS.to_owned()),
+            ],
+            vec![],
+        ),
+        (
+            "a word that sshd does not know",
+            vec![(CONFIG, with("UsePam2 yes"))],
+            vec!["sshd sshd-config ssh/sshd_config:1"],
+        ),
+        (
+            "a method that there is not",
+            vec![(CONFIG, "UsePAM yes\nAuthenticationMethods publickey,keyboard\n".to_owned())],
+            vec!["sshd key-alone -", "sshd code-alone -", "sshd code-alone -", "sshd sshd-config ssh/sshd_config:2"],
+        ),
+        (
+            "a device that there is not",
+            vec![(CONFIG, "UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive:bsdauth\n".to_owned())],
+            vec!["sshd no-way-in ssh/sshd_config:2", "sshd unknown-device ssh/sshd_config:2"],
+        ),
+        ("CRLF", vec![(CONFIG, SETTINGS.replace('\n', "\r\n"))], vec![]),
+    ];
+    judge(&rows, &[]);
+}
+
+#[test]
+fn for_one_user_an_exception_is_a_finding() {
+    let blocks =
+        format!("{SETTINGS}Match User backup\nAuthenticationMethods publickey\nMatch Group robots\nUsePAM no\n");
+    let blocks = blocks.replace("UsePAM no\n", "AuthenticationMethods publickey\n");
+    let tree = Tree::with(&[(CONFIG, &blocks), ("etc/group", "root:x:0:\nbackup:x:34:\nrobots:x:99:carol\n")]);
+    assert_eq!(tree.findings(&[]), [] as [&str; 0]);
+    let notes = tree.report(&[])["notes"].to_string();
+    assert!(notes.contains("/etc/ssh/sshd_config:5") && notes.contains("Match User backup"), "{notes}");
+    let of = |user: &str| -> Vec<String> {
+        let findings = tree.findings(&["--user", user]).into_iter();
+        findings.filter(|finding| finding.contains("alone")).collect()
+    };
+    assert_eq!(of("backup"), ["sshd key-alone ssh/sshd_config:6"]);
+    assert_eq!(of("carol"), ["sshd key-alone ssh/sshd_config:8"]);
+    assert_eq!(of("dave"), [] as [&str; 0]);
+}
+
+#[test]
+fn what_it_says_has_the_reason_and_the_line_to_write() {
+    let stack =
+        "auth sufficient pam_unix.so\nauth required pam_totp.so conf=/etc/own.toml\nauth required pam_deny.so\n";
+    let tree = Tree::with(&[(SSHD, stack), ("etc/own.toml", "version = 1\n")]);
+    let output = tree.doctor(&[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let expected = "OPEN    sshd: where pam_unix.so says `success`, it is enough (`sufficient`): no code is asked for \
+                    (/etc/pam.d/sshd:1)\n        \
+                    This way in asks for no code: pam_unix.so success (/etc/pam.d/sshd:1).\n        \
+                    Take the line that asks for the code from its place, and write it above /etc/pam.d/sshd:1:\n            \
+                    auth       required     pam_totp.so conf=/etc/own.toml\n";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(text.trim_end().ends_with("1 finding."), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_tree_full_of_traps_is_left_and_judged() {
+    let tree = Tree::with(&[]);
+    let path = |name: &str| tree.0.path().join(name);
+    // Links out of it, FIFOs where files are read, and names that would upset a terminal.
+    fs::remove_file(path(CONFIG)).unwrap();
+    output_of(Command::new("mkfifo").arg(path(CONFIG)));
+    output_of(Command::new("mkfifo").arg(path("etc/pam.d/fifo")));
+    symlink("/etc/passwd", path("etc/pam.d/link")).unwrap();
+    symlink("../../../../../../../../etc/passwd", path("etc/pam.d/dots")).unwrap();
+    symlink("loop", path("etc/pam.d/loop")).unwrap();
+    fs::create_dir(path("etc/pam.d/directory")).unwrap();
+    let name = OsStr::from_bytes(b"etc/pam.d/\x1b[31mred\xff");
+    tree.write(name, b"auth required pam_totp.so\n");
+    tree.write(
+        "etc/pam.d/escapes",
+        b"auth optional pam_totp.so\nauth required pam_\x1b]0;title\x07.so\nauth \x1b[2J x\n",
+    );
+    let start = Instant::now();
+    let output = tree.doctor(&[]).output().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("sshd: cannot be read: is not a regular file (/etc/ssh/sshd_config)"), "{text}");
+    assert!(text.contains("`\\x1b[2J` is no control"), "{text}");
+    assert!(!text.contains('\x1b') && !text.contains('\x07'), "{text:?}");
+    assert_eq!(output.status.code(), Some(1));
+    for service in ["fifo", "link", "dots", "loop", "directory"] {
+        let findings = tree.findings(&["--service", service]);
+        assert!(findings[0].contains("nobody-gets-in"), "{service}: {findings:?}");
+    }
+}
+
+#[test]
+fn what_is_no_service_and_no_root_is_told() {
+    let tree = Tree::with(&[]);
+    let says = |command: &mut Command| {
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(
+        says(&mut tree.doctor(&["--service", "../su"])),
+        (Some(1), "pam-totp: `../su` is no service\n".to_owned())
+    );
+    let mut nowhere = Command::new(dist("pam-totp"));
+    let (code, text) = says(nowhere.args(["doctor", "--root", "/nowhere"]));
+    assert_eq!((code, text.as_str()), (Some(1), "pam-totp: /nowhere is not there\n"));
+    assert_eq!(says(tree.doctor(&[]).arg("--no-such")).0, Some(2));
+}
