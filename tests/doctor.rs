@@ -1,5 +1,6 @@
 //! `pam-totp doctor`: stacks and settings, right and wrong, and what it says to each.
 
+use crate::support::machine::{BOB, Machine};
 use crate::support::{dist, example_file, output_of};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -669,4 +670,42 @@ fn what_is_no_service_and_no_root_is_told() {
     let (code, text) = says(nowhere.args(["doctor", "--root", "/nowhere"]));
     assert_eq!((code, text.as_str()), (Some(1), "pam-totp: /nowhere is not there\n"));
     assert_eq!(says(tree.doctor(&[]).arg("--no-such")).0, Some(2));
+}
+
+/// A machine whose sshd has these settings, and asks for key and code.
+fn machine(settings: &str) -> Machine {
+    let machine = Machine::new();
+    machine.service("sshd", &format!("{CODE}account required pam_unix.so\nsession required pam_unix.so\n"));
+    machine.write("/etc/ssh/sshd_config", settings);
+    output_of(machine.command("ssh-keygen").arg("-A"));
+    machine
+}
+
+/// What doctor says on it about sshd's settings; in JSON.
+fn live(mut program: Command, arguments: &[&str]) -> (Vec<String>, String) {
+    let output = program.arg("doctor").args(arguments).arg("--json").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let about_sshd = |finding: &&Value| ["key-alone", "sshd-config"].contains(&finding["name"].as_str().unwrap());
+    let findings = report["findings"].as_array().unwrap().iter().filter(about_sshd);
+    let findings =
+        findings.map(|finding| format!("{} {} {}", finding["name"], finding["what"], finding["place"])).collect();
+    (findings, report["notes"].to_string())
+}
+
+#[test]
+fn on_the_machine_itself_sshd_is_asked() {
+    let machine = machine(&format!("{SETTINGS}Match User alice\nAuthenticationMethods publickey\n"));
+    assert_eq!(live(machine.command(machine.program()), &[]).0, [] as [&str; 0]);
+    let alice = "\"key-alone\" \"a key alone is enough, for alice\" \"/etc/ssh/sshd_config:6\"";
+    assert_eq!(live(machine.command(machine.program()), &["--user", "alice"]).0, [alice]);
+    assert_eq!(live(machine.command(machine.program()), &["--user", "bob"]).0, [] as [&str; 0]);
+    // Who is not root cannot read the host keys, without which sshd says nothing.
+    let (findings, notes) = live(machine.command_as(BOB, machine.program()), &["--user", "alice"]);
+    assert_eq!(findings, [alice]);
+    assert!(notes.contains("only root can ask sshd itself"), "{notes}");
+    // Our reader knows nothing of ciphers; sshd does.
+    machine.write("/etc/ssh/sshd_config", format!("{SETTINGS}Ciphers rot13\n"));
+    let (findings, _) = live(machine.command(machine.program()), &[]);
+    assert!(findings.len() == 1 && findings[0].contains("rot13"), "{findings:?}");
 }
