@@ -41,6 +41,15 @@ fn the_module_is_hardened_and_needs_libpam_and_libc_alone() {
 }
 
 #[test]
+fn the_program_opens_libpam_when_it_needs_it_and_the_module_plays_no_application() {
+    need("readelf", "binutils");
+    let dynamic = output_of(Command::new("readelf").args(["-d", "-W"]).arg(dist("pam-totp")));
+    assert!(dynamic.contains("libc.so.6") && !dynamic.contains("libpam"), "{dynamic}");
+    let has = |file: &str| fs::read(dist(file)).unwrap().windows(17).any(|bytes| bytes == b"pam_start_confdir");
+    assert_eq!([has("pam-totp"), has("pam_totp.so")], [true, false]);
+}
+
+#[test]
 fn what_runs_in_sshd_is_a_short_list() {
     let tree = output_of(Command::new(env!("CARGO")).current_dir(project()).args([
         "tree",

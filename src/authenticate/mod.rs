@@ -137,7 +137,8 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
     login.settle(outcome)
 }
 
-fn rules<'a>(policy: &Policy, host: &'a str) -> Rules<'a> {
+/// How a policy has codes judged, where nobody has said yet who counts the guesses.
+pub fn rules<'a>(policy: &Policy, host: &'a str) -> Rules<'a> {
     Rules {
         google: policy.google.value,
         skew_adjustment: policy.skew_adjustment.value,

@@ -145,6 +145,11 @@ impl<'a> Due<'a> {
         }
         Ok(self.charged)
     }
+
+    /// For an operator's question alone, which is paid for elsewhere: what is decided is dropped.
+    pub(super) fn unpaid(self) -> Decision {
+        self.charged.decide()
+    }
 }
 
 impl Charged<'_> {

@@ -50,6 +50,14 @@ impl Decision {
         }
     }
 
+    /// For an operator who asks why. What would have to be stored is dropped, and with it the verdict.
+    pub(super) fn explained(self) -> Explained {
+        match self.verdict {
+            Verdict::Accepted(accepted) => Explained::Right(accepted),
+            Verdict::Denied(denial) => Explained::Refused(denial),
+        }
+    }
+
     /// Stores the next record, if there is one, and gives out the verdict.
     ///
     /// # Errors
@@ -71,6 +79,16 @@ pub enum Verdict {
     Accepted(Accepted),
     /// It was not.
     Denied(Denial),
+}
+
+/// What would be said of a code, to whoever may know: not a [`Verdict`], as nothing was stored for it.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explained {
+    /// It is right, new, and not used up by this.
+    Right(Accepted),
+    /// It is not.
+    Refused(Denial),
 }
 
 /// A code that was right.

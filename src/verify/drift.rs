@@ -41,7 +41,7 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
 }
 
 /// How far off the code is, by the nearest step that it fits. All are compared.
-fn nearest(generator: &Generator, code: &Code, clock: u64) -> Option<i64> {
+pub(super) fn nearest(generator: &Generator, code: &Code, clock: u64) -> Option<i64> {
     let mut found = None;
     for distance in 0..REACH {
         for (step, sign) in [(clock.checked_sub(distance), -1), (clock.checked_add(distance), 1)] {

@@ -3,11 +3,13 @@
 mod charge;
 mod decision;
 mod drift;
+mod explain;
 mod grace;
 mod resync;
 
 pub use charge::{Charge, Charged, Due, charge, first_code, refused};
-pub use decision::{Accepted, Decision, Denial, Factor, Verdict};
+pub use decision::{Accepted, Decision, Denial, Explained, Factor, Verdict};
+pub use explain::{At, Explanation, Fit, explain};
 pub use grace::{has_grace, is_throttled};
 pub use resync::{NotResynced, accept_clock, resync};
 

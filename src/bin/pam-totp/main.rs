@@ -26,6 +26,7 @@ mod new_device;
 mod pam_config;
 mod people;
 mod progress;
+mod prompt;
 mod qr;
 mod recovery;
 mod remove;
@@ -36,7 +37,9 @@ mod sheet;
 
 mod sshd_config;
 mod status;
+mod test_login;
 mod throttle;
+mod verify;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -68,6 +71,8 @@ enum Command {
     Recovery(recovery::Arguments),
     /// Say whether somebody, or everybody, is enrolled, and with what
     Status(status::Arguments),
+    /// Say whether a code is right, and why not, without using it up
+    Verify(verify::Arguments),
     /// Bring a device back whose clock or counter is off, or accept the clock of this host
     Resync(resync::Arguments),
     /// Remove somebody's record; nobody gets in as them from then on
@@ -80,6 +85,8 @@ enum Command {
     Check(check::Arguments),
     /// Say what is wrong with this installation, the worst first, and what to write
     Doctor(doctor::Arguments),
+    /// Log in through the stack of a service and show what each module answers: a real login, which spends codes and counts failures
+    TestLogin(test_login::Arguments),
     /// Show, or forget, whose codes failed
     Throttle(throttle::Arguments),
 }
@@ -111,12 +118,14 @@ fn main() -> ExitCode {
             Command::Device(arguments) => device::run(&arguments),
             Command::Recovery(arguments) => recovery::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
+            Command::Verify(arguments) => return ended(verify::run(&arguments)),
             Command::Resync(arguments) => resync::run(&arguments),
             Command::Remove(whose) => remove::remove(&whose),
             Command::Reset(whose) => remove::reset(&whose),
             Command::Setup(arguments) => setup::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Doctor(arguments) => return ended(doctor::run(&arguments)),
+            Command::TestLogin(arguments) => return ended(test_login::run(&arguments)),
             Command::Throttle(arguments) => throttle::run(&arguments),
         }
     };

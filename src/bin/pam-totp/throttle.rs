@@ -7,7 +7,7 @@ use pam_totp::fact::Escaped;
 use pam_totp::identity::Person;
 use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE, Who};
 use pam_totp::policy::Policy;
-use pam_totp::policy::throttle::Trigger;
+use pam_totp::policy::throttle::{Throttle, Trigger};
 use pam_totp::policy::values::Span;
 use pam_totp::source::Source;
 use pam_totp::system::clock;
@@ -118,18 +118,27 @@ fn object(policy: &Policy, row: &Listed) -> serde_json::Value {
 /// For how many seconds a row blocks whom it is about, by the rules for all services; `Some(None)`: until it is unlocked.
 pub(crate) fn blocked(policy: &Policy, row: &Listed) -> Option<Option<u64>> {
     let throttle = policy.throttle.as_ref()?;
+    match row.kind {
+        Kind::InARow => (row.failures >= MAX_CONSECUTIVE).then_some(None),
+        _ => reached(throttle, row, "").map(|(_, left)| Some(left)),
+    }
+}
+
+/// The rule of a service that a row has reached, and for how many seconds it does yet; the longest of several.
+pub(crate) fn reached(throttle: &Throttle, row: &Listed, service: &str) -> Option<(Trigger, u64)> {
     let rule = match row.kind {
-        Kind::InARow => return (row.failures >= MAX_CONSECUTIVE).then_some(None),
+        Kind::InARow => return None,
         Kind::Source => &throttle.host,
         Kind::Known | Kind::Strangers | Kind::Shared => &throttle.user,
     };
-    let left = |trigger: &Trigger| {
+    let left = |trigger: Trigger| {
         // Until the oldest of so many failures is old enough.
         let nth = usize::try_from(trigger.failures).ok()?.checked_sub(1)?;
-        row.ages.get(nth).and_then(|age| trigger.period.checked_sub(*age)).filter(|left| *left > 0)
+        let left = row.ages.get(nth).and_then(|age| trigger.period.checked_sub(*age)).filter(|left| *left > 0)?;
+        Some((trigger, left))
     };
     let who: &[u8] = if row.kind == Kind::Source { b"" } else { &row.name };
-    rule.triggers(who, b"").iter().filter_map(left).max().map(Some)
+    rule.triggers(who, service.as_bytes()).into_iter().filter_map(left).max_by_key(|(_, left)| *left)
 }
 
 fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {

@@ -163,6 +163,8 @@ pub(crate) enum Whole {
 /// The rules for one type at one service.
 #[derive(Debug)]
 pub(crate) struct Stack {
+    /// The name in lower case, as libpam looks for it.
+    pub(crate) service: String,
     pub(crate) items: Vec<Item>,
     /// These are the rules of the service `other`, as this one has none for the type.
     pub(crate) is_other: bool,
@@ -187,7 +189,7 @@ impl Stack {
         let (own, other) = reader.service(&service);
         let Reader { whole, troubles, .. } = reader;
         let is_other = own.is_empty() && service != OTHER;
-        Self { items: if own.is_empty() { other } else { own }, is_other, whole, troubles }
+        Self { service, items: if own.is_empty() { other } else { own }, is_other, whole, troubles }
     }
 
     /// All rules, those of substacks too, in their order.
@@ -210,6 +212,14 @@ impl Stack {
 pub(crate) fn services(root: &Root) -> Vec<String> {
     let names = root.list(Path::new(PAM_D)).unwrap_or_default().into_iter();
     names.filter_map(|name| name.into_string().ok()).filter(|name| *name == name.to_ascii_lowercase()).collect()
+}
+
+/// Does libpam read a text as one line of these words?
+#[allow(dead_code, reason = "not for every program that has this")]
+pub(crate) fn is_read_as(text: &[u8], words: &[Vec<u8>]) -> bool {
+    let Lines { lines, too_long, cut } = Lines::of(text);
+    let [line] = lines.as_slice() else { return false };
+    too_long.is_empty() && cut.is_none() && Words(&line.text).eq(words.iter().cloned())
 }
 
 /// libpam gives this file up, and what included it decides what that means.
