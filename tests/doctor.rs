@@ -29,6 +29,11 @@ const CODE: &str = "auth required pam_totp.so\nauth required pam_permit.so\n";
 const INLINE: &str = "version = 1\n[defaults]\nstore = \"system\"\n[service.sshd]\nenrolment = \"inline\"\n";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA root\n";
 
+/// An exemption after which nobody else has to say yes.
+const SAYS_YES: &str = "version = 1\n[[exempt]]\nusers = [\"backup\"]\nnetworks = [\"203.0.113.0/24\"]\nservices = [\"sshd\"]\n\
+                        until = 2199-01-01\nreason = \"moves\"\nresult = \"success\"\n";
+const NO_FORWARDING: &str = "UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive\nDisableForwarding yes\n";
+
 const SSHD: &str = "etc/pam.d/sshd";
 const SUDO: &str = "etc/pam.d/sudo";
 const CONFIG: &str = "etc/ssh/sshd_config";
@@ -155,6 +160,35 @@ fn stacks_that_are_right_and_wrong() {
             vec![(POLICY, "version = 1\n[service.sshd]\nenrolment = \"optional\"\n")],
             vec!["sshd no-end security/pam_totp.toml:3"],
         ),
+        (
+            "groups that need no code, and nobody who says yes",
+            vec![(SSHD, "auth required pam_totp.so\n"), (POLICY, "version = 1\n[require]\ngroups = [\"admins\"]\n")],
+            vec!["sshd nobody-says-yes pam.d/sshd:1"],
+        ),
+        (
+            "optional until a day that is over: nobody has to say yes",
+            vec![
+                (SSHD, "auth required pam_totp.so\n"),
+                (POLICY, "version = 1\n[service.sshd]\nenrol_by = 2001-01-31\n"),
+            ],
+            vec![],
+        ),
+        (
+            "an exemption that says yes itself",
+            vec![(SSHD, "auth required pam_totp.so\n"), (POLICY, SAYS_YES), (CONFIG, NO_FORWARDING)],
+            vec![],
+        ),
+        (
+            "use_first_pass, and nobody asked before",
+            vec![(SSHD, "auth required pam_totp.so use_first_pass\nauth required pam_permit.so\n")],
+            vec!["sshd no-first-pass pam.d/sshd:1"],
+        ),
+        (
+            "use_first_pass behind a password",
+            vec![(SSHD, "@include common-auth\nauth required pam_totp.so use_first_pass\n")],
+            vec![],
+        ),
+        ("what holds for other services", vec![("etc/pam.d/other", CODE)], vec![]),
         ("optional until a day", vec![(POLICY, "version = 1\n[service.sshd]\nenrol_by = 2199-01-31\n")], vec![]),
         (
             "nullok, and nobody who says yes",
@@ -405,6 +439,34 @@ fn settings_of_sshd_that_are_right_and_wrong() {
             vec!["sshd key-alone ssh/sshd_config:1", "sshd code-alone ssh/sshd_config:1"],
         ),
         (
+            "a code that is enough, though the stack has a password",
+            vec![
+                (CONFIG, with("AuthenticationMethods keyboard-interactive")),
+                (SSHD, "auth [success=done default=die] pam_totp.so\n@include common-auth\n".to_owned()),
+            ],
+            vec!["sshd code-alone ssh/sshd_config:1"],
+        ),
+        (
+            "a password that does not count",
+            vec![
+                (CONFIG, with("AuthenticationMethods keyboard-interactive")),
+                (SSHD, "auth optional pam_unix.so\nauth required pam_totp.so\n".to_owned()),
+            ],
+            vec!["sshd code-alone ssh/sshd_config:1"],
+        ),
+        (
+            "a keyring that only listens",
+            vec![
+                (CONFIG, with("AuthenticationMethods keyboard-interactive")),
+                (
+                    SSHD,
+                    "auth required pam_totp.so\nauth required pam_permit.so\nauth optional pam_gnome_keyring.so\n"
+                        .to_owned(),
+                ),
+            ],
+            vec!["sshd code-alone ssh/sshd_config:1"],
+        ),
+        (
             "questions alone, for password and code",
             vec![
                 (CONFIG, with("AuthenticationMethods keyboard-interactive")),
@@ -435,6 +497,37 @@ fn settings_of_sshd_that_are_right_and_wrong() {
                 (SSHD, "auth required pam_totp.so forward_pass\nauth required pam_unix.so use_first_pass\n".to_owned()),
             ],
             vec![],
+        ),
+        (
+            "both in one answer, and no questions",
+            vec![
+                (CONFIG, "UsePAM yes\nAuthenticationMethods password\nKbdInteractiveAuthentication no\n".to_owned()),
+                (SSHD, "auth required pam_totp.so forward_pass\nauth required pam_unix.so use_first_pass\n".to_owned()),
+            ],
+            vec![],
+        ),
+        (
+            "a password, and then the stack again",
+            vec![(CONFIG, "UsePAM yes\nAuthenticationMethods publickey,password,keyboard-interactive\n".to_owned())],
+            vec!["sshd password-before-questions ssh/sshd_config:2"],
+        ),
+        (
+            "no keys at all, and root has none",
+            vec![
+                (CONFIG, "UsePAM yes\nPubkeyAuthentication no\nPasswordAuthentication no\n".to_owned()),
+                (SSHD, "@include common-auth\nauth required pam_totp.so\n".to_owned()),
+            ],
+            vec![],
+        ),
+        (
+            "an exception by a method that is off",
+            vec![(CONFIG, after("Match User backup\nAuthenticationMethods password\n"))],
+            vec!["sshd no-way-in ssh/sshd_config:6", "sshd dropped-list ssh/sshd_config:6"],
+        ),
+        (
+            "every group",
+            vec![(CONFIG, after("Match Group ?*\nAuthenticationMethods publickey\n"))],
+            vec!["sshd key-alone ssh/sshd_config:6"],
         ),
         (
             "a password for everything",
@@ -621,6 +714,29 @@ fn what_it_says_has_the_reason_and_the_line_to_write() {
     assert!(text.starts_with(expected), "{text}");
     assert!(text.trim_end().ends_with("1 finding."), "{text}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_line_is_not_to_be_written_into_what_others_include() {
+    let tree = Tree::with(&[(SSHD, "auth include password-auth\nauth required pam_totp.so\n")]);
+    let report = tree.report(&[]);
+    let way_out = report["findings"][0]["way_out"].as_str().unwrap();
+    let expected = "above the line of /etc/pam.d/sshd by which /etc/pam.d/password-auth is included:";
+    assert!(way_out.ends_with(expected), "{way_out}");
+}
+
+#[test]
+fn names_paths_and_values_cannot_move_the_cursor() {
+    let tree = Tree::with(&[
+        ("etc/pam.d/x\u{202e}\u{9b}", "auth sufficient pam_unix.so\nauth required pam_totp.so\n"),
+        ("etc/pam.d/y", "auth required pam_totp.so conf=/etc/\u{1b}[31m\nauth required pam_permit.so\n"),
+        (POLICY, "version = 1\n[defaults]\nstore = \"\\u001b[31m\u{202e}\"\n"),
+    ]);
+    let output =
+        tree.doctor(&["--service", "\u{1b}[31m", "--service", "x\u{202e}\u{9b}", "--service", "y"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("x\\u{202e}\\u{9b}"), "{text}");
+    assert!(!text.chars().any(|char| (char.is_control() && char != '\n') || char == '\u{202e}'), "{text:?}");
 }
 
 #[test]

@@ -61,6 +61,13 @@ pub(crate) struct Step<'a> {
     pub(crate) answer: Answer,
 }
 
+/// Whether everybody who gets in has told a module something else than a code: a password, as a rule. A stack may ask for one and
+/// let people in without.
+pub(crate) fn asks_for_a_password(stack: &Stack) -> bool {
+    let ways = Explorer::new(&stack.items, &|rule| answers_about_a_password(rule)).ways_in();
+    ways.iter().all(|said| *said == Said::Right)
+}
+
 /// All kinds of paths that there are, worst first, one of each.
 pub(crate) fn judge(stack: &Stack) -> Vec<Finding<'_>> {
     let nothing = |kind| vec![Finding { kind, only_root: false, path: Vec::new() }];
@@ -69,7 +76,8 @@ pub(crate) fn judge(stack: &Stack) -> Vec<Finding<'_>> {
         Whole::Refused => return nothing(Kind::NobodyGetsIn),
         Whole::Read => {}
     }
-    let [others, root] = [false, true].map(|is_root| Explorer::new(&stack.items, is_root));
+    let [others, root] =
+        [false, true].map(|is_root| Explorer::new(&stack.items, &|rule| answers_about_a_code(rule, is_root)));
     let [ways_of_others, ways] = [&others, &root].map(Explorer::ways_in);
     if ways.is_empty() {
         return nothing(Kind::NobodyGetsIn);
@@ -215,8 +223,8 @@ struct Explorer<'a> {
 }
 
 impl<'a> Explorer<'a> {
-    fn new(items: &'a [Item], is_root: bool) -> Self {
-        let nodes = compile(items, is_root, &mut 0);
+    fn new(items: &'a [Item], answers: &dyn Fn(&Rule) -> Answers) -> Self {
+        let nodes = compile(items, answers, &mut 0);
         let mut exits = HashMap::new();
         learn(&mut exits, &nodes, BEGINNING);
         Self { nodes, exits }
@@ -336,26 +344,85 @@ impl<'a> Run<'a> {
 }
 
 /// Puts to each rule the answers that lead somewhere else, and numbers the substacks.
-fn compile<'a>(items: &'a [Item], is_root: bool, substacks: &mut usize) -> Vec<Node<'a>> {
+fn compile<'a>(items: &'a [Item], answers: &dyn Fn(&Rule) -> Answers, substacks: &mut usize) -> Vec<Node<'a>> {
     let nodes = items.iter().map(|item| match item {
-        Item::Rule(rule) => Node::Rule(rule, choices(rule, is_root)),
+        Item::Rule(rule) => Node::Rule(rule, choices(rule, answers(rule))),
         Item::Substack(items) => {
             let number = *substacks;
             *substacks = number.saturating_add(1);
-            Node::Substack(number, compile(items, is_root, substacks))
+            Node::Substack(number, compile(items, answers, substacks))
         }
     });
     nodes.collect()
 }
 
-fn choices(rule: &Rule, is_root: bool) -> Vec<Choice> {
-    let is_ours = rule.calls(OURS);
+/// What a rule may answer, and whether it is one whose answers are looked for on a path.
+struct Answers {
+    all: Vec<Answer>,
+    count: bool,
+}
+
+fn answers_about_a_code(rule: &Rule, is_root: bool) -> Answers {
+    Answers { all: answers(rule, is_root), count: rule.calls(OURS) }
+}
+
+/// Of those who ask for a password no more than yes and no: what else they may say is not about who has one.
+fn answers_about_a_password(rule: &Rule) -> Answers {
+    let asks = rule.call == Call::Module && !is_silent(rule);
+    let all = match (rule.calls(OURS), asks) {
+        (true, _) => vec![Answer::SUCCESS],
+        (false, true) => vec![Answer::SUCCESS, Answer::AUTH_ERR],
+        (false, false) => answers(rule, false),
+    };
+    Answers { all, count: asks }
+}
+
+/// Modules that ask a person for nothing; ours is not counted.
+pub(crate) fn is_silent(rule: &Rule) -> bool {
+    const SILENT: [&str; 30] = [
+        "access",
+        "cap",
+        "deny",
+        "env",
+        "faildelay",
+        "faillock",
+        "group",
+        "keyinit",
+        "limits",
+        "listfile",
+        "localuser",
+        "loginuid",
+        "mail",
+        "motd",
+        "namespace",
+        "nologin",
+        "permit",
+        "rootok",
+        "securetty",
+        "selinux",
+        "sepermit",
+        "shells",
+        "succeed_if",
+        "tally2",
+        "time",
+        "totp",
+        "umask",
+        "usertype",
+        "warn",
+        "wheel",
+    ];
+    let name = rule.module_name();
+    let name = name.strip_prefix(b"pam_").and_then(|name| name.strip_suffix(b".so"));
+    name.is_some_and(|name| SILENT.iter().any(|silent| silent.as_bytes() == name))
+}
+
+fn choices(rule: &Rule, answers: Answers) -> Vec<Choice> {
     let mut seen = HashSet::new();
     let mut choices = Vec::new();
-    for answer in answers(rule, is_root) {
+    for answer in answers.all {
         let by_chance = rule.call == Call::Chance && answer == Answer::IGNORE;
         let action = if by_chance { Action::Ignore } else { rule.control.action(answer) };
-        let said = if is_ours { Said::of(answer) } else { Said::Nothing };
+        let said = if answers.count { Said::of(answer) } else { Said::Nothing };
         if seen.insert((action, said, answer == Answer::SUCCESS)) {
             choices.push(Choice { answer, action, said });
         }

@@ -69,6 +69,16 @@ impl Report {
         self.findings.sort_by_key(|finding| finding.weight);
     }
 
+    /// Names of services, paths and values come from files: whatever was not escaped where it was said is escaped here.
+    pub(crate) fn make_harmless(&mut self) {
+        for finding in &mut self.findings {
+            let Finding { service, what, place, why, way_out, lines, .. } = finding;
+            let texts = [what, why, way_out].into_iter().chain(lines).chain(service).chain(place);
+            texts.for_each(|text| *text = harmless(text));
+        }
+        self.notes.iter_mut().for_each(|note| *note = harmless(note));
+    }
+
     pub(crate) fn in_words(&self) -> String {
         let mut out = String::new();
         for finding in &self.findings {
@@ -88,6 +98,18 @@ impl Report {
         out.push('\n');
         out
     }
+}
+
+/// Text without what moves a cursor or turns the direction of writing. Quotes and backslashes stay.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '"' | '\'' | '\\' => out.push(char),
+            char => out.extend(char.escape_debug()),
+        }
+    }
+    out
 }
 
 impl Finding {

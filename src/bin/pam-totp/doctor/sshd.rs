@@ -1,10 +1,9 @@
 //! What is wrong with sshd's settings: `ways_in` finds it, and here it is said, with the words of the stack they lead to.
 
 use super::case::{Case, Service};
-use super::paths::{Kind, judge};
+use super::paths::{Kind, asks_for_a_password, judge};
 use super::report::{Finding, Report, Weight};
 use super::ways_in::{self, Asks, Circumstances, Found, Method, Who, ways};
-use crate::pam_config::{Call, Rule};
 use crate::root::{Root, Unreadable};
 use crate::sshd_config::{self, Block, Config, Connection, Effective, Files, NoAnswer, Origin, RootLogin};
 use pam_totp::policy::{EnrolmentKind, Identity};
@@ -98,7 +97,7 @@ impl Live {
 struct Asked {
     /// Nobody gets through it without a code, but whom the policy lets pass.
     code: bool,
-    /// Something else too, a password as a rule.
+    /// Nor without something else, a password as a rule.
     password: bool,
     /// Both in one answer (`forward_pass`).
     at_once: bool,
@@ -109,49 +108,10 @@ impl Asked {
         let stack = &service.stack;
         let is_open = |kind| matches!(kind, Kind::Skipped | Kind::DenialIgnored | Kind::Endless | Kind::NobodyGetsIn);
         let code = !judge(stack).iter().any(|path| is_open(path.kind));
-        let password = stack.rules().into_iter().any(|rule| rule.call == Call::Module && !is_silent(rule));
+        let password = asks_for_a_password(stack);
         let at_once = service.policy.as_ref().is_some_and(|policy| policy.options.forward_pass);
         Self { code, password, at_once }
     }
-}
-
-/// Modules that ask nothing; ours is not counted.
-fn is_silent(rule: &Rule) -> bool {
-    const SILENT: [&str; 30] = [
-        "access",
-        "cap",
-        "deny",
-        "env",
-        "faildelay",
-        "faillock",
-        "group",
-        "keyinit",
-        "limits",
-        "listfile",
-        "localuser",
-        "loginuid",
-        "mail",
-        "motd",
-        "namespace",
-        "nologin",
-        "permit",
-        "rootok",
-        "securetty",
-        "selinux",
-        "sepermit",
-        "shells",
-        "succeed_if",
-        "tally2",
-        "time",
-        "totp",
-        "umask",
-        "usertype",
-        "warn",
-        "wheel",
-    ];
-    let name = rule.module_name();
-    let name = name.strip_prefix(b"pam_").and_then(|name| name.strip_suffix(b".so"));
-    name.is_some_and(|name| SILENT.iter().any(|silent| silent.as_bytes() == name))
 }
 
 struct Judge<'a> {
@@ -272,7 +232,7 @@ impl Judge<'_> {
         let mut found = Vec::new();
         for finding in ways_in::judge(effective, who, circumstances) {
             if known.contains(&finding.found)
-                || (finding.found == Found::RootLockedOut && !self.root_has_keys(effective))
+                || (self.is_of_root_alone(&finding, effective) && !self.root_has_keys(effective))
             {
                 continue;
             }
@@ -289,6 +249,15 @@ impl Judge<'_> {
             report.findings.push(self.code_alone(effective, in_files, scope));
         }
         found
+    }
+
+    /// That no way is left for root, who may not come in by everything anyway.
+    fn is_of_root_alone(&self, finding: &ways_in::Finding, effective: &Effective) -> bool {
+        match finding.found {
+            Found::RootLockedOut => true,
+            Found::NobodyGetsIn => finding.who == Who::Root && effective.permit_root_login.value != RootLogin::Yes,
+            _ => false,
+        }
     }
 
     fn circumstances(&self) -> Circumstances {
@@ -371,7 +340,16 @@ impl Judge<'_> {
                 (Open, "command-key-alone", "Whoever has stolen the key runs its command: no code is asked for.")
             }
             Found::PasswordAlone => (Open, "password-alone", "Whoever knows a password is in: no code is asked for."),
-            Found::KeyAndPassword | Found::PasswordForEverything if code && at_once => return None,
+            Found::KeyAndPassword | Found::PasswordForEverything | Found::QuestionsOff if code && at_once => {
+                return None;
+            }
+            Found::PasswordBeforeQuestions if !code => return None,
+            Found::PasswordBeforeQuestions => (
+                Closed,
+                "password-before-questions",
+                "Each of the two runs the whole stack. sshd's `password` answers the prompt for the code with the password, or uses \
+                 the code up: nobody gets in this way.",
+            ),
             Found::KeyAndPassword if code && password => (
                 Closed,
                 "key-and-password",
@@ -477,9 +455,13 @@ impl Judge<'_> {
                 block.text.escape_debug()
             ));
         }
-        // A command that they are held to is no bound where they may forward.
+        // A command that they are held to is no bound where they may forward; and who is meant to get in should.
         for finding in ways_in::judge(effective, Who::Person, self.circumstances()) {
-            if finding.found == Found::ForcedCommandForwards {
+            let is_way_out_shut = matches!(
+                finding.found,
+                Found::NobodyGetsIn | Found::DroppedList(_) | Found::UnknownDevice(_) | Found::PasswordBeforeQuestions
+            );
+            if is_way_out_shut || finding.found == Found::ForcedCommandForwards {
                 report.findings.extend(self.in_words(&finding, &finding.origin, &Scope::Block(block)));
             }
         }

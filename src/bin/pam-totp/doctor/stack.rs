@@ -1,11 +1,14 @@
 //! What is wrong with a stack: `paths` finds it, and here it is said.
 
 use super::case::{Case, MODULE, Service};
-use super::paths::{self, Kind, Step, judge};
+use super::paths::{self, Kind, Step, is_silent, judge};
 use super::report::{Finding, Report, Weight};
 use crate::pam_config::control::{Action, Answer};
 use crate::pam_config::{PAM_D, Place, Rule, Trouble};
+use pam_totp::options::FirstPass;
+use pam_totp::policy::exempt::Answer as Exempt;
 use pam_totp::policy::{EnrolmentKind, Origin, Policy};
+use pam_totp::system::clock;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -27,6 +30,7 @@ pub(super) fn examine(case: &Case<'_>, report: &mut Report) {
         report.findings.extend(stack.paths());
         report.findings.extend(stack.not_asked());
         report.findings.extend(stack.asked_twice());
+        report.findings.extend(stack.nobody_asked_before());
         report.findings.extend(stack.quiet());
         for (place, trouble) in &service.stack.troubles {
             // What several services include is said once.
@@ -191,13 +195,25 @@ impl<'a> Judged<'a> {
             None => "there is a way past the line that asks for a code".to_owned(),
         };
         let first = self.ours.first().map(|rule| required(rule)).unwrap_or_default();
-        let above = rule.map_or_else(|| self.file().to_string(), |rule| rule.place.to_string());
+        let above = rule.map_or_else(|| self.file().to_string(), |rule| self.above(rule));
         Finding {
             why: format!("This way in asks for no code: {}.", in_words(path)),
             way_out: format!("Take the line that asks for the code from its place, and write it above {above}:"),
             lines: vec![first],
             ..self.finding(Weight::Open, "skipped", rule.map(|rule| &rule.place), what)
         }
+    }
+
+    /// Where a line that goes before a rule is written. Not into a file that others include: it would ask at their services too,
+    /// and the jumps in there would lead elsewhere.
+    fn above(&self, rule: &Rule) -> String {
+        let own = self.file().file;
+        let is_beside = self.ours.first().is_some_and(|ours| ours.place.file == rule.place.file);
+        if is_beside || rule.place.file == own {
+            return rule.place.to_string();
+        }
+        let (own, included) = (self.file(), Place { file: rule.place.file.clone(), line: 0 });
+        format!("the line of {own} by which {included} is included")
     }
 
     fn not_required(&self, path: &paths::Finding<'a>) -> Finding {
@@ -268,7 +284,11 @@ impl<'a> Judged<'a> {
         let Some(policy) = &self.service.policy else { return Vec::new() };
         let enrolment = policy.enrolment.value;
         let for_ever = enrolment.kind == EnrolmentKind::Optional && enrolment.optional_until.is_none();
-        let passes = for_ever || enrolment.optional_until.is_some() || !policy.exemptions.is_empty();
+        let now = clock::now();
+        let is_exempt = policy.exemptions.iter().map(|exemption| &exemption.value);
+        let is_exempt = is_exempt.filter(|exemption| exemption.until.over > now).any(|it| it.result == Exempt::Ignore);
+        let for_a_while = enrolment.optional_until.is_some_and(|end| end.over > now);
+        let passes = for_ever || for_a_while || is_exempt || policy.require.is_some();
         let kinds: Vec<Kind> = judge(&self.service.stack).into_iter().map(|path| path.kind).collect();
         let is_a_way = kinds.contains(&Kind::NotAsked);
         let is_dead = kinds.iter().any(|kind| matches!(kind, Kind::NobodyGetsIn | Kind::Endless));
@@ -324,6 +344,10 @@ impl<'a> Judged<'a> {
 
     fn asked_twice(&self) -> Option<Finding> {
         let [first, second, ..] = self.ours.as_slice() else { return None };
+        // libpam reads it for itself and for those who lack one; nobody logs in by this name.
+        if self.service.name == "other" {
+            return None;
+        }
         if judge(&self.service.stack).iter().any(|path| matches!(path.kind, Kind::NobodyGetsIn | Kind::Endless)) {
             return None;
         }
@@ -334,6 +358,21 @@ impl<'a> Judged<'a> {
                 .to_owned(),
             way_out: format!("Take one of the two out, the one at {} or this.", first.place),
             ..self.finding(Weight::Closed, "asked-twice", Some(&second.place), "two lines ask for a code".to_owned())
+        })
+    }
+
+    /// `use_first_pass` looks at the password that somebody typed, and here nobody did: sshd keeps none for the stack.
+    fn nobody_asked_before(&self) -> Option<Finding> {
+        let rule = self.ours.first()?;
+        let looks_only = self.service.policy.as_ref().is_some_and(|policy| policy.options.first_pass == FirstPass::Use);
+        let rules = self.service.stack.rules();
+        let mut before = rules.iter().take_while(|known| !std::ptr::eq(**known, *rule));
+        (looks_only && before.all(|rule| is_silent(rule))).then(|| Finding {
+            why: "It takes the code from the end of a password, asks for none itself, and no line above asks: everybody is denied."
+                .to_owned(),
+            way_out: "Write in its place:".to_owned(),
+            lines: vec![required(rule).replace(" use_first_pass", "")],
+            ..self.finding(Weight::Closed, "no-first-pass", Some(&rule.place), "`use_first_pass` has nothing to look at".to_owned())
         })
     }
 

@@ -154,7 +154,7 @@ impl Block {
 
     /// Whether it is about users or groups that it names, and not about everybody.
     pub(crate) fn names_people(&self) -> bool {
-        let names = |patterns: &str| !patterns.split(',').any(|pattern| pattern.trim_matches('*').is_empty());
+        let names = |patterns: &str| !patterns.split(',').any(|pattern| pattern.trim_matches(['*', '?']).is_empty());
         self.criteria.iter().any(|criterion| match criterion {
             Criterion::User(patterns) | Criterion::Group(patterns) => names(patterns),
             _ => false,

@@ -81,6 +81,8 @@ pub(crate) enum Found {
     OthersWithoutCode,
     /// The stack is run, and cannot ask: sshd answers each of its questions with the typed password.
     PasswordForEverything,
+    /// `password` and `keyboard-interactive` in one list: the stack is run for each.
+    PasswordBeforeQuestions,
     /// Who gets in without a code is held to a command, and may forward all the same.
     ForcedCommandForwards,
     /// No way asks questions, as `KbdInteractiveAuthentication no`.
@@ -116,6 +118,7 @@ impl Display for Found {
             Self::PasswordForEverything => {
                 "passwords are taken by sshd and given to PAM as the answer to each question, that for the code too"
             }
+            Self::PasswordBeforeQuestions => "a password and questions are asked for, and the stack is run for each",
             Self::ForcedCommandForwards => "who gets in without a code is held to a command, but may forward",
             Self::QuestionsOff => "sshd asks no questions, so that there is no prompt for a code",
             Self::DroppedList(list) => {
@@ -278,6 +281,9 @@ impl Judge<'_> {
         let effective = self.effective;
         let methods = &effective.authentication_methods;
         let found = match (way.asks, way.methods.as_slice()) {
+            (Asks::EachQuestion, methods) if methods.contains(&Method::Password) && self.pam_checks_passwords() => {
+                Found::PasswordBeforeQuestions
+            }
             (Asks::EachQuestion, _) => return None,
             (_, [Method::None]) => {
                 let cause = &effective.permit_empty_passwords;

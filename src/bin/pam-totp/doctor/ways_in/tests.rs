@@ -117,7 +117,7 @@ fn rows() -> Vec<Row> {
             vec![(KeyAlone, "sshd_config:3")]),
         ("password and code by PAM", "UsePAM yes\nPubkeyAuthentication no\nPasswordAuthentication no\n", &[], ALICE, vec![]),
         ("the same by a list", "UsePAM yes\nAuthenticationMethods keyboard-interactive:pam\n", &[], ALICE, vec![]),
-        ("password and questions as two", "UsePAM yes\nAuthenticationMethods password,keyboard-interactive\n", &[], ALICE, vec![]),
+        ("password and questions as two", "UsePAM yes\nAuthenticationMethods password,keyboard-interactive\n", &[], ALICE, vec![(PasswordBeforeQuestions, "sshd_config:2")]),
         ("the code first", "UsePAM yes\nAuthenticationMethods keyboard-interactive,publickey\n", &[], ALICE, vec![]),
         ("any, said", "UsePAM yes\nPasswordAuthentication no\nAuthenticationMethods any\n", &[], ALICE, vec![(KeyAlone, "sshd_config:3")]),
         ("UsePAM no", "UsePAM no\nPasswordAuthentication no\nAuthenticationMethods publickey,keyboard-interactive\n", &[], ALICE,
