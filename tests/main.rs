@@ -13,6 +13,7 @@ mod caller;
 mod crash;
 mod devices;
 mod doctor;
+mod doctor_state;
 mod drop_in;
 mod enrol;
 mod enrolment;

@@ -29,6 +29,8 @@ use crate::system::table::Table;
 use hmac::{Hmac, KeyInit, Mac};
 use people::{Mark, MarkKey, Tally};
 use sha1::Sha1;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -235,6 +237,37 @@ pub fn open<C: Fn() -> Moment>(state_dir: &Path, clock: C) -> Result<Opened<C>, 
         Err(error) => return Err(error),
     };
     Ok(Opened { ledger: Ledger { memory, clock }, remark })
+}
+
+/// What a login would find in the place of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it makes one.
+    Nothing,
+    /// A ledger.
+    Ledger,
+    /// Something cut short or mixed up, which it replaces: what was counted is lost.
+    Garbage,
+}
+
+/// Looks at the ledger of a `state_dir` without making or replacing anything.
+///
+/// # Errors
+/// [`FileError`]: a login would fail so.
+pub fn look(state_dir: &Directory) -> Result<Found, FileError> {
+    let Some((file, stat)) = state_dir.open_file(FILE)? else { return Ok(Found::Nothing) };
+    let failed = |error| state_dir.file_error(FILE, Problem::Failed("read", error));
+    if usize::try_from(stat.st_size).is_ok_and(|size| Some(size) == LENGTH.checked_mul(size_of::<u64>())) {
+        let mut header = Vec::new();
+        let most = HEADER.saturating_mul(size_of::<u64>()) as u64;
+        let read = File::from(file).take(most).read_to_end(&mut header);
+        read.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let words: Vec<_> = header.as_chunks().0.iter().map(|word| AtomicU64::new(u64::from_ne_bytes(*word))).collect();
+        if is_good(&words) {
+            return Ok(Found::Ledger);
+        }
+    }
+    Ok(Found::Garbage)
 }
 
 fn table(directory: &Path) -> Result<(Table, bool), FileError> {

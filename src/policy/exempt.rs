@@ -87,17 +87,26 @@ impl Exemption {
         // From the cheapest question to the dearest.
         self.services.has(visitor.service.as_bytes())
             && self.covers(visitor.source, visitor.service, shared)
-            && (self.users.as_ref().is_some_and(|users| users.has(visitor.name)) || self.is_about_a_group_of(visitor))
+            && self.is_about_person(visitor.name, visitor.gid)
+    }
+
+    /// Whether it is about somebody at a service, from wherever that may be.
+    pub fn may_be_about(&self, name: &[u8], gid: u32, service: &str) -> bool {
+        self.services.has(service.as_bytes()) && self.is_about_person(name, Some(gid))
     }
 
     /// A group that is unknown, or cannot be asked for, has no members here.
-    fn is_about_a_group_of(&self, visitor: &Visitor) -> bool {
-        match (&self.groups, visitor.gid) {
+    fn is_about_person(&self, name: &[u8], gid: Option<u32>) -> bool {
+        self.users.as_ref().is_some_and(|users| users.has(name)) || self.is_about_a_group_of(name, gid)
+    }
+
+    fn is_about_a_group_of(&self, name: &[u8], gid: Option<u32>) -> bool {
+        match (&self.groups, gid) {
             (None, _) => false,
             (Some(Set::Any), _) => true,
             (Some(Set::Of(_)), None) => false,
             (Some(Set::Of(names)), Some(gid)) => {
-                names.iter().any(|Name(group)| groups::is_member(visitor.name, gid, group) == Ok(Some(true)))
+                names.iter().any(|Name(group)| groups::is_member(name, gid, group) == Ok(Some(true)))
             }
         }
     }
@@ -239,6 +248,8 @@ mod tests {
             assert!(!is_about(&narrow, name, service, rhost), "{name} {service} {rhost}");
         }
         assert!(is_about(&exemption(&format!("{TEXT}shared_sources = true\n")), "backup", "sshd", "192.0.2.7"));
+        let from_anywhere = |name: &str, service| narrow.may_be_about(name.as_bytes(), 4_000_000_000, service);
+        assert!(from_anywhere("backup", "sshd") && !from_anywhere("backup2", "sshd") && !from_anywhere("backup", "su"));
     }
 
     #[test]

@@ -64,16 +64,27 @@ impl Document {
     /// # Errors
     /// What is wrong with the file, its owner, its mode, or a directory above it.
     pub fn load(conf: Option<&[u8]>) -> Result<Self, Fact> {
-        let path = Path::new(OsStr::from_bytes(conf.unwrap_or(PATH.as_bytes())));
+        let path = path_of(conf);
+        let (document, is_new) = Self::read(conf)?;
+        if is_new {
+            in_use::write(path, in_use::Copy::InUse, &document.text);
+        }
+        Ok(document)
+    }
+
+    /// The same, and nothing is remembered. `true`: it is to be.
+    ///
+    /// # Errors
+    /// As [`Document::load`].
+    pub fn read(conf: Option<&[u8]>) -> Result<(Self, bool), Fact> {
+        let path = path_of(conf);
         // First, as it is written last: what is remembered is never newer than what is read.
         let in_use = in_use::read(path, in_use::Copy::InUse)?;
         match read_trusted(path) {
             Ok(Some(text)) => {
                 let file = PolicyFile::parse(&text).map_err(|bad| bad.fact(path.as_os_str().as_bytes()))?;
-                if in_use::check(in_use, path, &text, &file)? {
-                    in_use::write(path, in_use::Copy::InUse, &text);
-                }
-                Ok(Self { file, text })
+                let is_new = in_use::check(in_use, path, &text, &file)?;
+                Ok((Self { file, text }, is_new))
             }
             Ok(None) if conf.is_some() => {
                 Err(Fact::new("no-policy").with_path(path).or("conf= names a file that is not there"))
@@ -81,7 +92,7 @@ impl Document {
             Ok(None) if in_use.is_some() => Err(Fact::new("no-policy")
                 .with_path(path)
                 .or("the file that was in use is gone: put it back, or install another with pam-totp check --install")),
-            Ok(None) => Ok(Self::default()),
+            Ok(None) => Ok((Self::default(), false)),
             Err(error) => Err(error.fact()),
         }
     }
@@ -125,6 +136,10 @@ impl Document {
     fn origin(&self, offset: usize) -> Origin {
         Origin::Line(line_and_column(&self.text, offset).0)
     }
+}
+
+fn path_of(conf: Option<&[u8]>) -> &Path {
+    Path::new(OsStr::from_bytes(conf.unwrap_or(PATH.as_bytes())))
 }
 
 /// Where a value comes from.

@@ -11,6 +11,7 @@ pub mod system;
 mod tickets;
 
 pub use admission::{Admission, Grounds, Ticket};
+pub use ratchet::remembered;
 
 use crate::fact::Fact;
 use crate::identity::Person;

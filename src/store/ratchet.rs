@@ -5,12 +5,37 @@
 //! host keeps several files of one person in homes, one a service, each but the usual one has marks of its own.
 
 use super::name_and_uid;
-use crate::identity::Person;
+use crate::identity::{Named, Person};
 use crate::system::Errno;
 use crate::system::files::{FileError, Problem};
 use crate::system::private::Directory;
 
 const ENROLLED: &str = "enrolled";
+
+/// Letters behind the last dot of a mark that is not of the usual file.
+const SUFFIX: usize = 16;
+
+/// Of whom a `state_dir` remembers that they have had a device: names and uids, sorted.
+///
+/// # Errors
+/// [`FileError`].
+pub fn remembered(state_dir: &Directory) -> Result<Vec<(Named, u32)>, FileError> {
+    let Some(directory) = state_dir.subdirectory(ENROLLED)? else { return Ok(Vec::new()) };
+    let mut people = Vec::new();
+    let read = directory.for_each_name(|name| people.extend(of_name(name)));
+    read.map_err(|error| directory.file_error("", Problem::Failed("readdir", error)))?;
+    people.sort();
+    people.dedup();
+    Ok(people)
+}
+
+/// Whose mark this is. `None`: it is none.
+fn of_name(mark: &str) -> Option<(Named, u32)> {
+    let (name, last) = mark.rsplit_once('.')?;
+    // No uid has as many digits.
+    let (name, uid) = if last.len() == SUFFIX { name.rsplit_once('.')? } else { (name, last) };
+    Some((Person::of_file_name(name)?, uid.parse().ok()?))
+}
 
 /// The marks.
 pub(super) struct Ratchet {
@@ -76,5 +101,28 @@ impl Ratchet {
 
     fn name(&self, person: &Person) -> String {
         name_and_uid(person) + &self.suffix
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_says_whose_it_is() {
+        let named = |name: &str, key: Option<&str>| Named { name: name.into(), key: key.map(str::to_owned) };
+        for (mark, expected) in [
+            ("alice.1000", Some((named("alice", None), 1000))),
+            ("a.b.7", Some((named("a.b", None), 7))),
+            ("alice.1000.0123456789abcdef", Some((named("alice", None), 1000))),
+            ("b%20c.5", Some((named("b c", None), 5))),
+            ("deploy,key-id%3Aalice.9", Some((named("deploy", Some("key-id:alice")), 9))),
+            ("alice", None),
+            ("alice.x", None),
+            ("alice.-1", None),
+            (".5", None),
+        ] {
+            assert_eq!(of_name(mark), expected, "{mark}");
+        }
     }
 }

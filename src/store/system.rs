@@ -28,7 +28,9 @@ use crate::system::private::{self, Directory};
 use crate::system::random;
 use crate::system::slot::{Held, Slot, Unread};
 use crate::verify::{Charge, Verdict};
+use rustix::fs::StatVfsMountFlags;
 use sha2::{Digest, Sha256};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -281,6 +283,16 @@ impl SystemStore<'_> {
         Ok(people)
     }
 
+    /// Whether there is a store in working order, whoever has a record.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what every login is told.
+    pub fn check(&self) -> Result<(), StoreError> {
+        // No record is called so.
+        let place = self.place_of(String::new())?;
+        Ok(place.locks().map(drop)?)
+    }
+
     /// Somebody who has a record needs no ticket. Those of an account that several people share are theirs.
     fn forget_tickets(&self, person: &Person, place: &Place) {
         let Ok(tickets) = place.tickets(person) else { return };
@@ -422,14 +434,17 @@ impl Place {
         }
     }
 
+    fn locks(&self) -> Result<OwnedFd, Error> {
+        let missing = || Error::Lock(NoLock::Failed(Errno::NOENT), self.state_dir.path(LOCKS));
+        Ok(self.state_dir.open_file(LOCKS)?.ok_or_else(missing)?.0)
+    }
+
     /// The person's byte of the lock file, which is the same for nobody else.
     fn lock(&self) -> Result<RangeLock, Error> {
-        let failed = |error| Error::Lock(error, self.state_dir.path(LOCKS));
-        let Some((file, _)) = self.state_dir.open_file(LOCKS)? else {
-            return Err(failed(NoLock::Failed(Errno::NOENT)));
-        };
+        let file = self.locks()?;
         let digest = Sha256::digest(self.slot.path().file_name().unwrap_or_default().as_encoded_bytes());
         let at = digest.iter().take(8).fold(0_i64, |at, &byte| at << 8 | i64::from(byte)) & (i64::MAX >> 1);
+        let failed = |error| Error::Lock(error, self.state_dir.path(LOCKS));
         RangeLock::take(file, at, &mut Patience::default()).map_err(failed)
     }
 
@@ -542,6 +557,33 @@ fn try_exchange(records: &Directory) -> Result<(), Fact> {
             .with_path(&records.path(""))
             .with_error(error)
             .or("this file system cannot exchange two names at once (renameat2): put state_dir on ext4 or xfs")
+    })
+}
+
+/// What there is on the file system of a `state_dir`.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// What it is.
+    pub file_system: FileSystem,
+    /// It is mounted so that nobody can write.
+    pub is_read_only: bool,
+    /// Bytes that anybody can still write. What is set aside is not in it: some of that is root's, some the file system's own.
+    pub bytes: u64,
+    /// Files that can still be made. `None`: it keeps no count.
+    pub files: Option<u64>,
+}
+
+/// Looks at the file system of a directory.
+///
+/// # Errors
+/// Why that cannot be told.
+pub fn room(directory: &Directory) -> Result<Room, Errno> {
+    let usage = directory.usage()?;
+    Ok(Room {
+        file_system: file_system(directory)?,
+        is_read_only: usage.f_flag.contains(StatVfsMountFlags::RDONLY),
+        bytes: usage.f_bavail.saturating_mul(usage.f_frsize),
+        files: (usage.f_files > 0).then_some(usage.f_ffree),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The clocks. Read through libc, so that a test can bend them.
 
+use super::{Errno, last_error};
 use std::mem::MaybeUninit;
 
 /// One moment on two clocks.
@@ -30,6 +31,20 @@ fn read(clock: libc::clockid_t) -> u64 {
         time.assume_init()
     };
     u64::try_from(time.tv_sec).unwrap_or(0)
+}
+
+/// Whether something keeps the wall clock right: the kernel knows by whether it is told so, by a time daemon.
+///
+/// # Errors
+/// The kernel does not say, as in some containers.
+pub fn is_synchronised() -> Result<bool, Errno> {
+    // SAFETY: numbers, for which zero is good; no `modes`, so that nothing is set.
+    let mut clock = unsafe { MaybeUninit::<libc::timex>::zeroed().assume_init() };
+    // SAFETY: a place of that type.
+    match unsafe { libc::adjtimex(&raw mut clock) } {
+        -1 => Err(last_error()),
+        state => Ok(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0),
+    }
 }
 
 /// A time in words, such as `2026-11-25 at 20:31 UTC`.

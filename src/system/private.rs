@@ -6,8 +6,8 @@ use super::files::{FileError, Problem, open_trusted_directory};
 use super::signals::without_sigxfsz;
 use crate::secret::Secret;
 use rustix::fs::{
-    AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, Uid, chownat, fchmod, fchown, fstat, fstatfs, fsync,
-    linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+    AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, StatVfs, Uid, chownat, fchmod, fchown, fstat, fstatfs,
+    fstatvfs, fsync, linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -250,6 +250,14 @@ impl Directory {
     /// As statfs(2).
     pub fn file_system(&self) -> Result<StatFs, Errno> {
         fstatfs(&self.descriptor)
+    }
+
+    /// How full that is, and how it is mounted.
+    ///
+    /// # Errors
+    /// As statvfs(3).
+    pub fn usage(&self) -> Result<StatVfs, Errno> {
+        fstatvfs(&self.descriptor)
     }
 
     /// Looks at what has this name.

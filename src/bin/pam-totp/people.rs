@@ -43,7 +43,7 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
 }
 
 /// Everybody on this host, as far as somebody lists them.
-struct People<'a> {
+pub(crate) struct People<'a> {
     policy: &'a Policy,
     store: Box<dyn Store + 'a>,
     /// Those of the user database, and those that have records. `None`: gone from the database.
@@ -53,18 +53,20 @@ struct People<'a> {
 }
 
 /// Somebody who is listed.
-struct Seen {
-    named: Named,
+pub(crate) struct Seen {
+    pub(crate) named: Named,
     /// Whether the user database knows them.
-    is_known: bool,
-    path: PathBuf,
-    state: State,
+    pub(crate) is_known: bool,
+    /// Their primary group, if they have an account they can log in with.
+    pub(crate) logs_in_with: Option<u32>,
+    pub(crate) path: PathBuf,
+    pub(crate) state: State,
     /// As [`throttle::blocked`] has it.
     blocked: Option<Option<u64>>,
 }
 
 /// What about them.
-enum State {
+pub(crate) enum State {
     Enrolled(Box<Record>),
     /// They can log in, have no record, and never had one.
     Never,
@@ -75,7 +77,7 @@ enum State {
 }
 
 impl<'a> People<'a> {
-    fn new(policy: &'a Policy) -> Result<Self> {
+    pub(crate) fn new(policy: &'a Policy) -> Result<Self> {
         let listed = host::everybody()?;
         let named = |account: &Account| Named { name: account.name.clone(), key: None };
         // The first of several of the same name counts, as it is the one that is found by name.
@@ -94,18 +96,23 @@ impl<'a> People<'a> {
         Ok(Self { policy, store: store::of(policy), accounts, shells: shells()? })
     }
 
-    fn look(&self) -> Vec<Seen> {
+    pub(crate) fn look(&self) -> Vec<Seen> {
         // Whose account is shared by the holders of keys has their records, and needs none itself.
         let shared: BTreeSet<_> =
             self.accounts.keys().filter(|named| named.key.is_some()).map(|named| &named.name).collect();
         let looked = self.accounts.iter().filter_map(|(named, account)| {
-            let seen = |path, state| Seen { named: named.clone(), is_known: true, path, state, blocked: None };
+            let logs_in_with = match account {
+                Ok(Some(account)) if self.can_log_in(account) => Some(account.gid),
+                _ => None,
+            };
+            let seen =
+                |path, state| Seen { named: named.clone(), is_known: true, logs_in_with, path, state, blocked: None };
             match account {
                 Ok(Some(account)) => match self.person(named, account) {
                     Ok(person) => {
                         let path = self.store.path(&person).map_err(by_fact);
                         let is_shared = named.key.is_none() && shared.contains(&named.name);
-                        let state = self.state(&person, is_shared, !self.can_log_in(account))?;
+                        let state = self.state(&person, is_shared, logs_in_with.is_none())?;
                         Some(match path {
                             Ok(path) => seen(path, state),
                             Err(error) => seen(PathBuf::new(), State::Broken(error.to_string())),
@@ -160,7 +167,8 @@ impl<'a> People<'a> {
             Ok(record) => State::Enrolled(Box::new(record)),
             Err(error) => State::Broken(by_store(error).to_string()),
         };
-        Seen { named: named.clone(), is_known: false, path: store.path_of(named), state, blocked: None }
+        let path = store.path_of(named);
+        Seen { named: named.clone(), is_known: false, logs_in_with: None, path, state, blocked: None }
     }
 
     fn can_log_in(&self, account: &Account) -> bool {
@@ -213,6 +221,15 @@ impl State {
     }
 }
 
+/// A name with nothing in it that a terminal would act on.
+pub(crate) fn shown(named: &Named) -> String {
+    let name = Escaped(&named.name);
+    match &named.key {
+        Some(key) => format!("{name} {}", Escaped(key.as_bytes())),
+        None => name.to_string(),
+    }
+}
+
 impl Seen {
     fn word(&self) -> &'static str {
         match &self.state {
@@ -225,13 +242,8 @@ impl Seen {
         }
     }
 
-    /// With nothing in it that a terminal would act on.
     fn name(&self) -> String {
-        let name = Escaped(&self.named.name);
-        match &self.named.key {
-            Some(key) => format!("{name} {}", Escaped(key.as_bytes())),
-            None => name.to_string(),
-        }
+        shown(&self.named)
     }
 
     fn record(&self) -> Option<&Record> {

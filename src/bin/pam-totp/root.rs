@@ -1,6 +1,6 @@
 //! A root directory that files are read below: `/`, or an image of another machine. Nothing outside of it is ever opened.
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fmt;
@@ -68,17 +68,26 @@ impl Root {
         self.image.is_none()
     }
 
-    /// The content of a regular file.
-    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, Unreadable> {
+    /// Whose it is, who may do what with it, and what it is. Links are followed, as to read it.
+    pub(crate) fn stat(&self, path: &Path) -> Result<Stat, Unreadable> {
+        Ok(fstat(self.descriptor(path, OFlags::PATH | OFlags::CLOEXEC)?)?)
+    }
+
+    /// A regular file, open to be read.
+    pub(crate) fn file(&self, path: &Path) -> Result<File, Unreadable> {
         let descriptor = self.descriptor(path, HARMLESS)?;
         match FileType::from_raw_mode(fstat(&descriptor)?.st_mode) {
-            FileType::RegularFile => {}
-            FileType::Directory => return Err(Unreadable::Directory),
-            _ => return Err(Unreadable::NotAFile),
+            FileType::RegularFile => Ok(File::from(descriptor)),
+            FileType::Directory => Err(Unreadable::Directory),
+            _ => Err(Unreadable::NotAFile),
         }
+    }
+
+    /// The content of a regular file.
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, Unreadable> {
         let mut content = Vec::new();
         // One more than may be: the file may be growing.
-        let read = File::from(descriptor).take(MAX_SIZE.saturating_add(1)).read_to_end(&mut content);
+        let read = self.file(path)?.take(MAX_SIZE.saturating_add(1)).read_to_end(&mut content);
         match read.map(u64::try_from) {
             Ok(Ok(0..=MAX_SIZE)) => Ok(content),
             Ok(_) => Err(Unreadable::TooLarge),
@@ -156,7 +165,10 @@ mod tests {
         }
         for path in ["/etc/out", "/etc/up", "/etc/magic", "/../outside", "/etc/file/below"] {
             assert_eq!(read(&root, path), Err(Unreadable::Missing), "{path}");
+            assert_eq!(root.stat(Path::new(path)).err(), Some(Unreadable::Missing), "{path}");
         }
+        let inode = |path| root.stat(Path::new(path)).unwrap().st_ino;
+        assert_eq!(inode("/etc/absolute"), inode("/etc/file"));
     }
 
     #[test]
@@ -170,6 +182,7 @@ mod tests {
         for (name, size) in sizes {
             File::create(path(name)).unwrap().set_len(size).unwrap();
         }
+        assert!(root.stat(Path::new("/fifo")).is_ok());
         assert_eq!(read(&root, "/fifo"), Err(Unreadable::NotAFile));
         assert_eq!(read(&root, "/socket"), Err(Unreadable::NotAFile));
         assert_eq!(read(&root, "/etc"), Err(Unreadable::Directory));

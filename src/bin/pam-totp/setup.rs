@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The file system by name, and what it can promise.
-fn promise(file_system: FileSystem) -> (String, &'static str) {
+pub(crate) fn promise(file_system: FileSystem) -> (String, &'static str) {
     let (name, promise) = match file_system {
         FileSystem::InPlace(name) => (name, "logins need no free block, and go on when the disk is full"),
         FileSystem::CopyOnWrite(name) => (

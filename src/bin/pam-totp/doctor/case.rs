@@ -6,6 +6,8 @@ use crate::root::{Root, Unreadable};
 use pam_totp::options::Options;
 use pam_totp::policy::{self, Document, Policy};
 use pam_totp::system::clock;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The file of the module.
@@ -20,7 +22,6 @@ pub(super) struct Case<'a> {
     /// Where the policy is that holds where no line names another.
     pub(super) policy_path: PathBuf,
     /// That policy; built-in defaults where there is none. `None`: it is wrong, which was reported, or cannot be read.
-    #[expect(dead_code, reason = "what is judged by it comes next")]
     pub(super) document: Option<Document>,
 }
 
@@ -84,7 +85,8 @@ fn document(root: &Root, path: &Path, report: &mut Report) -> Option<Document> {
     let text = match root.read(path) {
         Ok(text) => text,
         Err(Unreadable::Missing) => {
-            report.note(format!("{} is not there: the built-in defaults hold", path.display()));
+            let note = "is not there: where none was in use before, the built-in defaults hold";
+            report.note(format!("{} {note}", path.display()));
             return Some(Document::default());
         }
         Err(error) => {
@@ -144,9 +146,10 @@ fn policy_of(
     };
     let own = match &options.conf {
         None => None,
+        // One that is named and missing denies: `module` says so.
+        Some(conf) if root.read(Path::new(OsStr::from_bytes(conf))) == Err(Unreadable::Missing) => return None,
         Some(conf) => {
-            use std::os::unix::ffi::OsStrExt;
-            let path = Path::new(std::ffi::OsStr::from_bytes(conf));
+            let path = Path::new(OsStr::from_bytes(conf));
             Some(self::document(root, path, report)?)
         }
     };
