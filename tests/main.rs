@@ -26,6 +26,7 @@ mod policy;
 mod races;
 mod readme;
 mod second_opinion;
+mod setup;
 mod shared_accounts;
 mod ssh_login;
 mod sshd_settings;

@@ -141,15 +141,20 @@ pub struct Session {
 impl<'a> Sshd<'a> {
     /// Starts sshd with these settings on top of the ones that a test cannot do without.
     pub fn start(machine: &'a Machine, settings: &str) -> Self {
-        Self::start_at(machine, settings, None)
+        Self::start_at(machine, |common| format!("{common}{settings}"), None)
+    }
+
+    /// The same with an sshd_config that is made of those that a test cannot do without.
+    pub fn start_with(machine: &'a Machine, config: impl FnOnce(&str) -> String) -> Self {
+        Self::start_at(machine, config, None)
     }
 
     /// The same at the end of a wire; its clients come from the other end.
     pub fn start_on(machine: &'a Machine, settings: &str, wire: &Wire) -> Self {
-        Self::start_at(machine, settings, Some(wire))
+        Self::start_at(machine, |common| format!("{common}{settings}"), Some(wire))
     }
 
-    fn start_at(machine: &'a Machine, settings: &str, wire: Option<&Wire>) -> Self {
+    fn start_at(machine: &'a Machine, config: impl FnOnce(&str) -> String, wire: Option<&Wire>) -> Self {
         let host = wire.map_or("127.0.0.1", |_| Wire::SERVER);
         need("sshd", "openssh-server");
         need("ssh", "openssh-client");
@@ -158,11 +163,11 @@ impl<'a> Sshd<'a> {
             output_of(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key));
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = format!(
-            "Port {port}\nListenAddress {host}\nHostKey {}\nPidFile none\nMaxStartups 100\nUseDNS no\n{settings}",
+        let common = format!(
+            "Port {port}\nListenAddress {host}\nHostKey {}\nPidFile none\nMaxStartups 100\nUseDNS no\n",
             host_key.display()
         );
-        machine.write("/etc/ssh/sshd_config", config);
+        machine.write("/etc/ssh/sshd_config", config(&common));
         let server = machine.command("/usr/sbin/sshd");
         let mut server = wire.map_or(server, |wire| wire.at_server(&machine.command("/usr/sbin/sshd")));
         let server = server.args(["-D", "-f", "/etc/ssh/sshd_config"]).stderr(Stdio::inherit()).spawn().unwrap();

@@ -2,6 +2,7 @@
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
@@ -20,6 +21,8 @@ const HARMLESS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NO
 pub(crate) struct Root {
     /// `None`: `/`, where every path is what it is for everybody else.
     image: Option<OwnedFd>,
+    /// What files would say that are not written yet. `None`: the file is gone.
+    instead: BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
 /// Why there is no content.
@@ -60,7 +63,24 @@ impl Root {
     pub(crate) fn open(path: &Path) -> Result<Self, Unreadable> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let image = if path == Path::new("/") { None } else { Some(openat(CWD, path, flags, Mode::empty())?) };
-        Ok(Self { image })
+        Ok(Self { image, instead: BTreeMap::new() })
+    }
+
+    /// The same root once this file says that, or is gone. Nothing is written; what leads there by a link does not see it.
+    pub(crate) fn with(mut self, path: &Path, content: Option<Vec<u8>>) -> Self {
+        self.instead.insert(PathBuf::from("/").join(path), content);
+        self
+    }
+
+    /// One more of it.
+    pub(crate) fn again(&self) -> Result<Self, Unreadable> {
+        let again = |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, 0);
+        Ok(Self { image: self.image.as_ref().map(again).transpose()?, instead: self.instead.clone() })
+    }
+
+    /// A directory, open to be written to.
+    pub(crate) fn directory(&self, path: &Path) -> Result<OwnedFd, Unreadable> {
+        self.descriptor(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)
     }
 
     /// Is it this machine's own?
@@ -85,6 +105,9 @@ impl Root {
 
     /// The content of a regular file.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, Unreadable> {
+        if let Some(content) = self.instead.get(&PathBuf::from("/").join(path)) {
+            return content.clone().ok_or(Unreadable::Missing);
+        }
         let mut content = Vec::new();
         // One more than may be: the file may be growing.
         let read = self.file(path)?.take(MAX_SIZE.saturating_add(1)).read_to_end(&mut content);
@@ -103,6 +126,14 @@ impl Root {
             let name = entry?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.push(OsString::from_vec(name));
+            }
+        }
+        for (file, content) in &self.instead {
+            if let (Some(parent), Some(name)) = (file.parent(), file.file_name())
+                && parent == PathBuf::from("/").join(path)
+            {
+                names.retain(|known| known != name);
+                names.extend(content.as_ref().map(|_| name.to_owned()));
             }
         }
         names.sort_unstable();
@@ -169,6 +200,17 @@ mod tests {
         }
         let inode = |path| root.stat(Path::new(path)).unwrap().st_ino;
         assert_eq!(inode("/etc/absolute"), inode("/etc/file"));
+    }
+
+    #[test]
+    fn what_is_not_written_yet_is_read_in_the_place_of_what_is_there() {
+        let (directory, root) = root();
+        let root = root.with(Path::new("/etc/file"), None).with(Path::new("etc/new"), Some(b"new".to_vec()));
+        let root = root.again().unwrap();
+        assert_eq!(read(&root, "/etc/file"), Err(Unreadable::Missing));
+        assert_eq!(read(&root, "/etc/new"), Ok(b"new".to_vec()));
+        assert_eq!(root.list(Path::new("/etc/")).unwrap(), ["new", "pam.d"]);
+        assert!(directory.path().join("image/etc/file").exists() && !directory.path().join("image/etc/new").exists());
     }
 
     #[test]

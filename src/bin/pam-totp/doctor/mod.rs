@@ -5,15 +5,16 @@
 mod case;
 mod machine;
 mod module;
-mod paths;
+pub(crate) mod paths;
 mod people;
 mod report;
 mod sshd;
 mod stack;
 mod state;
-mod ways_in;
+pub(crate) mod ways_in;
 
 use crate::root::Root;
+use crate::setup::{self, Finished};
 // By which `ways_in` has it, here as in its tests.
 use crate::sshd_config;
 use anyhow::{Result, anyhow, ensure};
@@ -48,13 +49,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for service in service {
         ensure!(!service.is_empty() && !service.contains('/'), "`{}` is no service", service.escape_debug());
     }
-    let report = examine(&root, service, user.as_deref(), conf.as_deref());
+    let left_over = finish_setup(&root);
+    let mut report = examine(&root, service, user.as_deref(), conf.as_deref());
+    left_over.into_iter().for_each(|note| report.note(note));
     if *json {
         say!("{}", serde_json::to_string(&report)?);
     } else {
         say!("{}", report.in_words().trim_end());
     }
     Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Undoes a setup that was cut off or not confirmed in time, before anything is judged; what is to be said about it.
+fn finish_setup(root: &Root) -> Option<String> {
+    match setup::finish(root) {
+        Ok(Finished::Nothing) => None,
+        Ok(Finished::AtWork) => Some("a `pam-totp setup` is at work: what is judged here may be half of it".to_owned()),
+        Ok(Finished::Waiting { command, left }) => Some(format!(
+            "`pam-totp {command}` is rolled back in {left}, unless `pam-totp setup confirm` keeps what it wrote"
+        )),
+        Ok(Finished::RolledBack(what)) => Some(what),
+        Err(error) => Some(format!("what an earlier setup left cannot be finished: {error:#}")),
+    }
 }
 
 /// Judges a root. `services`: these alone; none for all that ask for a code.

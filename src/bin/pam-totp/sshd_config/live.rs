@@ -4,7 +4,7 @@ use super::effective::{Effective, Values};
 use super::keywords::{self, Kind, Meaning};
 use super::{Connection, Origin};
 use std::fmt::{self, Display, Formatter};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -36,8 +36,8 @@ impl Display for NoAnswer {
         match self {
             Self::NoSshd => write!(formatter, "no sshd: {}", PROGRAMS.join(", ")),
             Self::NotStarted(error) => write!(formatter, "sshd does not start: {error}"),
-            Self::TooLong => write!(formatter, "sshd -T took more than {} s", PATIENCE.as_secs()),
-            Self::Refused(text) => write!(formatter, "sshd -T: {}", text.trim_end().escape_debug()),
+            Self::TooLong => write!(formatter, "sshd took more than {} s", PATIENCE.as_secs()),
+            Self::Refused(text) => write!(formatter, "sshd: {}", text.trim_end().escape_debug()),
         }
     }
 }
@@ -50,15 +50,46 @@ pub(crate) fn ask(connection: &Connection) -> Result<Effective, NoAnswer> {
 
 /// The same of this program.
 pub(super) fn ask_program(program: &Path, connection: &Connection, patience: Duration) -> Result<Effective, NoAnswer> {
+    let said = run(program, &["-T", "-C", &specification(connection)], None, patience)?;
+    Ok(parse(&said.output))
+}
+
+/// What the sshd of this host says to its own settings, or to the text of others, when it is called with these arguments; for
+/// whoever connects, where `-T` is one of them.
+pub(crate) fn settings_of(text: Option<&str>, connection: &Connection, arguments: &[&str]) -> Result<String, NoAnswer> {
+    let program = PROGRAMS.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or(NoAnswer::NoSshd)?;
+    let specification = specification(connection);
+    let mut words = arguments.to_vec();
+    if arguments.contains(&"-T") {
+        words.extend(["-C", &specification]);
+    }
+    if text.is_some() {
+        // Nothing has to be written anywhere.
+        words.extend(["-f", "/proc/self/fd/0"]);
+    }
+    let Said { output, complaints } = run(&program, &words, text, PATIENCE)?;
+    Ok(if output.is_empty() { complaints } else { output })
+}
+
+/// What a program said that did what it was to do.
+struct Said {
+    output: String,
+    complaints: String,
+}
+
+fn run(program: &Path, arguments: &[&str], input: Option<&str>, patience: Duration) -> Result<Said, NoAnswer> {
     let mut child = Command::new(program)
-        .args(["-T", "-C", &specification(connection)])
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(NoAnswer::NotStarted)?;
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input.map(str::to_owned)) {
+        thread::spawn(move || pipe.write_all(input.as_bytes()));
+    }
     let deadline = Instant::now().checked_add(patience);
     let (said, complained) = (reading(child.stdout.take()), reading(child.stderr.take()));
     let left = || deadline.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
@@ -70,12 +101,12 @@ pub(super) fn ask_program(program: &Path, connection: &Connection, patience: Dur
             _ => break None,
         }
     };
-    let (Some(status), Ok((said, complained))) = (status, output) else {
+    let (Some(status), Ok((output, complaints))) = (status, output) else {
         let _ = child.kill();
         let _ = child.wait();
         return Err(NoAnswer::TooLong);
     };
-    if status.success() { Ok(parse(&said)) } else { Err(NoAnswer::Refused(complained)) }
+    if status.success() { Ok(Said { output, complaints }) } else { Err(NoAnswer::Refused(complaints)) }
 }
 
 /// Reads to the end in a thread of its own.

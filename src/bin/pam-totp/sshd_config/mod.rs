@@ -13,12 +13,8 @@ mod words;
 
 pub(crate) use effective::{Effective, Forwarding, RootLogin, Setting, Tunnel};
 pub(crate) use keywords::Key;
-#[cfg(test)]
-pub(crate) use live::parse;
-pub(crate) use live::{NoAnswer, ask};
-pub(crate) use reader::Problem;
-#[cfg(test)]
-pub(crate) use reader::Trouble;
+pub(crate) use live::{NoAnswer, ask, parse, settings_of};
+pub(crate) use reader::{Problem, Trouble};
 
 use effective::Values;
 use matching::Verdict;

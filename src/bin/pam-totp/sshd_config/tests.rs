@@ -347,7 +347,7 @@ fn sshd_is_asked_about_the_connection_and_not_waited_for() {
     assert_eq!(effective.force_command.value.as_deref(), Some("-T -C user=alice,addr=10.0.0.1,lport=22"));
 
     let refusing = ask_program(&program("echo bad line 3 >&2; exit 255"), &connection, patience);
-    assert_eq!(refusing.unwrap_err().to_string(), "sshd -T: bad line 3");
+    assert_eq!(refusing.unwrap_err().to_string(), "sshd: bad line 3");
 
     let begun = Instant::now();
     for script in ["exec sleep 60", "exec >&- 2>&-; exec sleep 60"] {

@@ -1,39 +1,27 @@
-//! `pam-totp setup`.
+//! `pam-totp setup store`.
 
 use crate::host::{by_fact, ensure_root, policy};
 use anyhow::{Result, anyhow};
 use pam_totp::ledger;
 use pam_totp::policy::StoreKind;
-use pam_totp::store::system::{self, FileSystem};
+use pam_totp::store::system::{self, FileSystem, Made};
 use pam_totp::system::clock;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    command: Command,
+pub(super) struct Arguments {
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
-#[derive(clap::Subcommand)]
-enum Command {
-    /// Make `state_dir` ready for records that are root's alone, and say what its file system can promise
-    Store {
-        /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
-        #[arg(long, value_name = "FILE")]
-        conf: Option<PathBuf>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Command::Store { conf, json } = &arguments.command;
+pub(super) fn run(Arguments { conf, json }: &Arguments) -> Result<()> {
     ensure_root("set the store up")?;
     let policy = policy(conf.as_ref())?;
-    // What a login would make: better now, while there is room.
-    ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
-    let made = system::make(&policy.state_dir).map_err(by_fact)?;
+    let made = make(&policy.state_dir)?;
     let (name, promise) = promise(made.file_system);
     let is_in_use = policy.store.value == StoreKind::System;
     if *json {
@@ -56,6 +44,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         say!("The policy has store = \"home\": write store = \"system\" into [defaults] to use it.");
     }
     Ok(())
+}
+
+/// Makes a directory ready for root-only records.
+pub(super) fn make(state_dir: &Path) -> Result<Made> {
+    // What a login would make: better now, while there is room.
+    ledger::open(state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
+    system::make(state_dir).map_err(by_fact)
 }
 
 /// The file system by name, and what it can promise.
