@@ -1,11 +1,12 @@
 //! What the README shows of a terminal is what one sees there, but for what is another each time.
 
-use crate::support::machine::{ALICE, User};
+use crate::setup;
+use crate::support::machine::{ALICE, BOB, User};
 use crate::support::root_only::{PROMPT, machine, secret, totp};
 use crate::support::ssh::{KEY_AND_CODE, Sshd};
 use crate::support::terminal::Terminal;
 use crate::support::totp::code_now;
-use crate::support::{output_of, project, screen};
+use crate::support::{need, output_of, project, screen};
 use std::fs;
 
 const SHARED: User = User { name: "ec2-user", uid: 20004 };
@@ -85,4 +86,40 @@ fn a_shared_account_is_as_it_is_shown() {
     seen += "\n# pam-totp device list ec2-user\n";
     seen += &totp(&machine, &["device", "list", "ec2-user"]);
     assert_shown("# pam-totp invite ec2-user --device \"Alice's phone\"", &seen);
+}
+
+#[test]
+fn five_minutes_on_a_fresh_debian_are_three_commands_as_written() {
+    need("sudo", "sudo");
+    let machine = setup::debian();
+    let sshd = setup::start(&machine);
+    let readme = fs::read_to_string(project().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("## Five minutes to a code at every SSH login\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    let commands: Vec<_> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    let [install, set_up, confirm] = commands.as_slice() else { panic!("{commands:?}") };
+    // Nothing of ours is there yet, and what comes is not the host's.
+    let directory = output_of(machine.command("sh").args(["-c", "dirname $(find /usr/lib /lib -name pam_totp.so)"]));
+    fs::remove_file(machine.path(&format!("{}/pam_totp.so", directory.trim()))).unwrap();
+    for directory in ["/usr/local", "/usr/share/pam-configs"] {
+        output_of(machine.command("mount").args(["-t", "tmpfs", "tmpfs", directory]));
+    }
+    let path = std::env::var("PATH").unwrap();
+    let home = std::env::var("HOME").unwrap();
+    let run = |command: &str| {
+        let line = format!("cd '{}' && export PATH='{path}' HOME='{home}' && {command}", project().display());
+        output_of(machine.command("sh").args(["-c", &line]))
+    };
+    run(install);
+    let shown = run(set_up);
+    assert!(shown.contains("pam-totp setup confirm"), "{shown}");
+    let mut terminal = sshd.on_a_terminal(ALICE, "C.UTF-8", &["-T"]);
+    enrol(&mut terminal);
+    let (after, succeeded) = terminal.finish();
+    assert!(succeeded && screen::plain(&after).contains("in as alice"), "{after} {:#?}", machine.log());
+    assert!(run(confirm).contains("is confirmed"));
+    let without = sshd.login(BOB, &[]);
+    assert!(!without.succeeded && !without.questions.is_empty(), "a key alone: {without:?}");
+    // The time is over, as far as setup is concerned, and nothing is rolled back.
+    assert!(!machine.path("/var/lib/pam_totp/setup.json").exists());
 }

@@ -22,7 +22,7 @@ const DEBIAN: &str = "@include common-auth\naccount    required     pam_nologin.
                       @include common-session\n@include common-password\n";
 
 /// A Debian as it comes, but for the stack's lines that a container has no use for.
-fn debian() -> Machine {
+pub(crate) fn debian() -> Machine {
     let machine = Machine::new();
     machine.write(STACK, DEBIAN);
     for directory in ["/etc/ssh/sshd_config.d", "/etc/systemd/system"] {
@@ -31,7 +31,7 @@ fn debian() -> Machine {
     machine
 }
 
-fn start(machine: &Machine) -> Sshd<'_> {
+pub(crate) fn start(machine: &Machine) -> Sshd<'_> {
     Sshd::start_with(machine, |common| format!("{CONFIG}{common}"))
 }
 
