@@ -15,9 +15,13 @@ FLAGS   := --locked --target-dir target
 # By rename, and only where something changed: somebody may be reading the file.
 put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 
-.PHONY: build demo test bench lint abi-check prerequisites install uninstall clean
+.PHONY: build demo test bench lint abi-check prerequisites install \
+        uninstall deb rpm fresh clean
 
-build: $(DIST)/pam_totp.so $(DIST)/pam-totp
+# The manual page and the completions, which the program itself makes from the definition of its arguments.
+GENERATED := $(DIST)/pam-totp.1 $(DIST)/completion/bash $(DIST)/completion/zsh $(DIST)/completion/fish
+
+build: $(DIST)/pam_totp.so $(DIST)/pam-totp $(GENERATED)
 
 # The cdylib alone: with the rlib beside it cargo leaves LTO out without a word. In a directory of its own, so that the
 # program's features and crates have nothing to do with it.
@@ -30,6 +34,15 @@ $(DIST)/pam-totp: FORCE
 	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp
 	@mkdir -p $(DIST)
 	$(call put,target/release/pam-totp,$@)
+
+$(DIST)/pam-totp.1: $(DIST)/pam-totp
+	$(DIST)/pam-totp completion man >$@.new
+	@mv -f $@.new $@
+
+$(DIST)/completion/%: $(DIST)/pam-totp
+	@mkdir -p $(DIST)/completion
+	$(DIST)/pam-totp completion $* >$@.new
+	@mv -f $@.new $@
 
 # A build of ours without the lock, for the test that shows that the races would be found.
 target/test/pam_totp-without-lock.so: FORCE
@@ -70,19 +83,65 @@ PREREQUISITES ?= test
 prerequisites:
 	@tests/prerequisites $(PREREQUISITES)
 
-# By rename, so that there is no moment without a module, or with half of one. With GOOGLE_LINK=1 the program can be called
-# by the name google-authenticator too, for scripts that do.
-install: build
+# Where the rest goes. Debian's zsh looks into /usr/share/zsh/vendor-completions, and pam-auth-update is Debian's alone.
+SHARE        := $(DESTDIR)$(PREFIX)/share
+SYSCONFDIR   ?= /etc
+TMPFILESDIR  ?= $(PREFIX)/lib/tmpfiles.d
+ZSHDIR       ?= $(PREFIX)/share/zsh/site-functions
+PAMCONFIGDIR ?= $(wildcard /usr/share/pam-configs)
+EXAMPLES     := $(SHARE)/doc/pam-totp/examples
+
+# What install puts where, and uninstall takes away: file of ours, and where it goes.
+INSTALLED = \
+  $(DIST)/pam-totp.1:$(SHARE)/man/man1/pam-totp.1 \
+  docs/man/pam_totp.toml.5:$(SHARE)/man/man5/pam_totp.toml.5 \
+  docs/man/pam_totp.8:$(SHARE)/man/man8/pam_totp.8 \
+  $(DIST)/completion/bash:$(SHARE)/bash-completion/completions/pam-totp \
+  $(DIST)/completion/zsh:$(DESTDIR)$(ZSHDIR)/_pam-totp \
+  $(DIST)/completion/fish:$(SHARE)/fish/vendor_completions.d/pam-totp.fish \
+  packaging/tmpfiles.d/pam_totp.conf:$(DESTDIR)$(TMPFILESDIR)/pam_totp.conf \
+  packaging/sshd_config.d/10-pam_totp.conf:$(EXAMPLES)/sshd_config.d/10-pam_totp.conf \
+  $(if $(PAMCONFIGDIR),packaging/pam-configs/totp:$(DESTDIR)$(PAMCONFIGDIR)/totp) \
+  $(foreach file,$(wildcard pam.d-examples/*),$(file):$(EXAMPLES)/pam.d/$(notdir $(file)))
+# Somebody may have changed these: they are put where nothing is, and taken away where they are as we put them.
+SETTINGS = \
+  packaging/fail2ban/filter.d/pam_totp.conf:$(DESTDIR)$(SYSCONFDIR)/fail2ban/filter.d/pam_totp.conf \
+  packaging/fail2ban/jail.d/pam_totp.conf:$(DESTDIR)$(SYSCONFDIR)/fail2ban/jail.d/pam_totp.conf
+pairs = for pair in $(1); do file=$${pair%%:*} place=$${pair\#*:};
+
+# What `make build` made: whoever is root by sudo has no cargo, as a rule. By rename, so that there is no moment without a
+# module, or with half of one. With GOOGLE_LINK=1 the program can be called by the name google-authenticator too, for scripts
+# that do.
+install:
+	@for file in $(DIST)/pam_totp.so $(DIST)/pam-totp $(GENERATED); do \
+	  [ -e $$file ] || { echo "$$file is not there: run \`make build\` first" >&2; exit 1; }; done
 	@[ -n "$(PAMDIR)" ] || { echo "No directory of PAM modules found: set PAMDIR" >&2; exit 1; }
 	install -d $(DESTDIR)$(PAMDIR) $(BINDIR)
 	install -m 0644 $(DIST)/pam_totp.so $(DESTDIR)$(PAMDIR)/pam_totp.so.new
 	mv -f $(DESTDIR)$(PAMDIR)/pam_totp.so.new $(DESTDIR)$(PAMDIR)/pam_totp.so
 	install -m 0755 $(DIST)/pam-totp $(BINDIR)/pam-totp
 	@[ -z "$(GOOGLE_LINK)" ] || ln -sfn pam-totp $(BINDIR)/google-authenticator
+	@$(call pairs,$(INSTALLED)) install -D -m 0644 $$file $$place || exit; done
+	@$(call pairs,$(SETTINGS)) [ -e $$place ] || install -D -m 0644 $$file $$place || exit; done
 
 uninstall:
 	rm -f $(DESTDIR)$(PAMDIR)/pam_totp.so $(BINDIR)/pam-totp
 	@[ "$$(readlink $(BINDIR)/google-authenticator)" != pam-totp ] || rm -f $(BINDIR)/google-authenticator
+	@$(call pairs,$(INSTALLED)) rm -f $$place; done
+	@$(call pairs,$(SETTINGS)) ! cmp -s $$file $$place || rm -f $$place; done
+	@rm -rf $(SHARE)/doc/pam-totp
+
+# Packages of what `make build` made: see packaging/.
+deb: build
+	@packaging/deb
+
+rpm: build
+	@packaging/rpm
+
+# README's two commands on a machine that has nothing but Rust and a C linker. FRESH=demo: the first one alone. Needs root,
+# Debian or Ubuntu, and the network.
+fresh:
+	@tests/fresh $(FRESH)
 
 clean:
 	rm -rf target

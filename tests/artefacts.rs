@@ -109,7 +109,7 @@ fn what_runs_in_sshd_is_a_short_list() {
 }
 
 #[test]
-fn install_and_uninstall_put_two_files_where_they_belong() {
+fn install_and_uninstall_put_files_where_they_belong() {
     let root = tempfile::tempdir().unwrap();
     let make = |target: &str, variables: &[&str]| {
         let destdir = format!("DESTDIR={}", root.path().display());
@@ -121,24 +121,43 @@ fn install_and_uninstall_put_two_files_where_they_belong() {
     let module = output_of(Command::new("sh").args(["-c", beside]));
     let module = Path::new(module.trim()).with_file_name("pam_totp.so");
     let installed = files(root.path());
-    assert_eq!(
-        installed,
-        [format!("{} 644", module.display()), "/usr/bin/pam-totp 755".to_owned()].into_iter().collect::<BTreeSet<_>>()
-    );
+    for file in [
+        &format!("{} 644", module.display()),
+        "/usr/bin/pam-totp 755",
+        "/usr/share/man/man1/pam-totp.1 644",
+        "/usr/share/man/man5/pam_totp.toml.5 644",
+        "/usr/share/man/man8/pam_totp.8 644",
+        "/usr/share/bash-completion/completions/pam-totp 644",
+        "/usr/share/zsh/site-functions/_pam-totp 644",
+        "/usr/share/fish/vendor_completions.d/pam-totp.fish 644",
+        "/usr/share/pam-configs/totp 644",
+        "/usr/lib/tmpfiles.d/pam_totp.conf 644",
+        "/etc/fail2ban/filter.d/pam_totp.conf 644",
+        "/etc/fail2ban/jail.d/pam_totp.conf 644",
+        "/usr/share/doc/pam-totp/examples/sshd_config.d/10-pam_totp.conf 644",
+    ] {
+        assert!(installed.contains(file), "{file} is not in {installed:#?}");
+    }
+    let examples = fs::read_dir(project().join("pam.d-examples")).unwrap().count();
+    assert_eq!(installed.len(), 13 + examples, "{installed:#?}");
     assert_eq!(
         fs::read(root.path().join(module.strip_prefix("/").unwrap())).unwrap(),
         fs::read(dist("pam_totp.so")).unwrap()
     );
-    make("install", &["PREFIX=/usr", "GOOGLE_LINK=1"]); // Again, over what is there.
+    // Again, over what is there; what somebody has changed stays as it is.
+    let jail = root.path().join("etc/fail2ban/jail.d/pam_totp.conf");
+    fs::write(&jail, "changed").unwrap();
+    make("install", &["PREFIX=/usr", "GOOGLE_LINK=1"]);
     let link = fs::read_link(root.path().join("usr/bin/google-authenticator")).unwrap();
     assert_eq!(link, Path::new("pam-totp"));
     make("uninstall", &["PREFIX=/usr"]);
-    assert_eq!(files(root.path()), BTreeSet::new());
+    assert_eq!(files(root.path()), ["/etc/fail2ban/jail.d/pam_totp.conf 644".to_owned()].into());
+    assert_eq!(fs::read_to_string(&jail).unwrap(), "changed");
     make("install", &["PAMDIR=/opt/security"]);
-    assert_eq!(
-        files(root.path()),
-        ["/opt/security/pam_totp.so 644".to_owned(), "/usr/local/bin/pam-totp 755".to_owned()].into()
-    );
+    let installed = files(root.path());
+    for file in ["/opt/security/pam_totp.so 644", "/usr/local/bin/pam-totp 755"] {
+        assert!(installed.contains(file), "{file} is not in {installed:#?}");
+    }
 }
 
 /// Files below a directory, with their modes.

@@ -21,6 +21,8 @@ mod explain;
 mod fail2ban;
 mod faults;
 mod import;
+mod manual;
+mod packages;
 mod pam_stack;
 mod policy;
 mod races;

@@ -283,7 +283,7 @@ impl Machine {
 }
 
 /// Reads the log for as long as the machine is there: nobody could log in to one whose log is full.
-fn collect(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
+pub(super) fn collect(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let weak = Arc::downgrade(&lines);
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -311,7 +311,7 @@ impl Drop for Machine {
 }
 
 /// `<86>Nov 22 15:38:30 sshd[12]: text` without priority, time and process id.
-fn without_header(line: &str) -> String {
+pub(super) fn without_header(line: &str) -> String {
     let line = line.trim_end_matches(['\0', '\n']);
     let line = line.split_once('>').map_or(line, |(_, rest)| rest);
     let text = line.get(16..).unwrap_or(line);

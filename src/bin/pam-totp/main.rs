@@ -16,6 +16,7 @@ mod bulk;
 mod check;
 mod choices;
 mod common_ground;
+mod completion;
 mod device;
 mod doctor;
 mod enrol;
@@ -89,6 +90,8 @@ enum Command {
     TestLogin(test_login::Arguments),
     /// Show, or forget, whose codes failed
     Throttle(throttle::Arguments),
+    /// Print what makes a shell complete the commands and flags of this program
+    Completion(completion::Arguments),
 }
 
 /// Make a secret, show it as a QR code, ask a few questions, and store it in ~/.google_authenticator.
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
             Command::Doctor(arguments) => return ended(doctor::run(&arguments)),
             Command::TestLogin(arguments) => return ended(test_login::run(&arguments)),
             Command::Throttle(arguments) => throttle::run(&arguments),
+            Command::Completion(arguments) => completion::run(&arguments, Arguments::command()),
         }
     };
     ended(result.map(|()| ExitCode::SUCCESS))
