@@ -17,6 +17,7 @@ mod doctor_state;
 mod drop_in;
 mod enrol;
 mod enrolment;
+mod examples;
 mod explain;
 mod fail2ban;
 mod faults;

@@ -2,14 +2,12 @@
 
 use crate::support::machine::{ALICE, BOB, CAROL, Machine, User};
 use crate::support::output_of;
+use crate::support::postgres::Postgres;
 use crate::support::ssh::{Session, Sshd};
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
+use std::process::{Output, Stdio};
 
 /// What follows the auth lines, as short as it can be.
 const REST: &str = "account required pam_unix.so\nsession required pam_unix.so\n";
@@ -141,73 +139,19 @@ fn su(machine: &Machine, caller: User, lines: &[&str]) -> Output {
 
 #[test]
 fn postgresql_takes_password_and_code_in_one_answer() {
-    let binaries = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().next();
-    let binaries =
-        binaries.expect("no server in /usr/lib/postgresql: install the package postgresql").unwrap().path().join("bin");
     let machine = Machine::new();
     // The server is not root: the files are its own, and its user may read the passwords, as people set it up.
-    let stack = "auth required pam_totp.so forward_pass user=postgres secret=/run/postgresql/codes/${USER}\n\
+    let stack = "auth required pam_totp.so forward_pass user=postgres secret=/run/codes/${USER}\n\
                  auth required pam_unix.so use_first_pass\naccount required pam_permit.so\n";
     machine.service("postgresql", stack);
-    let script = format!(
-        "usermod -a -G shadow postgres && install -d -o postgres -m 0700 /run/postgresql /run/postgresql/codes && \
-         runuser -u postgres -- {0}/initdb -D /run/postgresql/data -A trust >/dev/null && \
-         printf 'local all postgres trust\\nhost all all 127.0.0.1/32 pam pamservice=postgresql\\n' >/run/postgresql/data/pg_hba.conf",
-        binaries.display()
-    );
-    output_of(machine.command("sh").args(["-c", &script]));
-    machine.write_as("/run/postgresql/codes/alice", format!("{SECRET}\n\" TOTP_AUTH\n"), 0, 0o600);
-    output_of(machine.command("chown").args(["postgres:postgres", "/run/postgresql/codes/alice"]));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = machine.command("runuser");
-    server.args(["-u", "postgres", "--"]).arg(binaries.join("postgres"));
-    server.args([
-        "-D",
-        "/run/postgresql/data",
-        "-k",
-        "/run/postgresql",
-        "-c",
-        "listen_addresses=127.0.0.1",
-        "-p",
-        &port.to_string(),
-    ]);
-    let log = fs::File::create(machine.shared().join("postgres.log")).unwrap();
-    let mut server = server.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    let as_postgres = |query: &str| {
-        let mut psql = machine.command("runuser");
-        psql.args(["-u", "postgres", "--", "psql", "-h", "/run/postgresql", "-p", &port.to_string(), "-c", query]);
-        psql.output().unwrap().status.success()
-    };
-    let is_up = (0..200).any(|_| {
-        thread::sleep(Duration::from_millis(50));
-        as_postgres("create role alice login")
-    });
-    let server_log = || fs::read_to_string(machine.shared().join("postgres.log")).unwrap();
-    assert!(is_up, "{}", server_log());
-    let log_in = |password: &str| {
-        let output = Command::new("psql")
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "-U",
-                "alice",
-                "-d",
-                "postgres",
-                "-Atc",
-                "select current_user",
-            ])
-            .env("PGPASSWORD", password)
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).trim() == "alice"
-    };
+    let script = "usermod -a -G shadow postgres && install -d -o postgres -m 0700 /run/codes";
+    output_of(machine.command("sh").args(["-c", script]));
+    machine.write_as("/run/codes/alice", format!("{SECRET}\n\" TOTP_AUTH\n"), 0, 0o600);
+    output_of(machine.command("chown").args(["postgres:postgres", "/run/codes/alice"]));
+    let postgres = Postgres::start(&machine, "host all all 127.0.0.1/32 pam pamservice=postgresql");
     let code = code_now(SECRET);
-    assert!(!log_in("password"));
-    assert!(!log_in(&format!("passw0rd{}", wrong_code(SECRET))));
-    assert!(log_in(&format!("password{code}")), "{} {:#?}", server_log(), machine.log());
-    assert!(!log_in(&format!("password{code}")));
-    let _ = server.kill();
-    let _ = server.wait();
+    assert!(!postgres.lets_in("password"));
+    assert!(!postgres.lets_in(&format!("passw0rd{}", wrong_code(SECRET))));
+    assert!(postgres.lets_in(&format!("password{code}")), "{} {:#?}", postgres.log(), machine.log());
+    assert!(!postgres.lets_in(&format!("password{code}")));
 }

@@ -4,6 +4,7 @@ pub mod debian;
 pub mod disk;
 pub mod machine;
 pub mod numbers;
+pub mod postgres;
 pub mod root_only;
 pub mod screen;
 pub mod ssh;

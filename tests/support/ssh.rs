@@ -84,7 +84,7 @@ impl Wire {
     }
 
     /// A command at the server's end.
-    fn at_server(&self, command: &Command) -> Command {
+    pub fn at_server(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");
         inside.arg(format!("--net={}", self.server())).arg(command.get_program()).args(command.get_args());
         let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
