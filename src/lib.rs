@@ -14,9 +14,15 @@
 //! 10. [`store`]: where records live. A verdict comes out of a commit and from nowhere else.
 //! 11. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
 //! 12. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
+//!
+//! [`gate`] is the same login without PAM, for the program; [`journal`] has the lines of the log for both.
 
 #[allow(unsafe_code)]
 pub mod pam;
+
+pub mod gate;
+
+pub mod journal;
 
 pub mod options;
 

@@ -179,7 +179,7 @@ fn files(root: &Path) -> BTreeSet<String> {
 }
 
 /// Who may import whom, from the pure core outwards.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("secret", &[]),
     ("fact", &[]),
     ("otp", &["secret"]),
@@ -202,7 +202,36 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ),
     (
         "pam",
-        &["authenticate", "store", "ledger", "identity", "source", "policy", "options", "system", "secret", "fact"],
+        &[
+            "authenticate",
+            "journal",
+            "store",
+            "ledger",
+            "identity",
+            "source",
+            "policy",
+            "options",
+            "system",
+            "secret",
+            "fact",
+        ],
+    ),
+    ("journal", &["authenticate", "system", "fact"]),
+    (
+        "gate",
+        &[
+            "authenticate",
+            "journal",
+            "store",
+            "verify",
+            "record",
+            "identity",
+            "source",
+            "policy",
+            "options",
+            "system",
+            "fact",
+        ],
     ),
 ];
 

@@ -33,6 +33,8 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAA
 const SAYS_YES: &str = "version = 1\n[[exempt]]\nusers = [\"backup\"]\nnetworks = [\"203.0.113.0/24\"]\nservices = [\"sshd\"]\n\
                         until = 2199-01-01\nreason = \"moves\"\nresult = \"success\"\n";
 const NO_FORWARDING: &str = "UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive\nDisableForwarding yes\n";
+const GATE: &str = "ForceCommand /usr/bin/pam-totp gate\n";
+const NOTHING_BESIDE: &str = "DisableForwarding yes\nPermitTunnel no\nPermitUserRC no\n";
 
 const SSHD: &str = "etc/pam.d/sshd";
 const SUDO: &str = "etc/pam.d/sudo";
@@ -605,6 +607,58 @@ fn settings_of_sshd_that_are_right_and_wrong() {
                     "Match User backup\nAuthenticationMethods publickey\nForceCommand /bin/true\nDisableForwarding yes\nPermitTunnel yes\n",
                 ),
             )],
+            vec!["sshd forced-command-forwards ssh/sshd_config:7"],
+        ),
+        (
+            "the gate for one",
+            vec![(
+                CONFIG,
+                after(&format!("Match User backup\nAuthenticationMethods publickey\n{GATE}{NOTHING_BESIDE}")),
+            )],
+            vec![],
+        ),
+        (
+            "the gate, and forwarding and ~/.ssh/rc before it",
+            vec![(
+                CONFIG,
+                after(&format!("Match User backup\nAuthenticationMethods publickey\n{GATE}PermitTunnel yes\n")),
+            )],
+            vec!["sshd gate-forwards ssh/sshd_config:7", "sshd gate-user-rc ssh/sshd_config:7"],
+        ),
+        (
+            "the gate, and a tunnel",
+            vec![(CONFIG, after(&format!("Match User backup\nPermitTunnel yes\n{GATE}{NOTHING_BESIDE}")))],
+            vec!["sshd gate-forwards ssh/sshd_config:7"],
+        ),
+        (
+            "the gate, and files without a code",
+            vec![(
+                CONFIG,
+                after(&format!("Match User backup\nForceCommand pam-totp gate --pass=sftp -- x\n{NOTHING_BESIDE}")),
+            )],
+            vec!["sshd gate-passes ssh/sshd_config:6"],
+        ),
+        (
+            "the gate for everybody, without PAM",
+            vec![
+                (CONFIG, format!("UsePAM no\n{GATE}{NOTHING_BESIDE}")),
+                (SSHD, "auth required pam_unix.so\n".to_owned()),
+            ],
+            vec![],
+        ),
+        (
+            "the gate for everybody, and forwarding, without PAM",
+            vec![(CONFIG, format!("UsePAM no\n{GATE}")), (SSHD, "auth required pam_unix.so\n".to_owned())],
+            vec!["sshd gate-forwards ssh/sshd_config:2", "sshd gate-user-rc ssh/sshd_config:2"],
+        ),
+        (
+            "the gate for everybody, with a stack that nobody asks",
+            vec![(CONFIG, format!("UsePAM no\n{GATE}{NOTHING_BESIDE}"))],
+            vec![],
+        ),
+        (
+            "a command that is like the gate",
+            vec![(CONFIG, after("Match User backup\nAuthenticationMethods publickey\nForceCommand pam-totp gates\n"))],
             vec!["sshd forced-command-forwards ssh/sshd_config:7"],
         ),
         (

@@ -21,6 +21,7 @@ mod examples;
 mod explain;
 mod fail2ban;
 mod faults;
+mod gate;
 mod import;
 mod manual;
 mod packages;

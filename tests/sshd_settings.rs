@@ -148,6 +148,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("GatewayPorts", &["yes", "no", "clientspecified"]),
     ("X11Forwarding", &["yes", "no"]),
     ("DisableForwarding", &["yes", "no"]),
+    ("PermitUserRC", &["yes", "no"]),
     ("LOGINGRACETIME", &["0", "30", "2m", "1h30", "1M5s", "1w"]),
     ("MaxAuthTries", &["1", "6", "20"]),
     ("AuthorizedKeysFile", &[".ssh/authorized_keys", "none", "/etc/keys/%u .ssh/more", "\"a\" b# c #d"]),

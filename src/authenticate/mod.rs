@@ -2,6 +2,7 @@
 
 mod asked;
 mod cost;
+mod counter;
 mod enrolment;
 mod unasked;
 

@@ -3,17 +3,17 @@
 use super::handle::Handle;
 use super::sys;
 use crate::authenticate::{Application, Counter, Outcome, Visit, authenticate};
-use crate::fact::{Escaped, Fact};
+use crate::fact::Fact;
 use crate::identity::identify;
-use crate::ledger::{self, Notice, Who};
+use crate::journal::Visitor;
+use crate::ledger::{Notice, Who};
 use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Policy};
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store;
-use crate::system::clock::{self, Moment};
+use crate::system::clock;
 use crate::system::passwd;
-use crate::system::table::Table;
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
@@ -111,23 +111,15 @@ fn login(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> c_int {
     let Attended { user, outcome, fail_delay } = attend(handle, flags, arguments);
     // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason, but where there is
     // nothing that could have judged anybody.
+    log(handle, &user, &outcome);
     match outcome {
-        Outcome::Accepted(fact) => {
-            handle.log(libc::LOG_INFO, &line("accepted", handle, &user, "factor", &fact));
-            sys::PAM_SUCCESS
-        }
-        Outcome::NotAsked(fact) => {
-            handle.log(libc::LOG_INFO, &line("not asked", handle, &user, "reason", &fact));
-            sys::PAM_IGNORE
-        }
-        // Not the line that fail2ban counts: nobody has guessed anything.
-        Outcome::Unavailable(fact) => {
-            handle.log(libc::LOG_ERR, &line("unavailable", handle, &user, "reason", &fact));
+        Outcome::Accepted(_) => sys::PAM_SUCCESS,
+        Outcome::NotAsked(_) => sys::PAM_IGNORE,
+        Outcome::Unavailable(_) => {
             delay(handle, fail_delay);
             sys::PAM_AUTHINFO_UNAVAIL
         }
-        Outcome::Denied(fact) => {
-            log_denial(handle, &user, &fact);
+        Outcome::Denied(_) => {
             delay(handle, fail_delay);
             sys::PAM_AUTH_ERR
         }
@@ -177,7 +169,7 @@ fn attend(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> Attended {
         login_key: &login_key,
         is_silent: flags & sys::PAM_SILENT != 0,
     };
-    let (counter, remark) = counter(&policy);
+    let (counter, remark) = Counter::of(&policy);
     let outcome = authenticate(&visit, &policy, handle, &*store, &counter, clock::now);
     let outcome = match remark {
         Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
@@ -198,23 +190,6 @@ fn login_key(handle: &Handle, policy: &Policy) -> Vec<u8> {
     if policy.service == SSHD { handle.environment(AUTH_INFO) } else { Vec::new() }
 }
 
-type Clock = fn() -> Moment;
-
-/// What counts the guesses, and what an operator should know about it.
-fn counter(policy: &Policy) -> (Counter<Table, Clock>, Option<&'static str>) {
-    if policy.throttle.is_none() && !policy.has_dates() {
-        return (Counter::Nothing, None);
-    }
-    if passwd::process_uids().1 != 0 {
-        // Nobody but root can read or write it, so what holds here is the RATE_LIMIT of the person's file.
-        return (Counter::Nothing, Some("not-for-this-process"));
-    }
-    match ledger::open(&policy.state_dir, clock::moment as Clock) {
-        Ok(opened) => (Counter::Ledger(opened.ledger), opened.remark),
-        Err(error) => (Counter::Broken(Fact::new("ledger-error").because(&error.fact())), None),
-    }
-}
-
 /// What to tell the person whose session begins.
 fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     let policy = policy(handle, arguments).ok()?;
@@ -224,7 +199,7 @@ fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
         return None;
     }
     let person = identify(&handle.user().ok()?, &policy, &login_key(handle, &policy)).ok()?;
-    let (Counter::Ledger(ledger), _) = counter(&policy) else { return None };
+    let (Counter::Ledger(ledger), _) = Counter::of(&policy) else { return None };
     ledger.take_notice(Who::of(&person))
 }
 
@@ -241,26 +216,16 @@ fn delay(handle: &mut Handle, seconds: u64) {
     }
 }
 
-/// The classic line, which fail2ban and log readers know from pam_unix, and one that says why.
-fn log_denial(handle: &Handle, user: &[u8], fact: &Fact) {
-    let (uid, euid) = passwd::process_uids();
+fn log(handle: &Handle, user: &[u8], outcome: &Outcome) {
     let item = |item| handle.text_item(item);
-    handle.log(
-        libc::LOG_NOTICE,
-        &format!(
-            "authentication failure; logname= uid={uid} euid={euid} tty={} ruser={} rhost={}  user={}",
-            Escaped(&item(sys::PAM_TTY)),
-            Escaped(&item(sys::PAM_RUSER)),
-            Escaped(&item(sys::PAM_RHOST)),
-            Escaped(user),
-        ),
-    );
-    handle.log(libc::LOG_NOTICE, &line("denied", handle, user, "reason", fact));
+    let (tty, ruser, rhost) = (item(sys::PAM_TTY), item(sys::PAM_RUSER), item(sys::PAM_RHOST));
+    let visitor = Visitor { user, tty: &tty, ruser: &ruser, rhost: &rhost };
+    visitor.lines(outcome).iter().for_each(|(priority, line)| handle.log(*priority, line));
 }
 
 fn line(what: &str, handle: &Handle, user: &[u8], key: &str, fact: &Fact) -> String {
     let rhost = handle.text_item(sys::PAM_RHOST);
-    format!("{what} user={} rhost={} {key}={fact}", Escaped(user), Escaped(&rhost))
+    Visitor { user, tty: b"", ruser: b"", rhost: &rhost }.line(what, key, fact)
 }
 
 /// # Safety
@@ -301,7 +266,7 @@ fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> Opti
 fn denied_by_panic(handle: &mut Handle) -> c_int {
     // Should that panic too, what remains is the denial.
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        log_denial(handle, b"", &internal_error());
+        log(handle, b"", &Outcome::Denied(internal_error()));
         delay(handle, FAIL_DELAY);
     }));
     sys::PAM_AUTH_ERR

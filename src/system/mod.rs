@@ -9,9 +9,11 @@ pub mod ids;
 pub mod lock;
 pub mod passwd;
 pub mod private;
+pub mod process;
 pub mod random;
 mod signals;
 pub mod slot;
+pub mod syslog;
 pub mod table;
 
 pub use rustix::io::Errno;

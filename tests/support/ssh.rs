@@ -278,6 +278,18 @@ impl<'a> Sshd<'a> {
         Terminal::run(&ssh, locale)
     }
 
+    /// A client of the user's that nobody answers questions for.
+    pub fn client(&self, user: User, options: &[&str]) -> Command {
+        let mut ssh = self.ssh(&self.key(user), options);
+        ssh.args(["-o", "BatchMode=yes", "-l", user.name, self.host]).stdin(Stdio::null());
+        ssh
+    }
+
+    /// Where it listens.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// An ssh that is nobody's yet.
     fn ssh(&self, key: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(if self.clients.is_some() { "nsenter" } else { "ssh" });

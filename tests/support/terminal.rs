@@ -45,11 +45,22 @@ impl Terminal {
         writeln!(self.keyboard, "{line}").unwrap();
     }
 
+    /// Presses these keys.
+    pub fn press(&mut self, keys: &str) {
+        write!(self.keyboard, "{keys}").unwrap();
+    }
+
     /// What is shown from here on to its end, and whether it succeeded.
-    pub fn finish(mut self) -> (String, bool) {
+    pub fn finish(self) -> (String, bool) {
+        let (shown, status) = self.status();
+        (shown, status == Some(0))
+    }
+
+    /// What is shown from here on to its end, and how it ended.
+    pub fn status(mut self) -> (String, Option<i32>) {
         let mut shown = String::new();
         self.screen.read_to_string(&mut shown).unwrap();
         drop(self.keyboard);
-        (shown, self.script.wait().unwrap().success())
+        (shown, self.script.wait().unwrap().code())
     }
 }

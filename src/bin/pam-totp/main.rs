@@ -20,6 +20,7 @@ mod completion;
 mod device;
 mod doctor;
 mod enrol;
+mod gate;
 mod host;
 mod import;
 mod invite;
@@ -88,6 +89,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Log in through the stack of a service and show what each module answers: a real login, which spends codes and counts failures
     TestLogin(test_login::Arguments),
+    /// Ask for a code, then run what ssh was asked to run: for ForceCommand or command= where sshd does not ask PAM
+    Gate(gate::Arguments),
     /// Show, or forget, whose codes failed
     Throttle(throttle::Arguments),
     /// Print what makes a shell complete the commands and flags of this program
@@ -129,6 +132,7 @@ fn main() -> ExitCode {
             Command::Check(arguments) => check::run(&arguments),
             Command::Doctor(arguments) => return ended(doctor::run(&arguments)),
             Command::TestLogin(arguments) => return ended(test_login::run(&arguments)),
+            Command::Gate(arguments) => return ended(gate::run(&arguments)),
             Command::Throttle(arguments) => throttle::run(&arguments),
             Command::Completion(arguments) => completion::run(&arguments, Arguments::command()),
         }

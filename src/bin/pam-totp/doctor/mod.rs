@@ -3,6 +3,7 @@
 //! `case` reads what there is; each of the others judges a part of it.
 
 mod case;
+mod gate;
 mod machine;
 mod module;
 pub(crate) mod paths;
@@ -79,6 +80,9 @@ pub(crate) fn examine(root: &Root, services: &[String], user: Option<&str>, conf
     let case = Case::read(root, services, user, conf, &mut report);
     stack::examine(&case, &mut report);
     sshd::examine(&case, &mut report);
+    if services.is_empty() || services.iter().any(|service| service == "sshd") {
+        gate::examine(&case, &mut report);
+    }
     module::examine(&case, &mut report);
     state::examine(&case, &mut report);
     people::examine(&case, &mut report);

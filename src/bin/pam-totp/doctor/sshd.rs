@@ -1,6 +1,7 @@
 //! What is wrong with sshd's settings: `ways_in` finds it, and here it is said, with the words of the stack they lead to.
 
 use super::case::{Case, Service};
+use super::gate;
 use super::paths::{Kind, asks_for_a_password, judge};
 use super::report::{Finding, Report, Weight};
 use super::ways_in::{self, Asks, Circumstances, Found, Method, Who, ways};
@@ -232,6 +233,7 @@ impl Judge<'_> {
         let mut found = Vec::new();
         for finding in ways_in::judge(effective, who, circumstances) {
             if known.contains(&finding.found)
+                || (gate::is_there(effective) && gate::answers(&finding.found))
                 || (self.is_of_root_alone(&finding, effective) && !self.root_has_keys(effective))
             {
                 continue;
@@ -447,6 +449,9 @@ impl Judge<'_> {
     }
 
     fn exception(&self, block: &Block, effective: &Effective, report: &mut Report) {
+        if gate::is_there(effective) {
+            return;
+        }
         let without_code = ways(effective, Who::Person).iter().any(|way| way.asks != Asks::EachQuestion);
         if without_code {
             report.note(format!(

@@ -90,6 +90,7 @@ pub(crate) struct Effective {
     pub(crate) expose_auth_info: Setting<bool>,
     /// `yes`, `no` or patterns for names.
     pub(crate) permit_user_environment: Setting<String>,
+    pub(crate) permit_user_rc: Setting<bool>,
     pub(crate) allow_users: Setting<Vec<String>>,
     pub(crate) deny_users: Setting<Vec<String>>,
     pub(crate) allow_groups: Setting<Vec<String>>,
@@ -239,6 +240,7 @@ impl From<&Values> for Effective {
             expose_auth_info: values.flag(Key::ExposeAuthInfo, false),
             permit_user_environment: values
                 .one(Key::PermitUserEnvironment, "no".to_owned(), |word| Some(word.to_owned())),
+            permit_user_rc: values.flag(Key::PermitUserRc, true),
             allow_users: values.words(Key::AllowUsers),
             deny_users: values.words(Key::DenyUsers),
             allow_groups: values.words(Key::AllowGroups),

@@ -29,6 +29,7 @@ pub(crate) enum Key {
     TrustedUserCaKeys,
     ExposeAuthInfo,
     PermitUserEnvironment,
+    PermitUserRc,
     AllowUsers,
     DenyUsers,
     AllowGroups,
@@ -154,6 +155,7 @@ const SETTINGS: &[(Key, &str, bool)] = &[
     (Key::TrustedUserCaKeys, "TrustedUserCAKeys", false),
     (Key::ExposeAuthInfo, "ExposeAuthInfo", false),
     (Key::PermitUserEnvironment, "PermitUserEnvironment", true),
+    (Key::PermitUserRc, "PermitUserRC", false),
     (Key::AllowUsers, "AllowUsers", false),
     (Key::DenyUsers, "DenyUsers", false),
     (Key::AllowGroups, "AllowGroups", false),
@@ -176,7 +178,7 @@ const OTHER: &str = "
     AcceptEnv AuthorizedPrincipalsCommand AuthorizedPrincipalsCommandUser AuthorizedPrincipalsFile
     Banner CASignatureAlgorithms ChannelTimeout ChrootDirectory ClientAliveCountMax ClientAliveInterval GSSAPIEnablek5users
     HostbasedAcceptedAlgorithms HostbasedAcceptedKeyTypes HostbasedUsesNameFromPacketOnly IgnoreRhosts IPQoS LogLevel LogVerbose
-    MaxSessions PermitListen PermitOpen PermitTTY PermitUserRC PubkeyAcceptedAlgorithms PubkeyAcceptedKeyTypes
+    MaxSessions PermitListen PermitOpen PermitTTY PubkeyAcceptedAlgorithms PubkeyAcceptedKeyTypes
     PubkeyAuthOptions RDomain RefuseConnection RekeyLimit RequiredRSASize RevokedKeys RSAMinSize SetEnv StreamLocalBindMask
     StreamLocalBindUnlink UnusedConnectionTimeout X11DisplayOffset X11UseLocalhost";
 

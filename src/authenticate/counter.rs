@@ -1,0 +1,29 @@
+//! What counts the guesses of this process.
+
+use super::Counter;
+use crate::fact::Fact;
+use crate::ledger;
+use crate::policy::Policy;
+use crate::system::clock::{self, Moment};
+use crate::system::passwd;
+use crate::system::table::Table;
+
+/// How the ledger reads the time.
+type Clock = fn() -> Moment;
+
+impl Counter<Table, Clock> {
+    /// What counts under a policy, and what an operator should know about it.
+    pub fn of(policy: &Policy) -> (Self, Option<&'static str>) {
+        if policy.throttle.is_none() && !policy.has_dates() {
+            return (Self::Nothing, None);
+        }
+        if passwd::process_uids().1 != 0 {
+            // Nobody but root can read or write it, so what holds here is the RATE_LIMIT of the person's file.
+            return (Self::Nothing, Some("not-for-this-process"));
+        }
+        match ledger::open(&policy.state_dir, clock::moment as Clock) {
+            Ok(opened) => (Self::Ledger(opened.ledger), opened.remark),
+            Err(error) => (Self::Broken(Fact::new("ledger-error").because(&error.fact())), None),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Where sshd starts `pam-totp gate` for whoever comes (ForceCommand): what gets past it.
+
+use super::case::Case;
+use super::report::{Finding, Report, Weight};
+use super::ways_in::Found;
+use crate::sshd_config::{Block, Config, Connection, Criterion, Effective, Forwarding, Origin, PATH, Tunnel};
+use std::path::Path;
+
+/// Whether the command that sshd starts is the gate.
+pub(super) fn is_there(effective: &Effective) -> bool {
+    words(effective).is_some()
+}
+
+/// Whether a finding is about being asked for a code, which the gate does.
+pub(super) const fn answers(found: &Found) -> bool {
+    use Found::{
+        CommandKeyAlone, EmptyPassword, ForcedCommandForwards, GssapiAlone, HostAlone, KeyAlone, KeyAndPassword,
+        OthersWithoutCode, PamOff, PasswordAlone, PasswordForEverything, QuestionsOff,
+    };
+    matches!(
+        found,
+        CommandKeyAlone
+            | EmptyPassword
+            | ForcedCommandForwards
+            | GssapiAlone
+            | HostAlone
+            | KeyAlone
+            | KeyAndPassword
+            | OthersWithoutCode
+            | PamOff
+            | PasswordAlone
+            | PasswordForEverything
+            | QuestionsOff
+    )
+}
+
+/// Judges each gate that the files of sshd have, whether or not a stack of PAM asks for a code.
+pub(super) fn examine(case: &Case<'_>, report: &mut Report) {
+    // What is wrong with the file is said where all of it is judged.
+    let Ok(config) = Config::read(case.root) else { return };
+    let server = config.server();
+    let mut gates: Vec<(Option<&Block>, Effective)> = vec![(None, server)];
+    let is_about_them = |block: &&Block| !block.is_all() && case.user.is_none_or(|user| may_be_for(block, user));
+    gates.extend(config.blocks().iter().filter(is_about_them).map(|block| (Some(block), config.effective_in(block))));
+    gates.retain(|(_, effective)| is_there(effective));
+    if !gates.is_empty() {
+        // It is, if not by PAM.
+        report.findings.retain(|finding| finding.name != "not-in-use");
+    }
+    let mut seen = Vec::new();
+    for (block, effective) in &gates {
+        for finding in findings(*block, effective) {
+            // What holds for everybody is said once.
+            if !seen.contains(&(finding.name, finding.lines.clone())) {
+                seen.push((finding.name, finding.lines.clone()));
+                report.findings.push(finding);
+            }
+        }
+    }
+}
+
+/// By groups too, as far as files say: of whom the user is one only the name service knows.
+fn may_be_for(block: &Block, user: &str) -> bool {
+    let is_about_groups = block.criteria.iter().any(|criterion| matches!(criterion, Criterion::Group(_)));
+    let connection = Connection { user: Some(user.to_owned()), ..Connection::default() };
+    is_about_groups || block.may_be_for(&connection)
+}
+
+/// What stands behind `pam-totp gate`.
+fn words(effective: &Effective) -> Option<Vec<&str>> {
+    let command = effective.force_command.value.as_deref()?;
+    let mut words = command.split_whitespace().peekable();
+    words.next_if(|word| *word == "exec");
+    let program = Path::new(words.next()?).file_name()?;
+    let is_gate = program == "pam-totp" && words.next() == Some("gate");
+    is_gate.then(|| words.take_while(|word| *word != "--").collect())
+}
+
+fn findings(block: Option<&Block>, effective: &Effective) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let lines = lines_against_forwarding(effective);
+    if !lines.is_empty() {
+        findings.push(Finding {
+            lines,
+            ..finding(
+                block,
+                effective,
+                (Weight::Open, "gate-forwards"),
+                "the gate asks for a code, but forwarding starts before it",
+                "Whoever has stolen a key opens ports and tunnels through this host (ssh -N -L, -R, -D, -w) and never comes to \
+                 the gate.",
+            )
+        });
+    }
+    if words(effective).is_some_and(|words| words.iter().any(|word| word.starts_with("--pass"))) {
+        findings.push(Finding {
+            way_out: "Take --pass out; --grace lets files be moved for a while after a code.".to_owned(),
+            lines: Vec::new(),
+            ..finding(
+                block,
+                effective,
+                (Weight::Open, "gate-passes"),
+                "the gate lets files be moved without a code",
+                "Whoever has stolen a key reads ~/.google_authenticator, and makes codes; or writes what the next shell runs.",
+            )
+        });
+    }
+    if effective.permit_user_rc.value {
+        findings.push(Finding {
+            lines: vec!["PermitUserRC no".to_owned()],
+            ..finding(
+                block,
+                effective,
+                (Weight::Weak, "gate-user-rc"),
+                "sshd runs ~/.ssh/rc before the gate",
+                "Who was in once, or could write one file in that home, leaves something there that no code stops.",
+            )
+        });
+    }
+    findings
+}
+
+fn lines_against_forwarding(effective: &Effective) -> Vec<String> {
+    let is_on = |forwarding: Forwarding| forwarding != Forwarding::No && !effective.disable_forwarding.value;
+    let ports = is_on(effective.allow_tcp_forwarding.value) || is_on(effective.allow_stream_local_forwarding.value);
+    let tunnel = effective.permit_tunnel.value != Tunnel::No;
+    let lines = [(ports, "DisableForwarding yes"), (tunnel, "PermitTunnel no")];
+    lines.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, line)| line.to_owned()).collect()
+}
+
+fn finding(
+    block: Option<&Block>,
+    effective: &Effective,
+    (weight, name): (Weight, &'static str),
+    what: &str,
+    why: &str,
+) -> Finding {
+    let place = match &effective.force_command.origin {
+        Origin::Line(place) => Some(place.to_string()),
+        Origin::Default | Origin::Sshd => None,
+    };
+    let (what, way_out) = match block {
+        None => (what.to_owned(), format!("Write into {PATH}, above everything else:")),
+        Some(block) => (
+            format!("{what}, for `Match {}`", block.text.escape_debug()),
+            format!("Write below the line {}:", block.place),
+        ),
+    };
+    Finding {
+        weight,
+        name,
+        service: Some("sshd".to_owned()),
+        what,
+        place,
+        why: why.to_owned(),
+        way_out,
+        lines: Vec::new(),
+    }
+}
