@@ -687,6 +687,15 @@ fn settings_of_sshd_that_are_right_and_wrong() {
             vec![(POLICY, login_key.to_owned())],
             vec!["sshd keys-of-the-user -"],
         ),
+        (
+            "people told by their keys, and asked before them",
+            vec![
+                (CONFIG, with("AuthorizedKeysFile /etc/keys/%u\nAuthenticationMethods keyboard-interactive,publickey")),
+                (POLICY, login_key.to_owned()),
+            ],
+            vec!["sshd no-login-key ssh/sshd_config:2"],
+        ),
+        ("an exemption that is over, and a host that forwards", vec![(POLICY, exempt.replace("2199", "2020"))], vec![]),
         ("keys that are root's", vec![(CONFIG, keys), (POLICY, login_key.to_owned())], vec![]),
         ("exempt networks, and a host that forwards", vec![(POLICY, exempt.to_owned())], vec!["sshd forwards -"]),
         (
@@ -878,4 +887,26 @@ fn on_the_machine_itself_sshd_is_asked() {
     machine.write("/etc/ssh/sshd_config", format!("{SETTINGS}Ciphers rot13\n"));
     let (findings, _) = live(machine.command(machine.program()), &[]);
     assert!(findings.len() == 1 && findings[0].contains("rot13"), "{findings:?}");
+}
+
+#[test]
+fn a_table_that_no_service_has_is_noted_and_an_exception_in_a_stack_belongs_into_the_policy() {
+    let office = "auth [success=1 default=ignore] pam_access.so accessfile=/etc/security/lan.conf\n\
+                  auth required pam_totp.so\nauth required pam_permit.so\n";
+    let tree = Tree::with(&[(SSHD, office), (POLICY, &format!("{INLINE}[service.ssh]\n"))]);
+    let report = tree.report(&[]);
+    let finding = &report["findings"][0];
+    assert_eq!(finding["name"], "skipped");
+    assert!(finding["way_out"].as_str().unwrap().contains("[[exempt]]"), "{finding}");
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("[service.ssh] in the policy is about nothing") && !notes.contains("[service.sshd]"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_service_that_only_the_distribution_has_a_file_for_is_judged_too() {
+    let tree = Tree::with(&[("usr/lib/pam.d/vendors", "auth optional pam_totp.so\nauth required pam_permit.so\n")]);
+    assert_eq!(tree.findings(&[]), ["vendors not-required /usr/lib/pam.d/vendors:1"]);
 }

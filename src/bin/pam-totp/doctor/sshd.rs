@@ -4,11 +4,11 @@ use super::case::{Case, Service};
 use super::gate;
 use super::paths::{Kind, asks_for_a_password, judge};
 use super::report::{Finding, Report, Weight};
-use super::ways_in::{self, Asks, Circumstances, Found, Method, Who, ways};
+use super::ways_in::{self, Asks, Circumstances, Found, Method, Way, Who, ways};
 use crate::root::{Root, Unreadable};
 use crate::sshd_config::{self, Block, Config, Connection, Effective, Files, NoAnswer, Origin, RootLogin};
 use pam_totp::policy::{EnrolmentKind, Identity};
-use pam_totp::system::passwd;
+use pam_totp::system::{clock, passwd};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -244,6 +244,9 @@ impl Judge<'_> {
             report.findings.extend(self.in_words(&finding, origin, scope));
             found.push(finding.found);
         }
+        if circumstances.login_key && known.is_empty() && ways(effective, who).iter().any(is_without_a_key) {
+            report.findings.push(self.without_a_key(effective, in_files, scope));
+        }
         let by_questions = ways(effective, who)
             .iter()
             .any(|way| way.methods == [Method::KeyboardInteractive] && way.asks == Asks::EachQuestion);
@@ -267,7 +270,8 @@ impl Judge<'_> {
         Circumstances {
             inline_enrolment: policy.is_some_and(|policy| policy.enrolment.value.kind == EnrolmentKind::Inline),
             login_key: policy.is_some_and(|policy| policy.identity.value == Identity::LoginKey),
-            exemptions: policy.is_some_and(|policy| !policy.exemptions.is_empty()),
+            exemptions: policy
+                .is_some_and(|policy| policy.exemptions.iter().any(|exemption| exemption.until.over > clock::now())),
         }
     }
 
@@ -419,6 +423,18 @@ impl Judge<'_> {
         ))
     }
 
+    /// `identity = "login-key"`, and a way in on which no key comes before the questions.
+    fn without_a_key(&self, effective: &Effective, in_files: &Effective, scope: &Scope<'_>) -> Finding {
+        Finding {
+            weight: Weight::Closed,
+            name: "no-login-key",
+            what: "people are told by their keys, and questions are asked before a key, or without one".to_owned(),
+            why: "`identity = \"login-key\"` denies where sshd has not accepted a key: nobody gets in this way."
+                .to_owned(),
+            ..self.code_alone(effective, in_files, scope)
+        }
+    }
+
     fn code_alone(&self, effective: &Effective, in_files: &Effective, scope: &Scope<'_>) -> Finding {
         let origin = match &effective.authentication_methods.origin {
             Origin::Sshd => &in_files.authentication_methods.origin,
@@ -510,6 +526,12 @@ impl Judge<'_> {
         };
         self.entries("/etc/group").into_iter().filter(is_in).filter_map(|fields| fields.into_iter().next()).collect()
     }
+}
+
+/// Whether PAM asks before sshd has accepted a key.
+fn is_without_a_key(way: &Way) -> bool {
+    let mut before = way.methods.iter().take_while(|method| **method != Method::KeyboardInteractive);
+    way.asks == Asks::EachQuestion && !before.any(|method| *method == Method::PublicKey)
 }
 
 /// Somebody who comes from anywhere.

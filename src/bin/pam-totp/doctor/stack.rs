@@ -4,10 +4,10 @@ use super::case::{Case, MODULE, Service};
 use super::paths::{self, Kind, Step, is_silent, judge};
 use super::report::{Finding, Report, Weight};
 use crate::pam_config::control::{Action, Answer};
-use crate::pam_config::{PAM_D, Place, Rule, Trouble};
+use crate::pam_config::{self, PAM_D, Place, Rule, Trouble};
 use pam_totp::options::FirstPass;
 use pam_totp::policy::exempt::Answer as Exempt;
-use pam_totp::policy::{EnrolmentKind, Origin, Policy};
+use pam_totp::policy::{Document, EnrolmentKind, Origin, Policy};
 use pam_totp::system::clock;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,12 +18,36 @@ pub(super) const OUR_LINE: &str = "auth       required     pam_totp.so";
 const YES_LINE: &str = "auth       required     pam_permit.so";
 /// The programs whose real uid is that of whoever calls them, so that `pam_rootok` tells root from others. In sshd or login it
 /// says yes to everybody.
-const CALLED_BY_PEOPLE: [&str; 8] = ["su", "su-l", "sudo", "sudo-i", "runuser", "runuser-l", "chfn", "chsh"];
+const CALLED_BY_PEOPLE: [&str; 19] = [
+    "chage",
+    "chfn",
+    "chpasswd",
+    "chsh",
+    "groupadd",
+    "groupdel",
+    "groupmod",
+    "ksu",
+    "newusers",
+    "passwd",
+    "runuser",
+    "runuser-l",
+    "su",
+    "su-l",
+    "sudo",
+    "sudo-i",
+    "useradd",
+    "userdel",
+    "usermod",
+];
+/// Modules that let people past by who or where they are: an exception that somebody means.
+const BY_WHO_OR_WHERE: [&str; 8] =
+    ["access", "group", "listfile", "localuser", "succeed_if", "time", "usertype", "wheel"];
 
 pub(super) fn examine(case: &Case<'_>, report: &mut Report) {
     if case.services.is_empty() {
         report.findings.push(not_in_use());
     }
+    tables_of_nothing(case, report);
     let mut told = BTreeSet::new();
     for service in &case.services {
         let stack = Judged { case, service, ours: service.ours() };
@@ -51,6 +75,18 @@ fn not_in_use() -> Finding {
         why: "The module is not in use: everybody gets in as before.".to_owned(),
         way_out: "Let this put it into sshd's stack and settings, with a way back:".to_owned(),
         lines: vec!["pam-totp setup sshd".to_owned()],
+    }
+}
+
+/// A table of the policy whose name no service has: `[service.ssh]`, say.
+fn tables_of_nothing(case: &Case<'_>, report: &mut Report) {
+    let known = pam_config::services(case.root);
+    for table in case.document.iter().flat_map(Document::services) {
+        // The gate is no service of libpam's; and these two are those of `su` and `sudo` (see the policy).
+        let is_known = known.iter().any(|name| name == table) || ["gate", "su-l", "sudo-i"].contains(&table);
+        if !is_known {
+            report.note(format!("[service.{table}] in the policy is about nothing: no file in {PAM_D} is called so"));
+        }
     }
 }
 
@@ -194,6 +230,20 @@ impl<'a> Judged<'a> {
             ),
             None => "there is a way past the line that asks for a code".to_owned(),
         };
+        if rule.is_some_and(is_by_who_or_where) {
+            return Finding {
+                why: format!(
+                    "This way in asks for no code: {}. An exception here has no end, and no log.",
+                    in_words(path)
+                ),
+                way_out: format!(
+                    "Take the line out, and say in {} whom it was for: `[[exempt]]` for people from a network, `[require]` for \
+                     who needs a code (README, \"Who is not asked\").",
+                    self.case.policy_path.display()
+                ),
+                ..self.finding(Weight::Open, "skipped", rule.map(|rule| &rule.place), what)
+            };
+        }
         let first = self.ours.first().map(|rule| required(rule)).unwrap_or_default();
         let above = rule.map_or_else(|| self.file().to_string(), |rule| self.above(rule));
         Finding {
@@ -451,6 +501,11 @@ fn required(rule: &Rule) -> String {
         line.push_str(&if is_plain { argument } else { format!("[{argument}]") });
     }
     line
+}
+
+fn is_by_who_or_where(rule: &Rule) -> bool {
+    let name = module(rule);
+    BY_WHO_OR_WHERE.iter().any(|module| name == format!("pam_{module}.so"))
 }
 
 fn module(rule: &Rule) -> String {

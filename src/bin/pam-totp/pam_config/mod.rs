@@ -9,7 +9,7 @@ mod lines;
 use crate::root::{Root, Unreadable};
 use control::Control;
 use lines::{Line, Lines, Words};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -208,10 +208,11 @@ impl Stack {
     }
 }
 
-/// The services that have a file in /etc/pam.d, in the order of their names. libpam asks for none in capitals.
+/// The services that have a file where libpam looks, in the order of their names. It asks for none in capitals.
 pub(crate) fn services(root: &Root) -> Vec<String> {
-    let names = root.list(Path::new(PAM_D)).unwrap_or_default().into_iter();
-    names.filter_map(|name| name.into_string().ok()).filter(|name| *name == name.to_ascii_lowercase()).collect()
+    let names = [PAM_D, VENDOR].into_iter().flat_map(|directory| root.list(Path::new(directory)).unwrap_or_default());
+    let names = names.filter_map(|name| name.into_string().ok()).filter(|name| *name == name.to_ascii_lowercase());
+    names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Does libpam read a text as one line of these words?
