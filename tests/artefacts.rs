@@ -272,12 +272,18 @@ fn sources(module: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_test_that_the_conformance_table_names_is_there() {
-    let table = fs::read_to_string(project().join("docs/conformance.md")).unwrap();
+fn every_test_that_a_table_names_is_there() {
+    for (table, least) in [("docs/conformance.md", 40), ("docs/threat-model.md", 20)] {
+        assert_tests_are_there(table, least);
+    }
+}
+
+fn assert_tests_are_there(table: &str, least: usize) {
+    let text = fs::read_to_string(project().join(table)).unwrap();
     let mut sources = rust_files(&project().join("src"));
     sources.extend(rust_files(&project().join("tests")));
-    let names: Vec<_> = table.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
-    assert!(names.len() > 40, "only {} tests are named", names.len());
+    let names: Vec<_> = text.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(names.len() > least, "only {} tests are named in {table}", names.len());
     for name in names {
         let (module, test) = name.rsplit_once("::").unwrap();
         let module = module.trim_end_matches("::tests").replace("::", "/");
@@ -286,7 +292,7 @@ fn every_test_that_the_conformance_table_names_is_there() {
                 path.with_extension("").to_str().unwrap().trim_end_matches("/mod").contains(&format!("/{module}"));
             of_module && fs::read_to_string(path).unwrap().contains(&format!("fn {test}()"))
         });
-        assert!(is_there, "docs/conformance.md names {name}, which is no test");
+        assert!(is_there, "{table} names {name}, which is no test");
     }
 }
 
