@@ -320,6 +320,20 @@ fn whoever_can_log_in_and_has_no_device_would_be_locked_out() {
     assert_eq!(bob.only("locked-out")["what"], "1 person, bob can log in and has no device");
     assert_eq!(bob.only("locked-out")["lines"][0], "pam-totp enrol --user bob");
 
+    // Whom sshd does not let try is not locked out by us.
+    for (settings, names) in [
+        ("AllowUsers bob car*@192.0.2.1\n", "2 people, bob, carol"),
+        ("DenyUsers bob\nAllowGroups alice bob\n", "1 person, alice"),
+        ("AllowUsers alice bob carol\nDenyGroups alice\nDenyUsers bob@192.0.2.1 carol\n", "1 person, bob"),
+    ] {
+        let before = machine.read("/etc/ssh/sshd_config");
+        machine.write("/etc/ssh/sshd_config", format!("{settings}{before}"));
+        let said = Said::of(&machine, &["--service", "sshd"]);
+        let what = said.only("locked-out")["what"].as_str().unwrap().to_owned();
+        assert!(what.starts_with(&format!("{names} can log in")), "{settings}: {what}");
+        machine.write("/etc/ssh/sshd_config", before);
+    }
+
     totp(&machine, &["enrol", "--user", "bob", "--no-confirm", "--quiet"]);
     assert_eq!(ours(&Said::of(&machine, &["--user", "bob"])), [""; 0]);
     let said = Said::of(&machine, &["--service", "sshd"]);

@@ -74,6 +74,31 @@ impl<'a> Case<'a> {
         time.split(' ').next().unwrap_or_default().to_owned()
     }
 
+    /// The fields of somebody's line in this root's /etc/passwd.
+    pub(super) fn account(&self, user: &str) -> Option<Vec<String>> {
+        self.entries("/etc/passwd").into_iter().find(|fields| fields.first().is_some_and(|name| name == user))
+    }
+
+    fn entries(&self, path: &str) -> Vec<Vec<String>> {
+        let text = self.root.read(Path::new(path)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+    }
+
+    pub(super) fn is_root(&self, user: &str) -> bool {
+        user == "root" || self.account(user).is_some_and(|fields| fields.get(2).is_some_and(|uid| uid == "0"))
+    }
+
+    /// By this root's files; sshd itself asks the name service.
+    pub(super) fn groups(&self, user: &str) -> Vec<String> {
+        let primary = self.account(user).and_then(|fields| fields.get(3).cloned());
+        let is_in = |fields: &Vec<String>| {
+            let is_primary = primary.is_some() && fields.get(2) == primary.as_ref();
+            is_primary || fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
+        };
+        self.entries("/etc/group").into_iter().filter(is_in).filter_map(|fields| fields.into_iter().next()).collect()
+    }
+
     /// The service, if it is judged.
     pub(super) fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)

@@ -2,14 +2,16 @@
 
 use super::case::{Case, Service};
 use super::report::{Finding, Report, Weight};
+use super::sshd::connection;
 use super::state::{Key, key, several};
 use crate::people::{People, Seen, State, shown};
+use crate::sshd_config::Config;
 use pam_totp::identity::Person;
 use pam_totp::ledger::EARLIEST;
 use pam_totp::policy::{EnrolmentKind, Identity, Policy, StoreKind};
 use pam_totp::store;
 use pam_totp::store::system::SystemStore;
-use pam_totp::system::{clock, passwd};
+use pam_totp::system::{clock, groups, passwd};
 use std::collections::HashMap;
 
 /// The uid and name of whoever looks after the machine.
@@ -76,8 +78,11 @@ fn judge(
         return;
     }
     let Some(seen) = everybody(policy, known) else { return };
-    let concerned =
-        |seen: &&Seen| case.user.is_none_or(|user| user.as_bytes() == seen.named.name) && is_asked(policy, seen, now);
+    let door = Door::of(case, service);
+    let concerned = |seen: &&Seen| {
+        let is_meant = case.user.is_none_or(|user| user.as_bytes() == seen.named.name);
+        is_meant && is_asked(policy, seen, now) && door.is_open_to(case, seen)
+    };
     let locked_out: Vec<_> = seen.iter().filter(concerned).filter(|seen| !is_invited(policy, seen, now)).collect();
     let (never, gone): (Vec<_>, Vec<_>) = locked_out.iter().partition(|seen| matches!(seen.state, State::Never));
     let names = |people: &[&&Seen]| people.iter().map(|seen| shown(&seen.named)).collect::<Vec<_>>();
@@ -93,6 +98,28 @@ fn judge(
             report.findings.push(locked_out_of(policy, place, &names));
         }
         None => report.note(format!("{}: without a device and without a ticket: {}", service.name, counted(&names))),
+    }
+}
+
+/// Whom sshd lets try at all.
+struct Door(Option<Config>);
+
+impl Door {
+    fn of(case: &Case<'_>, service: &Service) -> Self {
+        Self((service.name == "sshd").then(|| Config::read(case.root).ok()).flatten())
+    }
+
+    fn is_open_to(&self, case: &Case<'_>, seen: &Seen) -> bool {
+        let (Some(config), Ok(name)) = (&self.0, std::str::from_utf8(&seen.named.name)) else { return true };
+        let mut groups = case.groups(name);
+        let of_server = config.server();
+        // Those that no file lists are asked for by name.
+        let named = of_server.allow_groups.value.iter().chain(&of_server.deny_groups.value);
+        let is_in = |group: &&String| {
+            seen.logs_in_with.is_some_and(|gid| groups::is_member(name.as_bytes(), gid, group) == Ok(Some(true)))
+        };
+        groups.extend(named.filter(is_in).cloned());
+        config.effective(&connection(name, &groups)).may_try(name, &groups)
     }
 }
 

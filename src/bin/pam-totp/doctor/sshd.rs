@@ -152,7 +152,7 @@ impl Judge<'_> {
         let anybody = self.asked(&connection(ANYBODY, &[]), report);
         let server = self.config.server();
         let mut seen = self.judge(&anybody, &server, Who::Person, &Scope::Everybody, report);
-        let groups = self.groups("root");
+        let groups = self.case.groups("root");
         let root = connection("root", &groups);
         let of_root = self.asked(&root, report);
         let in_files = self.config.effective(&root);
@@ -169,8 +169,8 @@ impl Judge<'_> {
     }
 
     fn user(&self, user: &str, report: &mut Report) {
-        let groups = self.groups(user);
-        let who = if self.is_root(user) { Who::Root } else { Who::Person };
+        let groups = self.case.groups(user);
+        let who = if self.case.is_root(user) { Who::Root } else { Who::Person };
         let connection = connection(user, &groups);
         let effective = self.asked(&connection, report);
         let seen = self.judge(&effective, &self.config.effective(&connection), who, &Scope::User(user), report);
@@ -493,38 +493,14 @@ impl Judge<'_> {
         if effective.permit_root_login.value == RootLogin::No {
             return false;
         }
-        let home = self.account("root").and_then(|fields| fields.get(5).cloned()).unwrap_or_else(|| "/root".to_owned());
+        let home =
+            self.case.account("root").and_then(|fields| fields.get(5).cloned()).unwrap_or_else(|| "/root".to_owned());
         effective.authorized_keys_file.value.iter().any(|path| {
             let path = path.replace("%h", &home).replace("%u", "root");
             let text = self.case.root.read(&Path::new(&home).join(path)).unwrap_or_default();
             let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_start);
             lines.any(|line| !line.is_empty() && !line.starts_with(b"#"))
         })
-    }
-
-    /// The fields of somebody's line in this root's /etc/passwd.
-    fn account(&self, user: &str) -> Option<Vec<String>> {
-        self.entries("/etc/passwd").into_iter().find(|fields| fields.first().is_some_and(|name| name == user))
-    }
-
-    fn entries(&self, path: &str) -> Vec<Vec<String>> {
-        let text = self.case.root.read(Path::new(path)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
-    }
-
-    fn is_root(&self, user: &str) -> bool {
-        user == "root" || self.account(user).is_some_and(|fields| fields.get(2).is_some_and(|uid| uid == "0"))
-    }
-
-    /// By this root's files; sshd itself asks the name service.
-    fn groups(&self, user: &str) -> Vec<String> {
-        let primary = self.account(user).and_then(|fields| fields.get(3).cloned());
-        let is_in = |fields: &Vec<String>| {
-            let is_primary = primary.is_some() && fields.get(2) == primary.as_ref();
-            is_primary || fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
-        };
-        self.entries("/etc/group").into_iter().filter(is_in).filter_map(|fields| fields.into_iter().next()).collect()
     }
 }
 
@@ -535,7 +511,7 @@ fn is_without_a_key(way: &Way) -> bool {
 }
 
 /// Somebody who comes from anywhere.
-fn connection(user: &str, groups: &[String]) -> Connection {
+pub(super) fn connection(user: &str, groups: &[String]) -> Connection {
     Connection {
         user: Some(user.to_owned()),
         groups: groups.to_vec(),

@@ -2,6 +2,7 @@
 
 use super::Origin;
 use super::keywords::Key;
+use super::matching::{self, Verdict};
 use super::words;
 use std::collections::BTreeMap;
 
@@ -109,6 +110,21 @@ impl Effective {
             "gssapi-with-mic" | "gssapi-keyex" => Some(&self.gssapi),
             _ => None,
         }
+    }
+
+    /// Whether sshd lets somebody try at all, from wherever (AllowUsers, DenyUsers, AllowGroups, DenyGroups).
+    pub(crate) fn may_try(&self, user: &str, groups: &[String]) -> bool {
+        // `USER@HOST` may be about where they come from.
+        let is_named = |pattern: &str, is_enough_from_somewhere: bool| {
+            let (name, is_from_anywhere) = pattern.split_once('@').map_or((pattern, true), |(name, _)| (name, false));
+            (is_from_anywhere || is_enough_from_somewhere) && matching::list(user, name) == Verdict::Yes
+        };
+        let is_in = |patterns: &[String]| patterns.iter().any(|pattern| matching::groups(groups, pattern));
+        let (users, all) = (&self.allow_users.value, &self.allow_groups.value);
+        let is_denied =
+            self.deny_users.value.iter().any(|pattern| is_named(pattern, false)) || is_in(&self.deny_groups.value);
+        let is_allowed = users.is_empty() || users.iter().any(|pattern| is_named(pattern, true));
+        !is_denied && is_allowed && (all.is_empty() || is_in(all))
     }
 
     /// Whether sshd drops a list of AuthenticationMethods, as a method in it is off: the first of those switches.
