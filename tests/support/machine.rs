@@ -245,7 +245,8 @@ impl Machine {
     fn copied(&self, program: &Path) -> PathBuf {
         let copy = self.shared().join(program.file_name().unwrap());
         if !copy.exists() {
-            fs::copy(program, &copy).unwrap();
+            // By a process of its own: a child of another thread could still have our copy open to be written ("Text file busy").
+            output_of(Command::new("cp").arg(program).arg(&copy));
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         }
         copy
