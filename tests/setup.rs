@@ -7,6 +7,7 @@ use crate::support::totp::code_now;
 use crate::support::{need, output_of, screen};
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -194,7 +195,7 @@ fn a_file_that_somebody_else_changed_is_not_restored() {
     let by_hand = machine.read(STACK) + "# mine\n";
     machine.write(STACK, &by_hand);
     let _ = machine.log();
-    let shown = totp(&machine, &["setup", "rollback"]);
+    let shown = refused(&machine, &["setup", "rollback"]);
     assert!(shown.contains("STOPPED HALFWAY: /etc/pam.d/sshd was changed by somebody else"), "{shown}");
     assert!(machine.log().iter().any(|line| line.contains("STOPPED HALFWAY")));
     assert_eq!(machine.read(STACK), by_hand);
@@ -251,6 +252,99 @@ fn nobody_but_root_sets_up_and_an_sshd_with_settings_of_its_own_is_left_alone() 
     let shown = refused(&machine, &["setup", "sshd"]);
     assert!(shown.contains("goes by /run/other, which setup does not know"), "{shown}");
     assert_as_before(&machine, &sshd, "another sshd");
+}
+
+#[test]
+fn where_nobody_can_read_what_is_about_to_be_written_nothing_is() {
+    let machine = debian();
+    let sshd = start(&machine);
+    let output = machine.command(machine.program()).args(["setup", "sshd"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said(&output).contains("cannot be shown, and nothing was changed"), "{output:?}");
+    assert_as_before(&machine, &sshd, "nowhere to show it");
+    assert!(!machine.path(POLICY).exists());
+}
+
+fn full() -> fs::File {
+    fs::File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn what_systemd_runs_is_roots_alone_whatever_the_umask() {
+    let machine = debian();
+    let _sshd = start(&machine);
+    let program = machine.program();
+    output_of(machine.command("sh").args(["-c", "umask 0; exec \"$0\" setup sshd"]).arg(program));
+    for path in [UNIT, "/etc/systemd/system/multi-user.target.wants", STACK, SNIPPET, POLICY, STATE, JOURNAL] {
+        let mode = fs::metadata(machine.path(path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o022, 0, "{path}: {mode:o}");
+    }
+    totp(&machine, &["setup", "rollback"]);
+}
+
+#[test]
+fn a_user_with_a_program_that_is_called_sshd_is_in_nobodys_way() {
+    let machine = debian();
+    let sshd = start(&machine);
+    output_of(machine.command_as(ALICE, "cp").args(["/bin/sh", "/home/alice/sshd"]));
+    let mut users = Vec::new();
+    for name in ["sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups", "sshd: [net]", "sshd"] {
+        let script = "exec -a \"$0\" /home/alice/sshd -c 'sleep 60; :' -f /tmp/else";
+        users.push(machine.command_as(ALICE, "bash").args(["-c", script, name]).spawn().unwrap());
+    }
+    thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    totp(&machine, &["setup", "sshd"]);
+    assert_eq!(offered(&sshd), "publickey");
+    totp(&machine, &["setup", "rollback"]);
+    assert!(begin.elapsed() < Duration::from_secs(45), "{:?}", begin.elapsed());
+    assert_as_before(&machine, &sshd, "with sshds of a user's");
+    for mut user in users {
+        user.kill().unwrap();
+        user.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_rollback_that_finds_the_disk_full_is_done_when_there_is_room() {
+    let machine = debian();
+    let sshd = start(&machine);
+    let small = "cp -a /etc/pam.d /run/old && mount -t tmpfs -o size=1m,mode=755 none /etc/pam.d && cp -a /run/old/. /etc/pam.d";
+    output_of(machine.command("sh").args(["-c", small]));
+    totp(&machine, &["setup", "sshd", "--confirm-within", "2s"]);
+    let new = machine.read(STACK);
+    output_of(machine.command("sh").args(["-c", "head -c 2M /dev/zero >/etc/pam.d/.full 2>/dev/null; :"]));
+    let begin = Instant::now();
+    while !machine.log().iter().any(|line| line.contains("NOT YET")) {
+        assert!(begin.elapsed() < Duration::from_secs(20) && machine.path(JOURNAL).exists());
+    }
+    assert_eq!(machine.read(STACK), new);
+    assert_eq!(offered(&sshd), "publickey");
+    assert!(refused(&machine, &["setup", "rollback"]).contains("No space left on device"));
+    output_of(machine.command("rm").arg("/etc/pam.d/.full"));
+    when_over(&machine);
+    assert_as_before(&machine, &sshd, "room again");
+}
+
+#[test]
+fn the_code_is_not_put_back_into_a_stack_that_sshd_hands_passwords() {
+    let machine = debian();
+    let sshd = start(&machine);
+    totp(&machine, &["setup", "sshd"]);
+    totp(&machine, &["setup", "confirm"]);
+    let (stack, settings) = (machine.read(STACK), machine.read(SNIPPET));
+    totp(&machine, &["setup", "sshd", "--remove"]);
+    assert_eq!(offered(&sshd), ANY);
+    // From now on sshd does not read its settings anew.
+    machine.write("/etc/ssh/sshd_config.d/50-bad.conf", "Nonsense yes\n");
+    assert!(refused(&machine, &["setup", "rollback"]).contains("Nonsense"));
+    assert_eq!(offered(&sshd), ANY);
+    assert_eq!(machine.read(STACK), DEBIAN, "a code alone would let in");
+    output_of(machine.command("rm").arg("/etc/ssh/sshd_config.d/50-bad.conf"));
+    let _ = run(&machine, &["setup", "rollback"]);
+    when_over(&machine);
+    assert_eq!((machine.read(STACK), machine.read(SNIPPET)), (stack, settings));
+    assert_eq!(offered(&sshd), "publickey");
 }
 
 /// Calls that change something, wait for it, tell somebody or start a program.

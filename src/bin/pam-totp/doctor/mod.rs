@@ -69,7 +69,7 @@ fn finish_setup(root: &Root) -> Option<String> {
         Ok(Finished::Waiting { command, left }) => Some(format!(
             "`pam-totp {command}` is rolled back in {left}, unless `pam-totp setup confirm` keeps what it wrote"
         )),
-        Ok(Finished::RolledBack(what)) => Some(what),
+        Ok(Finished::RolledBack(what) | Finished::NotYet(what)) => Some(what),
         Err(error) => Some(format!("what an earlier setup left cannot be finished: {error:#}")),
     }
 }

@@ -36,7 +36,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) const AT_WORK: &str = "another `pam-totp setup` is at work: try again when it is done";
 
 /// The file.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Journal {
     version: u32,
@@ -78,6 +78,11 @@ impl Journal {
         self.deadline = clock::moment().boot.saturating_add(self.within);
     }
 
+    /// Did it take the code out? Then going back puts it in again.
+    fn removes(&self) -> bool {
+        self.command.ends_with(" --remove")
+    }
+
     /// Seconds that are left to confirm; 0 also where it was not done, or the machine was started anew.
     fn left(&self) -> Result<u64> {
         if self.state == State::Applying || self.boot != boot()? {
@@ -104,6 +109,8 @@ pub(crate) enum Finished {
     Waiting { command: String, left: Span },
     /// It was undone; in words.
     RolledBack(String),
+    /// It is to be undone, and could not be by now: the disk is full, say. It is tried again.
+    NotYet(String),
 }
 
 /// Undoes what was cut off, or was not confirmed in time. For whoever is root, on this machine.
@@ -185,7 +192,15 @@ impl Held {
             return Ok(Finished::Nothing);
         };
         match journal.left()? {
-            0 => Ok(Finished::RolledBack(self.roll_back(root, &journal).to_string())),
+            0 => {
+                let rolled_back = self.roll_back(root, &journal);
+                let what = rolled_back.to_string();
+                Ok(if rolled_back.undone.not_yet.is_some() {
+                    Finished::NotYet(what)
+                } else {
+                    Finished::RolledBack(what)
+                })
+            }
             left => Ok(Finished::Waiting { command: journal.command, left: Span(left) }),
         }
     }
@@ -196,9 +211,16 @@ impl Held {
             State::Applying => "was cut off",
             State::Waiting => "was not confirmed",
         };
-        let undone = plan::undo(root, &journal.steps);
+        let undone = plan::undo(root, &journal.steps, journal.removes());
         let rolled_back = RolledBack { command: journal.command.clone(), why, undone };
         log(&rolled_back.to_string());
+        if rolled_back.undone.not_yet.is_some() {
+            // Half of it is no longer there: from now on nobody confirms it.
+            if let Err(error) = self.write(&Journal { deadline: 0, ..journal.clone() }) {
+                log(&format!("{error:#}"));
+            }
+            return rolled_back;
+        }
         let kept = if rolled_back.undone.stopped.is_some() {
             self.directory.rename(NAME, STOPPED).and_then(|()| self.directory.sync())
         } else {
@@ -228,14 +250,25 @@ pub(super) struct RolledBack {
     undone: Undone,
 }
 
+impl RolledBack {
+    /// Is all as it was before?
+    pub(super) fn is_whole(&self) -> bool {
+        let Undone { stopped, not_yet, not_reloaded, .. } = &self.undone;
+        stopped.is_none() && not_yet.is_none() && not_reloaded.is_none()
+    }
+}
+
 impl Display for RolledBack {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let Self { command, why, undone: Undone { restored, stopped, not_reloaded } } = self;
+        let Self { command, why, undone: Undone { restored, stopped, not_yet, not_reloaded } } = self;
         let names: Vec<_> = restored.iter().map(|path| files::shown(path)).collect();
         let names = if names.is_empty() { "no file had to be changed".to_owned() } else { names.join(", ") };
         write!(out, "pam-totp {command} {why}, and is rolled back: {names}")?;
         if let Some(stopped) = stopped {
             write!(out, ". STOPPED HALFWAY: {stopped}; the other contents are in {STATE_DIR}/{STOPPED}")?;
+        }
+        if let Some(error) = not_yet {
+            write!(out, ". NOT YET ALL: {error}; it is tried again")?;
         }
         if let Some(error) = not_reloaded {
             write!(out, ". NOT RELOADED: {error}")?;

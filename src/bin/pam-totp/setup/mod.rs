@@ -22,9 +22,10 @@ pub(crate) use store::promise;
 use crate::doctor;
 use crate::host::ensure_root;
 use crate::root::Root;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use pam_totp::policy::values::Span;
 use plan::Plan;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// How long somebody has to try a login.
@@ -138,16 +139,15 @@ impl Change {
             return Ok(());
         }
         if self.dry_run {
-            print!("{}", plan.in_words());
-            return Ok(());
+            return show(&plan);
         }
         for path in plan.steps.iter().map(|step| step.path.as_path()) {
             files::ensure_writable(&root, path)?;
         }
-        print!("{}", plan.in_words());
+        show(&plan)?;
         policy::put_in_place(&root, &plan)?;
         match held {
-            Some(held) => self.with_a_way_back(&root, service, &plan, &held),
+            Some(held) => self.with_a_way_back(&root, service, &plan, held),
             None => {
                 plan::apply(&root, &plan.steps, None)?;
                 say!("Written below {}.", self.root.display());
@@ -156,7 +156,7 @@ impl Change {
         }
     }
 
-    fn with_a_way_back(&self, root: &Root, service: Service, plan: &Plan, held: &journal::Held) -> Result<()> {
+    fn with_a_way_back(&self, root: &Root, service: Service, plan: &Plan, held: journal::Held) -> Result<()> {
         if plan.steps.is_empty() {
             return Ok(());
         }
@@ -164,13 +164,12 @@ impl Change {
         let command = format!("setup {}{remove}", service.name());
         let mut journal = journal::Journal::new(command, plan.steps.clone(), self.confirm_within)?;
         held.write(&journal)?;
-        let is_kept_over_a_reboot = watch::begin(root)?;
-        if let Err(error) = plan::apply(root, &plan.steps, plan.grace) {
-            let undone = held.roll_back(root, &journal);
-            return Err(error.context(format!("nothing is changed: {undone}")));
-        }
-        journal.wait();
-        held.write(&journal)?;
+        let is_kept_over_a_reboot = match begin_and_apply(root, plan, &held, &mut journal) {
+            Ok(is_kept) => is_kept,
+            Err(error) => return Err(error.context(held.roll_back(root, &journal).to_string())),
+        };
+        // Whoever waits for a terminal to take what is said, or is stopped, is not to be in the way of the watcher.
+        drop(held);
         let within = self.confirm_within;
         say!("\nLog in from a second terminal now, and keep this one open. Then, here:\n");
         say!("    pam-totp setup confirm\n");
@@ -188,6 +187,22 @@ impl Change {
     }
 }
 
+/// What is about to be written. Nothing is where nobody can read that.
+fn show(plan: &Plan) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let shown = out.write_all(plan.in_words().as_bytes()).and_then(|()| out.flush());
+    shown.context("what is about to be written cannot be shown, and nothing was changed")
+}
+
+/// Whether the watcher is there after a reboot too.
+fn begin_and_apply(root: &Root, plan: &Plan, held: &journal::Held, journal: &mut journal::Journal) -> Result<bool> {
+    let is_kept_over_a_reboot = watch::begin(root)?;
+    plan::apply(root, &plan.steps, plan.grace)?;
+    journal.wait();
+    held.write(journal)?;
+    Ok(is_kept_over_a_reboot)
+}
+
 /// Brings an end to what another run began, so far as it is over.
 fn finish_the_last(root: &Root, held: &journal::Held) -> Result<()> {
     match held.finish(root)? {
@@ -196,6 +211,7 @@ fn finish_the_last(root: &Root, held: &journal::Held) -> Result<()> {
             say!("{what}");
             Ok(())
         }
+        Finished::NotYet(what) => bail!(what),
         Finished::Waiting { command, left } => bail!(
             "`pam-totp {command}` waits for an answer for another {left}: `pam-totp setup confirm` keeps what it wrote, \
              `pam-totp setup rollback` brings back what was there"
@@ -215,7 +231,7 @@ fn confirm() -> Result<()> {
             say!("`pam-totp {command}` is confirmed: what it wrote stays.");
             Ok(())
         }
-        Finished::RolledBack(what) => bail!("too late. {what}"),
+        Finished::RolledBack(what) | Finished::NotYet(what) => bail!("too late. {what}"),
         Finished::Nothing | Finished::AtWork => bail!("there is nothing to confirm"),
     }
 }
@@ -225,7 +241,9 @@ fn rollback() -> Result<()> {
     let root = live()?;
     let held = journal::Held::take()?;
     let Some(journal) = held.read()? else { bail!("there is nothing to roll back") };
-    say!("{}", held.roll_back(&root, &journal));
+    let rolled_back = held.roll_back(&root, &journal);
+    ensure!(rolled_back.is_whole(), "{rolled_back}");
+    say!("{rolled_back}");
     Ok(())
 }
 

@@ -101,12 +101,15 @@ pub(super) struct Undone {
     pub(super) restored: Vec<PathBuf>,
     /// A file that is neither what a step wrote nor what was there before: it and those before it stay.
     pub(super) stopped: Option<String>,
+    /// What could not be done by now; whoever comes next goes on from here.
+    pub(super) not_yet: Option<String>,
     /// sshd does not go by the files as they are now.
     pub(super) not_reloaded: Option<String>,
 }
 
-/// Goes back, from whatever step was reached.
-pub(super) fn undo(root: &Root, steps: &[Step]) -> Undone {
+/// Goes back, from whatever step was reached. `puts_code_back`: the stack that is restored asks for a code, which an sshd that goes
+/// by the newer settings would let in as if it were the password.
+pub(super) fn undo(root: &Root, steps: &[Step], puts_code_back: bool) -> Undone {
     let mut undone = Undone::default();
     for (index, step) in steps.iter().enumerate().rev() {
         files::tidy(root, &step.path);
@@ -120,7 +123,7 @@ pub(super) fn undo(root: &Root, steps: &[Step]) -> Undone {
         let earlier = steps.iter().take(index).filter(|other| other.path == step.path);
         if now == step.after && now != step.before {
             if let Err(error) = files::put(root, &step.path, step.before.as_deref()) {
-                undone.stopped = Some(format!("{error:#}"));
+                undone.not_yet = Some(format!("{error:#}"));
                 return undone;
             }
             if !undone.restored.contains(&step.path) {
@@ -135,11 +138,20 @@ pub(super) fn undo(root: &Root, steps: &[Step]) -> Undone {
             continue;
         }
         // Also where it was undone before: whoever did may have been killed between the two.
-        if step.reload
-            && root.is_live()
-            && let Err(error) = reload::reload()
-        {
-            undone.not_reloaded = Some(format!("{error:#}"));
+        if !step.reload || !root.is_live() {
+            continue;
+        }
+        let goes_by_it = reload::reload().and_then(|()| match puts_code_back && index > 0 {
+            true => reload::wait_for(&reload::connections(), 0),
+            false => Ok(()),
+        });
+        match goes_by_it {
+            Ok(()) => {}
+            Err(error) if puts_code_back && index > 0 => {
+                undone.not_yet = Some(format!("{error:#}"));
+                return undone;
+            }
+            Err(error) => undone.not_reloaded = Some(format!("{error:#}")),
         }
     }
     undone

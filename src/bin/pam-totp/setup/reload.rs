@@ -87,9 +87,9 @@ struct Server {
     words: Vec<String>,
 }
 
-/// All of them, of this machine: not of its containers, and not of a chroot's.
+/// All of them, of this machine: not of its containers, not of a chroot's, and not what a user calls by that name.
 fn servers() -> Vec<Server> {
-    let servers = processes().filter_map(|pid| {
+    let servers = processes().filter(|pid| is_roots(*pid)).filter_map(|pid| {
         let words = sshd_words(pid)?;
         let title = words.join(" ");
         // `sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups`; before 8.2 as it was started.
@@ -106,7 +106,9 @@ fn servers() -> Vec<Server> {
 
 /// The connections on which nobody is logged in yet.
 pub(super) fn connections() -> Vec<(i32, String)> {
-    let open = processes().filter_map(|pid| {
+    let is_trusted =
+        |pid: &i32| is_roots(*pid) || parent(*pid).is_some_and(|pid| is_roots(pid) && sshd_words(pid).is_some());
+    let open = processes().filter(is_trusted).filter_map(|pid| {
         let title = sshd_words(pid)?.join(" ");
         let is_open = ["[preauth]", "[net]", "[accepted]", "[pam]", "-R"].iter().any(|part| title.contains(part));
         is_open.then(|| Some((pid, started(pid)?))).flatten()
@@ -155,6 +157,22 @@ fn sshd_words(pid: i32) -> Option<Vec<String>> {
 fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process is root's. Whom its directory in /proc belongs to says less: root, where it may not be dumped.
+fn is_roots(pid: i32) -> bool {
+    status(pid, "Uid:").is_some_and(|uids| uids.split_ascii_whitespace().all(|uid| uid == "0"))
+}
+
+/// Of one for a single connection that is not root's: the sshd that made it.
+fn parent(pid: i32) -> Option<i32> {
+    status(pid, "PPid:")?.trim().parse().ok()
+}
+
+fn status(pid: i32, key: &str) -> Option<String> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    status.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned)
 }
 
 /// When a process was started: with its id it is one process and no other.

@@ -202,6 +202,8 @@ pub(super) fn with_code(root: &Root, circumstances: Circumstances) -> Result<Opt
     let then = then.with(&change.path, change.after.clone().map(String::into_bytes));
     let config = config(&then)?;
     warnings.extend(judge(&config, circumstances)?);
+    // A line that was fine by itself may not go with ours: `AuthenticationMethods any` in a block.
+    ensure_taken(root, &config)?;
     if root.is_live() {
         ensure_sshd_agrees(&found, &config, &settings.text())?;
         reload::effective(&format!("{}{}", settings.between(), found.main_without), &root_connection())?;
@@ -242,6 +244,11 @@ fn ensure_known(root: &Root, config: &Config) -> Result<Vec<String>> {
         reload::ensure_common()?;
         reload::check()?;
     }
+    ensure_taken(root, config)
+}
+
+/// Fails where sshd would not take it, or we cannot tell.
+fn ensure_taken(root: &Root, config: &Config) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for problem in &config.problems {
         match &problem.trouble {

@@ -435,6 +435,7 @@ fn settings_that_would_let_in_or_keep_out_whatever_setup_writes_are_named() {
             "192.0.2.0/24` lets in with what PAM",
         ),
         ("Match User root\n\tPermitRootLogin prohibit-password\n", "/etc/ssh/sshd_config:11: root may log in, but"),
+        ("Match User x\n\tAuthenticationMethods any\n", "/etc/ssh/sshd_config:11: AuthenticationMethods: `any` beside"),
         ("PubkeyAuthentication no\n", "no method is left by which anybody gets in"),
         ("PermitRootLogin maybe\n", "/etc/ssh/sshd_config:10: `maybe` is no value of PermitRootLogin"),
     ];
@@ -524,7 +525,7 @@ fn undoing_goes_back_from_each_step_and_keeps_what_somebody_else_wrote() {
         plan::apply(&root, &steps[..reached], None).unwrap();
         // As often as one likes, also where the last time was cut off.
         for times in 0..2 {
-            let undone = plan::undo(&root, &steps);
+            let undone = plan::undo(&root, &steps, false);
             assert_eq!((undone.stopped, undone.not_reloaded), (None, None), "{reached} {times}");
             assert_eq!(tree.all(), original, "{reached} {times}");
         }
@@ -532,7 +533,7 @@ fn undoing_goes_back_from_each_step_and_keeps_what_somebody_else_wrote() {
     plan::apply(&root, &steps, None).unwrap();
     let by_hand = tree.read("etc/pam.d/sshd") + "# mine\n";
     tree.write("etc/pam.d/sshd", &by_hand);
-    let undone = plan::undo(&root, &steps);
+    let undone = plan::undo(&root, &steps, false);
     assert!(undone.stopped.is_some_and(|stopped| stopped.contains("/etc/pam.d/sshd was changed by somebody else")));
     assert_eq!(tree.read("etc/pam.d/sshd"), by_hand);
     assert_eq!(tree.read("etc/ssh/sshd_config.d/00-pam_totp.conf"), "AuthenticationMethods publickey\n", "keys get in");

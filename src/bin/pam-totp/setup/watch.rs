@@ -9,8 +9,8 @@ use pam_totp::policy::values::Span;
 use pam_totp::system::files::open_trusted_directory;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -26,6 +26,8 @@ const BOOTED: &str = "/run/systemd/system";
 /// How long until the next look, at most; at the end of the time it is more often.
 const LOOK: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_millis(100);
+/// Until something is tried again that could not be done.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What the unit says, for a program at this path.
 pub(super) fn unit(program: &str) -> String {
@@ -50,10 +52,12 @@ pub(super) fn unit(program: &str) -> String {
 pub(super) fn begin(root: &Root) -> Result<bool> {
     let program = env::current_exe().context("this program does not know where it is")?;
     let has_unit = root.is_directory(Path::new(UNITS)) && is_roots(&program) && write_unit(&program).is_ok();
-    let is_started = has_unit && is_booted() && systemctl(&["daemon-reload"]) && systemctl(&["start", UNIT]);
-    if !is_started {
-        start(&program)?;
+    if has_unit && is_booted() {
+        // Anew: one of an earlier setup may be just about to end.
+        let _ = systemctl(&["daemon-reload"]) && systemctl(&["restart", UNIT]);
     }
+    // In any case: in a chroot systemctl says that it did what it did not. Two of them do no harm.
+    start(&program)?;
     Ok(has_unit)
 }
 
@@ -75,16 +79,30 @@ pub(super) fn run() -> Result<()> {
     say!("watching");
     let root = live()?;
     loop {
-        let left = match Held::try_take()? {
-            // Somebody is at work, and may still be killed.
-            None => Span(u64::MAX),
-            Some(held) => match held.finish(&root)? {
-                Finished::Waiting { left, .. } => left,
-                Finished::Nothing | Finished::AtWork | Finished::RolledBack(_) => return Ok(()),
-            },
+        let pause = match look(&root) {
+            Ok(Look::Over) => return Ok(()),
+            Ok(Look::Again(pause)) => pause,
+            // Nobody else is left to try again.
+            Err(_) => PAUSE,
         };
-        thread::sleep(if left.0 > 2 && left.0 != u64::MAX { LOOK } else { LAST_LOOK });
+        thread::sleep(pause);
     }
+}
+
+enum Look {
+    Over,
+    Again(Duration),
+}
+
+fn look(root: &Root) -> Result<Look> {
+    // Somebody is at work, and may still be killed.
+    let Some(held) = Held::try_take()? else { return Ok(Look::Again(LAST_LOOK)) };
+    Ok(match held.finish(root)? {
+        Finished::Waiting { left: Span(3..), .. } => Look::Again(LOOK),
+        Finished::Waiting { .. } => Look::Again(LAST_LOOK),
+        Finished::NotYet(_) => Look::Again(PAUSE),
+        Finished::Nothing | Finished::AtWork | Finished::RolledBack(_) => Look::Over,
+    })
 }
 
 fn is_booted() -> bool {
@@ -103,10 +121,16 @@ fn write_unit(program: &Path) -> std::io::Result<()> {
     let name = program.to_str().filter(|name| name.chars().all(is_plain)).ok_or(ErrorKind::InvalidInput)?;
     let path = Path::new(UNITS).join(UNIT);
     let temporary = PathBuf::from(format!("{UNITS}/.{UNIT}.new"));
-    fs::write(&temporary, unit(name))?;
-    fs::File::open(&temporary)?.sync_all()?;
+    let _ = fs::remove_file(&temporary);
+    // Root runs what is written there: nobody else writes to it, whatever the umask.
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o644).open(&temporary)?;
+    file.write_all(unit(name).as_bytes())?;
+    file.sync_all()?;
     fs::rename(&temporary, path)?;
-    fs::create_dir_all(WANTS)?;
+    match fs::DirBuilder::new().mode(0o755).create(WANTS) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     match symlink(format!("../{UNIT}"), Path::new(WANTS).join(UNIT)) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
