@@ -24,6 +24,7 @@ mod faults;
 mod gate;
 mod import;
 mod manual;
+mod manual_pages;
 mod packages;
 mod pam_stack;
 mod policy;

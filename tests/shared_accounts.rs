@@ -72,7 +72,7 @@ fn ours(machine: &Machine) -> Vec<String> {
 }
 
 /// Whether a line of the log says all of this.
-fn says(log: &[String], words: &[&str]) -> bool {
+pub(crate) fn says(log: &[String], words: &[&str]) -> bool {
     log.iter().any(|line| words.iter().all(|word| line.contains(word)))
 }
 
