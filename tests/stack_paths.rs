@@ -9,19 +9,7 @@ const STACKS: &str = "2000";
 
 #[test]
 fn there_is_a_path_without_a_code_exactly_where_libpam_lets_somebody_through() {
-    let machine = Machine::new();
-    copy_to(&machine, [("libpam_answers.so", "pam_answers.so"), ("stack-paths", "stack-paths")]);
-    let seed = std::env::var("STACK_SEED").unwrap_or_else(|_| "1".to_owned());
-    let mut command = machine.command(machine.shared().join("stack-paths"));
-    let output = command.arg(machine.shared().join("pam_answers.so")).args([&seed, STACKS]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{}{}",
-        text.chars().take(20_000).collect::<String>(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    println!("{text}");
+    let text = said_by("stack-paths", STACKS);
     // A run that never met one of the kinds would show nothing about it.
     for kind in [
         "Skipped",
@@ -39,24 +27,17 @@ fn there_is_a_path_without_a_code_exactly_where_libpam_lets_somebody_through() {
     }
 }
 
-/// By another process: a program that this one had open to write could not be started while a test beside this one forks.
-fn copy_to(machine: &Machine, files: [(&str, &str); 2]) {
-    for (name, copy) in files {
+/// What a program says that tries so many stacks; fails where it found a difference.
+fn said_by(program: &str, count: &str) -> String {
+    let machine = Machine::new();
+    for (name, copy) in [("libpam_answers.so", "pam_answers.so"), (program, program)] {
+        // By another process: one that this one had open to write could not be started while a test beside this one forks.
         output_of(Command::new("cp").arg(example(name)).arg(machine.shared().join(copy)));
     }
-}
-
-/// In half a minute. Each is tried with up to two hundred combinations of answers.
-const COPIES: &str = "1200";
-
-#[test]
-fn a_copied_stack_does_the_same_and_says_who_answered_what() {
-    let machine = Machine::new();
-    copy_to(&machine, [("libpam_answers.so", "pam_answers.so"), ("stack-walk", "stack-walk")]);
     let seed = std::env::var("STACK_SEED").unwrap_or_else(|_| "1".to_owned());
-    let mut command = machine.command(machine.shared().join("stack-walk"));
-    let output = command.arg(machine.shared().join("pam_answers.so")).args([&seed, COPIES]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let mut command = machine.command(machine.shared().join(program));
+    let output = command.arg(machine.shared().join("pam_answers.so")).args([&seed, count]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
         "{}{}",
@@ -64,6 +45,15 @@ fn a_copied_stack_does_the_same_and_says_who_answered_what() {
         String::from_utf8_lossy(&output.stderr)
     );
     println!("{text}");
+    text
+}
+
+/// In half a minute. Each is tried with up to two hundred combinations of answers.
+const COPIES: &str = "1200";
+
+#[test]
+fn a_copied_stack_does_the_same_and_says_who_answered_what() {
+    let text = said_by("stack-walk", COPIES);
     let counts: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     for (what, least) in [("logins", 5000), ("reports", 10_000), ("with substacks", 100), ("successes", 500)] {
         assert!(counts[what].as_u64().unwrap() >= least, "{what}: {text}");

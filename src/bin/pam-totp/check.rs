@@ -13,8 +13,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-const MODULE: &str = "pam_totp.so";
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The policy file (default: the one that is in force)
@@ -76,7 +74,7 @@ fn uses(root: &Root) -> Vec<Use> {
     let services = pam_config::services(root).into_iter();
     let uses = services.filter_map(|service| {
         let stack = Stack::read(root, &service, Type::Auth);
-        let rule = stack.rules().into_iter().find(|rule| rule.calls(MODULE))?;
+        let rule = stack.rules().into_iter().find(|rule| rule.is_ours())?;
         Some(Use { place: rule.place.clone(), arguments: rule.arguments.clone(), service })
     });
     uses.collect()

@@ -26,8 +26,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const MODULE: &str = "pam_totp.so";
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Whose code it is
@@ -83,7 +81,7 @@ fn options(service: &str) -> Result<Options> {
     let root = Root::open(Path::new("/")).map_err(|error| anyhow!("/ {error}"))?;
     let stack = Stack::read(&root, service, Type::Auth);
     let rules = stack.rules();
-    let Some(rule) = rules.into_iter().find(|rule| rule.calls(MODULE)) else { return Ok(Options::default()) };
+    let Some(rule) = rules.into_iter().find(|rule| rule.is_ours()) else { return Ok(Options::default()) };
     let options = Options::parse(rule.arguments.iter().map(Vec::as_slice));
     options.map_err(|bad| anyhow!("{}: {}", rule.place, bad.fact()))
 }

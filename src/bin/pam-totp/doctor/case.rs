@@ -10,9 +10,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The file of the module.
-pub(crate) const MODULE: &str = "pam_totp.so";
-
 pub(super) struct Case<'a> {
     pub(super) root: &'a Root,
     /// In the order in which they were named, or of their names.
@@ -36,7 +33,7 @@ pub(super) struct Service {
 impl Service {
     /// The lines that call the module.
     pub(super) fn ours(&self) -> Vec<&Rule> {
-        self.stack.rules().into_iter().filter(|rule| rule.calls(MODULE)).collect()
+        self.stack.rules().into_iter().filter(|rule| rule.is_ours()).collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What no file says: the clock, and SELinux.
 
-use super::case::{Case, MODULE};
+use super::case::Case;
 use super::report::{Finding, Report, Weight};
+use crate::pam_config::OURS;
 use crate::root::Root;
 use pam_totp::system::Errno;
 use pam_totp::system::clock;
@@ -69,7 +70,7 @@ fn modules(case: &Case<'_>) -> BTreeSet<PathBuf> {
     let usual = ["/usr/lib64/security", "/usr/lib/security"];
     let paths = named.filter(|path| path.is_absolute()).map(Path::to_owned);
     paths
-        .chain(usual.map(|directory| Path::new(directory).join(MODULE)))
+        .chain(usual.map(|directory| Path::new(directory).join(OURS)))
         .filter(|path| is_there(case.root, path))
         .collect()
 }

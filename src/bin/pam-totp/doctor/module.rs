@@ -1,8 +1,8 @@
 //! The files that the lines of ours name: the module, and the policy (what is in that, `case` judges).
 
-use super::case::{Case, MODULE};
+use super::case::Case;
 use super::report::{Finding, Report, Weight};
-use crate::pam_config::Rule;
+use crate::pam_config::{OURS, Rule};
 use crate::root::{Root, Unreadable};
 use pam_totp::options::Options;
 use pam_totp::policy::{Document, PATH};
@@ -160,7 +160,7 @@ fn missing(root: &Root, module: &[u8], candidates: &[PathBuf], lines: &Lines) ->
     if let Some(elsewhere) = &elsewhere {
         what += &format!("; libpam does not look at {}", shown(elsewhere));
     }
-    let path = candidates.first().map_or(Path::new(MODULE), PathBuf::as_path);
+    let path = candidates.first().map_or(Path::new(OURS), PathBuf::as_path);
     closed("module-missing", path, lines, what)
 }
 
@@ -208,7 +208,7 @@ fn closed_to_others(root: &Root, path: &Path, lines: &Lines) -> Option<Finding> 
 
 /// All files of our name, in the directories of modules.
 fn copies(root: &Root) -> Vec<PathBuf> {
-    let names = all_directories(root).into_iter().map(|directory| directory.join(MODULE));
+    let names = all_directories(root).into_iter().map(|directory| directory.join(OURS));
     names.filter(|name| root.stat(name).is_ok()).collect()
 }
 

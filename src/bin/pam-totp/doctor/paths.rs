@@ -5,11 +5,9 @@
 //! and each substack once for each state at its beginning, however many paths there are.
 
 use crate::pam_config::control::{Action, Answer};
-use crate::pam_config::{Call, Item, Rule, Stack, Whole};
+use crate::pam_config::{Call, Item, OURS, Rule, Stack, Whole};
 use std::collections::{HashMap, HashSet};
 
-/// The module.
-const OURS: &str = "pam_totp.so";
 /// What our module may answer, if it can be loaded: see `pam::sys`. `user_unknown` is what google-authenticator has said in
 /// its place, and what stacks are written for.
 const OUR_ANSWERS: [Answer; 6] = [
@@ -363,13 +361,13 @@ struct Answers {
 }
 
 fn answers_about_a_code(rule: &Rule, is_root: bool) -> Answers {
-    Answers { all: answers(rule, is_root), count: rule.calls(OURS) }
+    Answers { all: answers(rule, is_root), count: rule.is_ours() }
 }
 
 /// Of those who ask for a password no more than yes and no: what else they may say is not about who has one.
 fn answers_about_a_password(rule: &Rule) -> Answers {
     let asks = rule.call == Call::Module && !is_silent(rule);
-    let all = match (rule.calls(OURS), asks) {
+    let all = match (rule.is_ours(), asks) {
         (true, _) => vec![Answer::SUCCESS],
         (false, true) => vec![Answer::SUCCESS, Answer::AUTH_ERR],
         (false, false) => answers(rule, false),

@@ -1,10 +1,10 @@
 //! What is wrong with a stack: `paths` finds it, and here it is said.
 
-use super::case::{Case, MODULE, Service};
+use super::case::{Case, Service};
 use super::paths::{self, Kind, Step, is_silent, judge};
 use super::report::{Finding, Report, Weight};
 use crate::pam_config::control::{Action, Answer};
-use crate::pam_config::{self, PAM_D, Place, Rule, Trouble};
+use crate::pam_config::{self, OURS, PAM_D, Place, Rule, Trouble};
 use pam_totp::options::FirstPass;
 use pam_totp::policy::exempt::Answer as Exempt;
 use pam_totp::policy::{Document, EnrolmentKind, Origin, Policy};
@@ -50,7 +50,7 @@ pub(super) fn examine(case: &Case<'_>, report: &mut Report) {
     tables_of_nothing(case, report);
     let mut told = BTreeSet::new();
     for service in &case.services {
-        let stack = Judged { case, service, ours: service.ours() };
+        let stack = Judged { case, service, ours: service.ours(), found: judge(&service.stack) };
         report.findings.extend(stack.paths());
         report.findings.extend(stack.not_asked());
         report.findings.extend(stack.asked_twice());
@@ -94,11 +94,12 @@ struct Judged<'a> {
     case: &'a Case<'a>,
     service: &'a Service,
     ours: Vec<&'a Rule>,
+    found: Vec<paths::Finding<'a>>,
 }
 
 impl<'a> Judged<'a> {
     fn paths(&self) -> Vec<Finding> {
-        let found = judge(&self.service.stack);
+        let found = &self.found;
         // Where a wrong code does not count, nor does anything else that this line says.
         let blamed = found.iter().find(|path| path.kind == Kind::DenialIgnored).and_then(|path| self.ours_on(path));
         let is_said = |path: &paths::Finding<'_>| {
@@ -109,9 +110,18 @@ impl<'a> Judged<'a> {
         found.iter().filter(|path| !is_said(path)).filter_map(|path| self.path(path)).collect()
     }
 
+    fn has(&self, kind: Kind) -> bool {
+        self.found.iter().any(|path| path.kind == kind)
+    }
+
+    /// Whether nobody gets through it at all.
+    fn is_dead(&self) -> bool {
+        self.has(Kind::NobodyGetsIn) || self.has(Kind::Endless)
+    }
+
     /// The rule of ours on a path.
     fn ours_on(&self, path: &paths::Finding<'a>) -> Option<&'a Rule> {
-        path.path.iter().map(|step| step.rule).find(|rule| rule.calls(MODULE))
+        path.path.iter().map(|step| step.rule).find(|rule| rule.is_ours())
     }
 
     fn path(&self, path: &paths::Finding<'a>) -> Option<Finding> {
@@ -209,7 +219,7 @@ impl<'a> Judged<'a> {
         path.path.iter().zip(next).find_map(|(step, next)| {
             let from = index(step.rule)?.saturating_add(1);
             let between = rules.get(from..next.unwrap_or(rules.len()))?;
-            between.iter().any(|rule| rule.calls(MODULE)).then_some(step)
+            between.iter().any(|rule| rule.is_ours()).then_some(step)
         })
     }
 
@@ -339,14 +349,12 @@ impl<'a> Judged<'a> {
         let is_exempt = is_exempt.filter(|exemption| exemption.until.over > now).any(|it| it.result == Exempt::Ignore);
         let for_a_while = enrolment.optional_until.is_some_and(|end| end.over > now);
         let passes = for_ever || for_a_while || is_exempt || policy.require.is_some();
-        let kinds: Vec<Kind> = judge(&self.service.stack).into_iter().map(|path| path.kind).collect();
-        let is_a_way = kinds.contains(&Kind::NotAsked);
-        let is_dead = kinds.iter().any(|kind| matches!(kind, Kind::NobodyGetsIn | Kind::Endless));
+        let is_a_way = self.has(Kind::NotAsked);
         let mut findings = Vec::new();
         if for_ever && is_a_way {
             findings.push(self.without_an_end(policy));
         }
-        if passes && !is_a_way && !is_dead && kinds.iter().all(|kind| *kind != Kind::DenialIgnored) {
+        if passes && !is_a_way && !self.is_dead() && !self.has(Kind::DenialIgnored) {
             let place = self.ours.first().map(|rule| &rule.place);
             findings.push(Finding {
                 why: "Where all modules of a stack have no say, libpam denies: whoever has no device, or is exempt, does not get in."
@@ -398,7 +406,7 @@ impl<'a> Judged<'a> {
         if self.service.name == "other" {
             return None;
         }
-        if judge(&self.service.stack).iter().any(|path| matches!(path.kind, Kind::NobodyGetsIn | Kind::Endless)) {
+        if self.is_dead() {
             return None;
         }
         // One that is only reached where the other one was not is as good as one.
@@ -493,7 +501,7 @@ fn in_words_of(trouble: &Trouble) -> (String, String) {
 
 /// The line of ours as it should be.
 fn required(rule: &Rule) -> String {
-    let mut line = OUR_LINE.replace(MODULE, &rule.module.escape_ascii().to_string());
+    let mut line = OUR_LINE.replace(OURS, &rule.module.escape_ascii().to_string());
     for argument in &rule.arguments {
         let argument = argument.escape_ascii().to_string();
         let is_plain = !argument.contains(' ');

@@ -15,6 +15,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+/// The file of our module.
+pub(crate) const OURS: &str = "pam_totp.so";
 /// Where an administrator's files are.
 pub(crate) const PAM_D: &str = "/etc/pam.d";
 /// Where a distribution's are that an administrator has not touched.
@@ -135,9 +137,9 @@ impl Rule {
         self.module.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
     }
 
-    /// Is this module called?
-    pub(crate) fn calls(&self, module: &str) -> bool {
-        self.call == Call::Module && self.module_name() == module.as_bytes()
+    /// Is our module called?
+    pub(crate) fn is_ours(&self) -> bool {
+        self.call == Call::Module && self.module_name() == OURS.as_bytes()
     }
 }
 

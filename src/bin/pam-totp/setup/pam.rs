@@ -3,6 +3,7 @@
 
 use super::Service;
 use super::files::shown;
+use crate::pam_config::OURS;
 use anyhow::{Result, anyhow, bail};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -202,7 +203,7 @@ impl<'a> File<'a> {
         let Some((kind, rest)) = words.split_first() else { return Ok(Role::Nothing) };
         let file = |word: &&str| word.rsplit('/').next().map(str::to_owned);
         for module in rest.iter().filter_map(file) {
-            if module == "pam_totp.so" || module == "pam_google_authenticator.so" {
+            if module == OURS || module == "pam_google_authenticator.so" {
                 return Err(self.odd(index, "asks for a code already, and was not written by setup"));
             }
         }
@@ -267,7 +268,7 @@ pub(super) fn ensure_no_other_caller(root: &crate::root::Root, service: Service)
     use crate::pam_config::{Stack, Type, services};
     for name in services(root).iter().filter(|name| !service.relatives().contains(&name.as_str())) {
         let stack = Stack::read(root, name, Type::Auth);
-        if let Some(rule) = stack.rules().into_iter().find(|rule| rule.calls("pam_totp.so")) {
+        if let Some(rule) = stack.rules().into_iter().find(|rule| rule.is_ours()) {
             bail!(
                 "{}: asks for codes out of home directories, as there is no policy. One with store = \"system\" would deny them. \
                  Give --store home, or write {}",

@@ -30,7 +30,6 @@ use std::rc::Rc;
 const SSHD: &str = "sshd";
 /// Services that log in whoever calls them, and not whom they become.
 const CALLERS: [&str; 2] = ["sudo", "sudo-i"];
-const OURS: &str = "pam_totp.so";
 /// Where the copy is made: no disk, and nobody else's.
 const RUN: &str = "/run";
 /// PAM_SUCCESS.
@@ -357,7 +356,7 @@ impl Walked {
     fn code(&self, copy: &Copy) -> Code {
         let ours = self.reports.iter().filter(|report| {
             let copied = copy.rules.get(report.number);
-            copied.is_some_and(|copied| copied.kind == Type::Auth && copied.rule.calls(OURS))
+            copied.is_some_and(|copied| copied.kind == Type::Auth && copied.rule.is_ours())
         });
         Code::of(&ours.map(|report| (report.said, report.has_asked)).collect::<Vec<_>>())
     }
