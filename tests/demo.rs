@@ -67,15 +67,13 @@ impl Demo<'_> {
 
         let carol = self.enrol(CAROL);
         let secret = carol["secret"].as_str().unwrap();
-        let (wrong, right) = (wrong_code(secret), code_now(secret));
-        println!("\n5. Sixteen guesses at carol's code at once, the right one, {right}, among them:");
-        let mut codes = [wrong.as_str(); 16];
-        codes[11] = &right;
-        let (won, wrong) = self.race(CAROL, &codes);
-        let judged = won + wrong;
+        let wrong = wrong_code(secret);
+        println!("\n5. Sixteen guesses at carol's code at once, all of them {wrong}, which is wrong:");
+        // Not the right one among them: whoever gets in makes the address a known one, with guesses of its own.
+        let (_, judged) = self.race(CAROL, &[wrong.as_str(); 16]);
         self.expect(
-            &format!("{judged} of 16 were judged, the others denied unjudged: 3 tries in 30 seconds"),
-            judged == 3,
+            &format!("{judged} of 16 were judged, the others denied unjudged: no more than 3 tries in 30 seconds"),
+            (1..=3).contains(&judged),
         );
     }
 

@@ -1,12 +1,13 @@
 //! Who is asked: the question, the answer, and the verdict on it.
 
 use super::cost::Guess;
-use super::{Application, Login, NoAnswer, Outcome};
+use super::{Done, Login, NoAnswer, Outcome, Pending, Step};
 use crate::fact::Fact;
 use crate::ledger::Memory;
 use crate::options::FirstPass;
 use crate::otp::{Answer, Form, NotACode};
 use crate::record::Record;
+use crate::secret::Secret;
 use crate::store::{Attempt, StoreError};
 use crate::system::clock::Moment;
 use crate::verify::{self, Denial, Earlier, Try, Verdict};
@@ -56,45 +57,44 @@ impl From<Fact> for NotJudged {
 
 impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// First what an earlier module got, if it shall be looked at, then what the person is asked for.
-    pub(super) fn with_code(&mut self, application: &mut impl Application) -> Outcome {
-        let first_pass = self.policy.options.first_pass;
-        if first_pass != FirstPass::Prompt {
-            let text = application.first_pass();
-            let answer = text.map(|text| Answer::new(text, Form::Combined, self.rules.google));
-            let result = match &answer {
-                Some(answer) => self.judged(Some(answer)),
-                None => self.without_first_pass(),
-            };
-            let ends = first_pass == FirstPass::Use || self.ends_there(answer.as_ref(), &result);
-            match (result, answer) {
-                (Ok(Judged { verdict: Verdict::Accepted(accepted), fact }), Some(answer)) => {
-                    return self.accepted(application, &answer, accepted.length, fact);
-                }
-                (Ok(Judged { fact, .. }) | Err(NotJudged::Denied(fact)), _) if ends => return Outcome::Denied(fact),
-                (Err(NotJudged::Unavailable(fact)), _) if ends => return Outcome::Unavailable(fact),
-                // What was no code was a password, and costs nothing.
-                _ => self.was_no_code = false,
-            }
+    pub(super) fn with_code(&mut self, first_pass: Option<Secret<Vec<u8>>>) -> Step {
+        let wanted = self.policy.options.first_pass;
+        if wanted == FirstPass::Prompt {
+            return Pending::Code.into();
         }
-        match self.asked(application) {
-            Ok(answer) => self.outcome_of(&answer, application),
-            Err(fact) => {
-                // Nothing was given, which costs nothing, but for the C module.
-                let _ = self.rules.google.then(|| self.judged(None));
-                Outcome::Denied(fact)
+        let answer = first_pass.map(|text| Answer::new(text, Form::Combined, self.rules.google));
+        let result = match &answer {
+            Some(answer) => self.judged(Some(answer)),
+            None => self.without_first_pass(),
+        };
+        let ends = wanted == FirstPass::Use || self.ends_there(answer.as_ref(), &result);
+        match (result, answer) {
+            (Ok(Judged { verdict: Verdict::Accepted(accepted), fact }), Some(answer)) => {
+                self.accepted(&answer, accepted.length, fact)
+            }
+            (Ok(Judged { fact, .. }) | Err(NotJudged::Denied(fact)), _) if ends => Outcome::Denied(fact).into(),
+            (Err(NotJudged::Unavailable(fact)), _) if ends => Outcome::Unavailable(fact).into(),
+            _ => {
+                // What was no code was a password, and costs nothing.
+                self.was_no_code = false;
+                Pending::Code.into()
             }
         }
     }
 
     /// What an answer comes to.
-    pub(super) fn outcome_of(&mut self, answer: &Answer, application: &mut impl Application) -> Outcome {
+    pub(super) fn with_answer(&mut self, answer: &Answer) -> Step {
         match self.judged(Some(answer)) {
-            Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => {
-                self.accepted(application, answer, accepted.length, fact)
-            }
-            Ok(Judged { fact, .. }) => Outcome::Denied(fact),
-            Err(not_judged) => not_judged.into_outcome(),
+            Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => self.accepted(answer, accepted.length, fact),
+            Ok(Judged { fact, .. }) => Outcome::Denied(fact).into(),
+            Err(not_judged) => not_judged.into_outcome().into(),
         }
+    }
+
+    /// Nothing was given, which costs nothing, but for the C module.
+    pub(super) fn without_answer(&mut self, reason: Fact) -> Step {
+        let _ = self.rules.google.then(|| self.judged(None));
+        Outcome::Denied(reason).into()
     }
 
     /// No module before us has asked. With `use_first_pass` that is the end, which the C module charges like any other.
@@ -119,22 +119,15 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
             }
     }
 
-    pub(super) fn asked(&mut self, application: &mut impl Application) -> Result<Answer, Fact> {
+    /// Brings what was typed into the form that is compared.
+    pub(super) fn read(&mut self, text: Result<Secret<Vec<u8>>, NoAnswer>) -> Result<Answer, Fact> {
         let form = if self.policy.options.forward_pass { Form::Combined } else { Form::Code };
-        let mut ask = || application.ask(&self.policy.prompt, self.policy.echo.value);
-        match ask() {
-            Ok(text) => Ok(Answer::new(text, form, self.rules.google)),
-            Err(NoAnswer::TooLong) if !self.rules.google => {
-                self.was_no_code = true;
-                Err(no_answer(NoAnswer::TooLong))
-            }
-            // The C module, which looks for 6 digits first and for 8 then, asks for the 8 once more.
-            Err(_) if self.rules.google => {
-                let text = ask().map_err(no_answer)?;
-                Ok(Answer::new(text, form, true).only(verify::SCRATCH_DIGITS))
-            }
-            Err(reason) => Err(no_answer(reason)),
-        }
+        let text = text.map_err(|reason| {
+            self.was_no_code |= reason == NoAnswer::TooLong && !self.rules.google;
+            no_answer(reason)
+        })?;
+        let answer = Answer::new(text, form, self.rules.google);
+        Ok(if self.is_asked_again { answer.only(verify::SCRATCH_DIGITS) } else { answer })
     }
 
     /// From an answer to the verdict: charged first, then judged. The clock is read once the record is locked: a try that
@@ -186,17 +179,9 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
         Ok(Judged { verdict, fact })
     }
 
-    pub(super) fn accepted(
-        &self,
-        application: &mut impl Application,
-        answer: &Answer,
-        length: usize,
-        fact: Fact,
-    ) -> Outcome {
-        if self.policy.options.forward_pass && !application.forward(&answer.before(length)) {
-            return Outcome::Denied(Fact::new("no-forward").or("the application does not take the password"));
-        }
-        Outcome::Accepted(fact)
+    pub(super) fn accepted(&self, answer: &Answer, length: usize, fact: Fact) -> Step {
+        let password = self.policy.options.forward_pass.then(|| answer.before(length));
+        Step::Done(Done { outcome: Outcome::Accepted(fact), password })
     }
 }
 

@@ -4,13 +4,13 @@
 //! whoever comes so a secret can be shown. Everybody else, and whoever had a device before, needs a ticket first, and types
 //! it at the ordinary prompt: nobody else learns that there is somebody without a device.
 
-use super::asked::{NotJudged, no_answer, not_a_code};
+use super::asked::{NotJudged, not_a_code};
 use super::cost::Guess;
-use super::{Application, Counter, Login, Outcome};
+use super::{Counter, Login, Outcome, Pending, Question, Step};
 use crate::enrol::qr::Drawing;
 use crate::enrol::{Codes, DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
 use crate::fact::Fact;
-use crate::identity::{Person, login_key};
+use crate::identity::{Person, Unidentified, login_key};
 use crate::ledger::{Charge, Memory, Who};
 use crate::options::FirstPass;
 use crate::otp::{Answer, NotACode, RecoveryCode};
@@ -40,6 +40,15 @@ pub(super) struct Newcomer<'a> {
     optional_until: Option<End>,
 }
 
+/// A device that somebody was shown, and whose first code they are asked for.
+pub struct Trial {
+    pub(super) grounds: Grounds,
+    /// The record to be.
+    pub(super) record: Record,
+    /// How many answers have not been its code.
+    pub(super) failures: usize,
+}
+
 impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
     /// Whether whoever logs in has no device and may have one. Where the store or the ledger does not work, nobody may.
     pub(super) fn newcomer(&self) -> Option<Newcomer<'a>> {
@@ -65,42 +74,43 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         is_asked.then_some(Newcomer { person, admission, is_known_by_half, is_first, is_new_key, optional_until })
     }
 
-    pub(super) fn with_enrolment(&mut self, newcomer: &Newcomer<'a>, application: &mut impl Application) -> Outcome {
-        self.grounds(newcomer, application)
-            .and_then(|grounds| {
-                // What was right costs nothing.
-                self.charges.take().into_iter().for_each(Charge::take_back);
-                self.first_device(newcomer, &grounds, application)
-            })
-            .unwrap_or_else(|outcome| outcome)
+    /// What somebody without a device is asked first.
+    pub(super) fn with_enrolment(&self, newcomer: &Newcomer<'a>) -> Step {
+        if newcomer.is_first {
+            return self.new_device(newcomer, Grounds::First);
+        }
+        let text = newcomer.is_known_by_half.then(|| newcomer.question());
+        Step::Ask(Question { text, pending: Pending::Grounds })
     }
 
-    /// What the newcomer has to show for it.
-    fn grounds(&mut self, newcomer: &Newcomer, application: &mut impl Application) -> Result<Grounds, Outcome> {
-        if newcomer.is_first {
-            return Ok(Grounds::First);
+    /// What the newcomer has to show for a device.
+    pub(super) fn with_grounds(&mut self, answer: &Answer) -> Step {
+        // Root may have enrolled them meanwhile.
+        let Some(newcomer) = self.newcomer() else { return self.with_answer(answer) };
+        if let Some(outcome) = self.does_without(answer) {
+            return outcome.into();
         }
-        if newcomer.is_known_by_half {
-            application.tell(&newcomer.question()).map_err(|reason| Outcome::Denied(no_answer(reason)))?;
+        let grounds = match answer.recovery_code() {
+            Some((word, _)) => self.ticket(&newcomer, word),
+            None if newcomer.is_new_key && answer.check().is_ok() => self.voucher(&newcomer, answer),
+            // As everybody else.
+            None => return self.with_answer(answer),
+        };
+        match grounds {
+            Ok(grounds) => {
+                // What was right costs nothing.
+                self.charges.take().into_iter().for_each(Charge::take_back);
+                self.new_device(&newcomer, grounds)
+            }
+            Err(not_judged) => not_judged.into_outcome().into(),
         }
-        let answer = self.asked(application).map_err(Outcome::Denied)?;
-        self.does_without(newcomer, &answer)?;
-        if let Some((word, _)) = answer.recovery_code() {
-            return self.ticket(newcomer, word).map_err(NotJudged::into_outcome);
-        }
-        if newcomer.is_new_key && answer.check().is_ok() {
-            return self.voucher(newcomer, &answer).map_err(NotJudged::into_outcome);
-        }
-        // As everybody else: who knows what root has done meanwhile.
-        Err(self.outcome_of(&answer, application))
     }
 
     /// An answer of nothing, of somebody who can do without a device for now: now, not when they were asked.
-    fn does_without(&self, newcomer: &Newcomer, answer: &Answer) -> Result<(), Outcome> {
-        if newcomer.optional_until.is_none() || answer.check() != Err(NotACode::Empty) {
-            return Ok(());
-        }
-        self.passes_without_a_device().map_or(Ok(()), |fact| Err(Outcome::NotAsked(fact)))
+    fn does_without(&self, answer: &Answer) -> Option<Outcome> {
+        let is_nothing = answer.check() == Err(NotACode::Empty);
+        let can_do_without = is_nothing && self.policy.enrolment.value.optional_until.is_some();
+        can_do_without.then(|| self.passes_without_a_device())?.map(Outcome::NotAsked)
     }
 
     /// Looks a word up, once it is charged.
@@ -152,53 +162,57 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         Err(reason.with("enrolment", Grounds::ACCOUNT).into())
     }
 
-    /// Shows a new secret, and stores it if the first code is right.
-    fn first_device(
-        &mut self,
-        newcomer: &Newcomer<'a>,
-        grounds: &Grounds,
-        application: &mut impl Application,
-    ) -> Result<Outcome, Outcome> {
-        let denied = |fact: Fact| Outcome::Denied(fact.with("enrolment", grounds.name()));
+    /// Shows a new secret.
+    fn new_device(&self, newcomer: &Newcomer<'a>, grounds: Grounds) -> Step {
         let new = NewDevice::new(Codes::default(), self.policy.min_secret_bits.value);
         let codes = recovery_codes(if self.policy.allow_scratch_codes.value { SPARES } else { 0 });
-        let salt = random::bytes();
-        let (Ok(new), Ok(codes), Ok(salt)) = (new, codes, salt) else {
-            return Err(denied(Fact::new("no-random-numbers")));
+        let (Ok(new), Ok(codes), Ok(salt)) = (new, codes, random::bytes()) else {
+            return denied(Fact::new("no-random-numbers"), &grounds);
         };
-        let device = match grounds {
+        let device = match &grounds {
             Grounds::Ticket(_, ticket) => &ticket.device,
             Grounds::First | Grounds::Account(..) => DEVICE,
         };
-        let mut trial = Record::of(vec![new.device(device, (self.now)())]);
-        trial.recovery = RecoveryCodes::new(salt, codes.iter().map(RecoveryCode::expose));
-        application.tell(&self.screen(newcomer, &new, &codes)).map_err(|reason| denied(no_answer(reason)))?;
-        let mut reason = Fact::new("wrong-code");
-        for _ in 0..TRIES {
-            let answer = self.asked(application).map_err(denied)?;
-            self.does_without(newcomer, &answer)?;
-            if let Err(shape) = answer.check() {
-                self.was_no_code = true;
-                reason = not_a_code(shape);
-                continue;
-            }
-            match self.judged_first(newcomer, grounds, &trial, &answer) {
-                Ok(Verdict::Accepted(accepted)) => {
-                    return Ok(Outcome::Accepted(self.admitted(newcomer, grounds, accepted)));
-                }
-                Ok(Verdict::Denied(denial)) => reason = denial.fact(),
-                Err(NotJudged::Denied(fact)) => return Err(denied(fact)),
-                Err(NotJudged::Unavailable(fact)) => return Err(Outcome::Unavailable(fact)),
-            }
+        let mut record = Record::of(vec![new.device(device, (self.now)())]);
+        record.recovery = RecoveryCodes::new(salt, codes.iter().map(RecoveryCode::expose));
+        let text = self.screen(newcomer, &new, &codes);
+        let trial = Box::new(Trial { grounds, record, failures: 0 });
+        Step::Ask(Question { text: Some(text), pending: Pending::FirstCode(trial) })
+    }
+
+    /// Stores a device if its first code is right.
+    pub(super) fn with_first_code(&mut self, trial: Trial, answer: &Answer) -> Step {
+        if let Some(outcome) = self.does_without(answer) {
+            return outcome.into();
         }
-        Err(denied(reason.with_number("tries", TRIES)))
+        let reason = match answer.check() {
+            Err(shape) => {
+                self.was_no_code = true;
+                not_a_code(shape)
+            }
+            Ok(()) => match self.judged_first(&trial, answer) {
+                Ok(Verdict::Accepted(accepted)) => {
+                    return Outcome::Accepted(self.admitted(&trial.grounds, accepted)).into();
+                }
+                Ok(Verdict::Denied(denial)) => denial.fact(),
+                Err(NotJudged::Denied(fact)) => return trial.denied(fact),
+                Err(NotJudged::Unavailable(fact)) => return Outcome::Unavailable(fact).into(),
+            },
+        };
+        let failures = trial.failures.saturating_add(1);
+        if failures >= TRIES {
+            return trial.denied(reason.with_number("tries", TRIES));
+        }
+        Pending::FirstCode(Box::new(Trial { failures, ..trial })).into()
     }
 
     /// What this login was charged is taken back, and nothing else: what other newcomers have cost stays until root says
     /// otherwise, or one who may vouch could guess for ever. From here on it is the person who is counted.
-    fn admitted(&mut self, newcomer: &Newcomer<'a>, grounds: &Grounds, accepted: Accepted) -> Fact {
+    fn admitted(&mut self, grounds: &Grounds, accepted: Accepted) -> Fact {
         let fact = accepted.fact().with("enrolled", grounds.name());
-        self.who = Who::of(newcomer.person);
+        if let Ok(person) = self.visit.person {
+            self.who = Who::of(person);
+        }
         self.count(&Verdict::Accepted(accepted), 0);
         match grounds {
             Grounds::Account(voucher, _) => fact.with("vouched-by", voucher.key().unwrap_or("account")),
@@ -207,18 +221,13 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
     }
 
     /// Judges a first code, once it is charged. A right one stores the record; there is no other way to that verdict.
-    fn judged_first(
-        &self,
-        newcomer: &Newcomer,
-        grounds: &Grounds,
-        trial: &Record,
-        answer: &Answer,
-    ) -> Result<Verdict, NotJudged> {
+    fn judged_first(&self, trial: &Trial, answer: &Answer) -> Result<Verdict, NotJudged> {
+        let person = self.visit.person.map_err(Unidentified::fact)?;
+        let admission = self.store.admission().ok_or_else(|| Fact::new("no-enrolment"))?;
         self.charge(&Guess::new(true), None)?;
-        let decision = verify::first_code(trial, &self.rules, answer, (self.now)());
+        let decision = verify::first_code(&trial.record, &self.rules, answer, (self.now)());
         let now = self.latest_time();
-        let admit = |record: &Record| newcomer.admission.admit(newcomer.person, record, grounds, now);
-        Ok(decision.commit(admit)?)
+        Ok(decision.commit(|record: &Record| admission.admit(person, record, &trial.grounds, now))?)
     }
 
     fn screen(&self, newcomer: &Newcomer, new: &NewDevice, recovery: &[RecoveryCode]) -> Secret<String> {
@@ -238,6 +247,16 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         }
         .text()
     }
+}
+
+impl Trial {
+    pub(super) fn denied(&self, reason: Fact) -> Step {
+        denied(reason, &self.grounds)
+    }
+}
+
+fn denied(reason: Fact, grounds: &Grounds) -> Step {
+    Outcome::Denied(reason.with("enrolment", grounds.name())).into()
 }
 
 impl Newcomer<'_> {

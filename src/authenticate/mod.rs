@@ -9,6 +9,7 @@ mod unasked;
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified};
 use crate::ledger::{Charge, Ledger, Memory, Who};
+use crate::options::FirstPass;
 use crate::policy::{Identity, Policy, StoreKind};
 use crate::record::Record;
 use crate::secret::Secret;
@@ -17,6 +18,7 @@ use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Earlier, Rules};
 use asked::NotJudged;
+pub use enrolment::Trial;
 use std::cell::RefCell;
 
 /// The application that somebody logs in to.
@@ -104,6 +106,54 @@ impl Outcome {
     }
 }
 
+/// What comes next in a login.
+pub enum Step {
+    /// Somebody has to be asked.
+    Ask(Question),
+    /// It is over.
+    Done(Done),
+}
+
+/// What to show somebody, and to ask then.
+pub struct Question {
+    /// A text that comes first.
+    pub text: Option<Secret<String>>,
+    /// What the answer will be for.
+    pub pending: Pending,
+}
+
+/// What an answer is waited for.
+pub enum Pending {
+    /// A code.
+    Code,
+    /// A password, with or without a code behind it: there is a grace period.
+    Grace,
+    /// What somebody without a device has to show for one.
+    Grounds,
+    /// The first code of a new device.
+    FirstCode(Box<Trial>),
+}
+
+/// The end of a login.
+pub struct Done {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The password that was typed before the code, for the modules behind us.
+    pub password: Option<Secret<Vec<u8>>>,
+}
+
+impl From<Outcome> for Step {
+    fn from(outcome: Outcome) -> Self {
+        Self::Done(Done { outcome, password: None })
+    }
+}
+
+impl From<Pending> for Step {
+    fn from(pending: Pending) -> Self {
+        Self::Ask(Question { text: None, pending })
+    }
+}
+
 /// Asks for a code and judges it.
 ///
 /// Whoever is unknown, not enrolled or throttled is asked as everybody else is, so that the prompt tells nothing.
@@ -115,27 +165,27 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
     counter: &Counter<M, C>,
     now: impl Fn() -> u64,
 ) -> Outcome {
-    if let Err(unidentified) = visit.person
-        && unidentified.is_misconfigured()
-    {
-        return Outcome::Denied(unidentified.fact());
+    let mut login = Login::new(visit, policy, store, counter, now);
+    let is_looked_at = policy.options.first_pass != FirstPass::Prompt;
+    let mut step = login.begin(is_looked_at.then(|| application.first_pass()).flatten());
+    loop {
+        step = match step {
+            Step::Ask(Question { text, pending }) => {
+                let shown = text.map_or(Ok(()), |text| application.tell(&text));
+                let answer = shown.and_then(|()| application.ask(&policy.prompt, policy.echo.value));
+                login.answer(pending, answer)
+            }
+            Step::Done(Done { outcome, password }) => {
+                let is_forwarded = password.is_none_or(|password| application.forward(&password));
+                return if is_forwarded { outcome } else { Outcome::Denied(not_forwarded()) };
+            }
+        };
     }
-    let mut login = Login {
-        who: who(visit, store),
-        visit,
-        policy,
-        rules: Rules { is_counted: is_counted(policy, counter), ..rules(policy, visit.host) },
-        store,
-        counter,
-        now,
-        earlier: Earlier::Nothing,
-        charges: RefCell::default(),
-        record: None,
-        was_no_code: false,
-        void_exemption: None,
-    };
-    let outcome = login.outcome(application);
-    login.settle(outcome)
+}
+
+/// The application does not take the password for the modules behind us.
+pub fn not_forwarded() -> Fact {
+    Fact::new("no-forward").or("the application does not take the password")
 }
 
 /// How a policy has codes judged, where nobody has said yet who counts the guesses.
@@ -176,8 +226,8 @@ fn who<'a>(visit: &Visit<'a>, store: &dyn Store) -> Who<'a> {
     }
 }
 
-/// One login under way.
-struct Login<'a, M, C, N> {
+/// One login under way. Between two of its steps it can be put away and made anew, in another process of the same machine.
+pub struct Login<'a, M, C, N> {
     who: Who<'a>,
     visit: &'a Visit<'a>,
     policy: &'a Policy,
@@ -187,6 +237,8 @@ struct Login<'a, M, C, N> {
     now: N,
     /// The C module charges a login once.
     earlier: Earlier,
+    /// The C module, which looks for 6 digits first and for 8 then, asks for the 8 once more if it got nothing.
+    is_asked_again: bool,
     /// What the answers of this login have cost.
     charges: RefCell<Vec<Charge<'a>>>,
     /// The record before the person was asked, where there is a grace of the policy's.
@@ -197,30 +249,91 @@ struct Login<'a, M, C, N> {
     void_exemption: Option<String>,
 }
 
-impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
+impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
+    /// Somebody knocks.
+    pub fn new(
+        visit: &'a Visit<'a>,
+        policy: &'a Policy,
+        store: &'a dyn Store,
+        counter: &'a Counter<M, C>,
+        now: N,
+    ) -> Self {
+        Self {
+            who: who(visit, store),
+            visit,
+            policy,
+            rules: Rules { is_counted: is_counted(policy, counter), ..rules(policy, visit.host) },
+            store,
+            counter,
+            now,
+            earlier: Earlier::Nothing,
+            is_asked_again: false,
+            charges: RefCell::default(),
+            record: None,
+            was_no_code: false,
+            void_exemption: None,
+        }
+    }
+
+    /// The first step. `first_pass`: what an earlier module asked for.
+    pub fn begin(&mut self, first_pass: Option<Secret<Vec<u8>>>) -> Step {
+        match self.visit.person {
+            Err(unidentified) if unidentified.is_misconfigured() => Outcome::Denied(unidentified.fact()).into(),
+            _ => {
+                let step = self.first_step(first_pass);
+                self.settled(step)
+            }
+        }
+    }
+
+    /// The step after an answer, or after a failure to get one.
+    pub fn answer(&mut self, pending: Pending, answer: Result<Secret<Vec<u8>>, NoAnswer>) -> Step {
+        if self.rules.google && answer.is_err() && !self.is_asked_again {
+            self.is_asked_again = true;
+            return pending.into();
+        }
+        let step = match (pending, self.read(answer)) {
+            (Pending::Code, Ok(answer)) => self.with_answer(&answer),
+            (Pending::Code, Err(fact)) => self.without_answer(fact),
+            (Pending::Grace | Pending::Grounds, Err(fact)) => Outcome::Denied(fact).into(),
+            (Pending::FirstCode(trial), Err(fact)) => trial.denied(fact),
+            (Pending::Grace, Ok(answer)) => self.with_password(&answer),
+            (Pending::Grounds, Ok(answer)) => self.with_grounds(&answer),
+            (Pending::FirstCode(trial), Ok(answer)) => self.with_first_code(*trial, &answer),
+        };
+        self.settled(step)
+    }
+
     /// The story: who need not be asked, in this order, and then the question.
-    fn outcome(&mut self, application: &mut impl Application) -> Outcome {
+    fn first_step(&mut self, first_pass: Option<Secret<Vec<u8>>>) -> Step {
         if let Some(exempt) = self.exempt() {
-            return exempt;
+            return exempt.into();
         }
         if let Some(newcomer) = self.newcomer() {
-            return self.with_enrolment(&newcomer, application);
+            return self.with_enrolment(&newcomer);
         }
         if let Some(reason) = self.passes_without_a_device() {
-            return Outcome::NotAsked(reason);
+            return Outcome::NotAsked(reason).into();
         }
         if self.has_grace() {
-            return self.with_grace(application);
+            return self.with_grace();
         }
         if self.rules.google && self.is_throttled() {
-            return Outcome::Denied(self.judged(None).map_or_else(NotJudged::into_fact, |judged| judged.fact));
+            return Outcome::Denied(self.judged(None).map_or_else(NotJudged::into_fact, |judged| judged.fact)).into();
         }
-        self.with_code(application)
+        self.with_code(first_pass)
+    }
+
+    fn settled(&mut self, step: Step) -> Step {
+        match step {
+            Step::Done(Done { outcome, password }) => Step::Done(Done { outcome: self.settle(outcome), password }),
+            ask @ Step::Ask(_) => ask,
+        }
     }
 
     /// What the outcome means for what was charged, and the whole fact for the log. A right code has taken its charges back
     /// by now.
-    fn settle(self, outcome: Outcome) -> Outcome {
+    fn settle(&self, outcome: Outcome) -> Outcome {
         if let Counter::Ledger(ledger) = self.counter {
             let login = self.counted();
             self.charges.take().into_iter().for_each(|charge| ledger.keep(&login, charge));

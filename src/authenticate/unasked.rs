@@ -1,10 +1,11 @@
 //! Who is not asked: by exemption, for want of a device, or because they were here a while ago.
 
 use super::asked::Judged;
-use super::{Application, Counter, Login, Outcome, lines_period};
+use super::{Counter, Done, Login, Outcome, Pending, Step, lines_period};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::ledger::{EARLIEST, Grace, Memory};
+use crate::otp::Answer;
 use crate::policy::exempt::{self, Visitor};
 use crate::policy::{EnrolmentKind, Identity};
 use crate::record::Record;
@@ -101,22 +102,20 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     }
 
     /// With `forward_pass` the password is asked for all the same, and a code may be typed behind it.
-    pub(super) fn with_grace(&mut self, application: &mut impl Application) -> Outcome {
-        let grace = Fact::new("grace");
-        if !self.policy.options.forward_pass {
-            return Outcome::Accepted(grace);
+    pub(super) fn with_grace(&self) -> Step {
+        if self.policy.options.forward_pass {
+            Pending::Grace.into()
+        } else {
+            Outcome::Accepted(Fact::new("grace")).into()
         }
-        let answer = match self.asked(application) {
-            Ok(answer) => answer,
-            Err(fact) => return Outcome::Denied(fact),
+    }
+
+    pub(super) fn with_password(&mut self, answer: &Answer) -> Step {
+        let password = match self.judged(Some(answer)) {
+            Ok(Judged { verdict: Verdict::Accepted(accepted), .. }) => answer.before(accepted.length),
+            _ => Secret::new(answer.whole().expose().clone()),
         };
-        let is_forwarded = match self.judged(Some(&answer)) {
-            Ok(Judged { verdict: Verdict::Accepted(accepted), .. }) => {
-                application.forward(&answer.before(accepted.length))
-            }
-            _ => application.forward(answer.whole()),
-        };
-        if is_forwarded { Outcome::Accepted(grace) } else { Outcome::Denied(Fact::new("no-forward")) }
+        Step::Done(Done { outcome: Outcome::Accepted(Fact::new("grace")), password: Some(password) })
     }
 
     pub(super) fn is_throttled(&self) -> bool {
