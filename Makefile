@@ -21,7 +21,7 @@ put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 # The manual page and the completions, which the program itself makes from the definition of its arguments.
 GENERATED := $(DIST)/pam-totp.1 $(DIST)/completion/bash $(DIST)/completion/zsh $(DIST)/completion/fish
 
-build: $(DIST)/pam_totp.so $(DIST)/pam-totp $(GENERATED)
+build: $(DIST)/pam_totp.so $(DIST)/pam-totp $(DIST)/pam-totp-agent $(GENERATED)
 
 # The cdylib alone: with the rlib beside it cargo leaves LTO out without a word. In a directory of its own, so that the
 # program's features and crates have nothing to do with it.
@@ -34,6 +34,11 @@ $(DIST)/pam-totp: FORCE
 	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp
 	@mkdir -p $(DIST)
 	$(call put,target/release/pam-totp,$@)
+
+$(DIST)/pam-totp-agent: FORCE
+	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp-agent
+	@mkdir -p $(DIST)
+	$(call put,target/release/pam-totp-agent,$@)
 
 $(DIST)/pam-totp.1: $(DIST)/pam-totp
 	$(DIST)/pam-totp completion man >$@.new

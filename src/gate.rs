@@ -6,7 +6,7 @@
 
 use crate::authenticate::{Application, Counter, Outcome, Visit, authenticate};
 use crate::fact::Fact;
-use crate::identity::{Person, identify};
+use crate::identity::{self, Person, identify};
 use crate::journal::Visitor;
 use crate::options::Options;
 use crate::policy::{Document, Policy, StoreKind};
@@ -64,7 +64,7 @@ impl Gate {
     /// Asks for a code and judges it. The caller has it logged by [`Gate::log`].
     pub fn attempt(&self, application: &mut impl Application) -> Outcome {
         let (name, policy) = (&self.account.name, &self.policy);
-        let person = identify(name, policy, b"");
+        let person = identify(name, policy, b"", identity::caller);
         let source = Source::new(self.host.as_bytes(), self.account.uid);
         let visit = Visit {
             person: person.as_ref().map_err(|&error| error),

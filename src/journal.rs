@@ -23,15 +23,8 @@ pub type Line = (i32, String);
 impl Visitor<'_> {
     /// One line on success, two on denial.
     pub fn lines(&self, outcome: &Outcome) -> Vec<Line> {
-        match outcome {
-            Outcome::Accepted(fact) => vec![(libc::LOG_INFO, self.line("accepted", "factor", fact))],
-            Outcome::NotAsked(fact) => vec![(libc::LOG_INFO, self.line("not asked", "reason", fact))],
-            // Not the line that fail2ban counts: nobody has guessed anything.
-            Outcome::Unavailable(fact) => vec![(libc::LOG_ERR, self.line("unavailable", "reason", fact))],
-            Outcome::Denied(fact) => {
-                vec![(libc::LOG_NOTICE, self.failure()), (libc::LOG_NOTICE, self.line("denied", "reason", fact))]
-            }
-        }
+        let failure = matches!(outcome, Outcome::Denied(_)).then(|| self.failure());
+        failure.into_iter().chain([self.reason(outcome)]).collect()
     }
 
     /// One line about one fact.
@@ -39,15 +32,27 @@ impl Visitor<'_> {
         format!("{what} user={} rhost={} {key}={fact}", Escaped(self.user), Escaped(self.rhost))
     }
 
+    /// The one line with the reason.
+    pub fn reason(&self, outcome: &Outcome) -> Line {
+        match outcome {
+            Outcome::Accepted(fact) => (libc::LOG_INFO, self.line("accepted", "factor", fact)),
+            Outcome::NotAsked(fact) => (libc::LOG_INFO, self.line("not asked", "reason", fact)),
+            // Not the line that fail2ban counts: nobody has guessed anything.
+            Outcome::Unavailable(fact) => (libc::LOG_ERR, self.line("unavailable", "reason", fact)),
+            Outcome::Denied(fact) => (libc::LOG_NOTICE, self.line("denied", "reason", fact)),
+        }
+    }
+
     /// The classic line, which fail2ban and log readers know from pam_unix.
-    fn failure(&self) -> String {
+    pub fn failure(&self) -> Line {
         let (uid, euid) = passwd::process_uids();
-        format!(
+        let line = format!(
             "authentication failure; logname= uid={uid} euid={euid} tty={} ruser={} rhost={}  user={}",
             Escaped(self.tty),
             Escaped(self.ruser),
             Escaped(self.rhost),
             Escaped(self.user),
-        )
+        );
+        (libc::LOG_NOTICE, line)
     }
 }

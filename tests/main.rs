@@ -6,6 +6,7 @@
 
 mod support;
 
+mod agent;
 mod apps;
 mod artefacts;
 mod bulk;

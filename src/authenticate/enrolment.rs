@@ -42,11 +42,12 @@ pub(super) struct Newcomer<'a> {
 
 /// A device that somebody was shown, and whose first code they are asked for.
 pub struct Trial {
-    pub(super) grounds: Grounds,
+    /// What the person has shown for it.
+    pub grounds: Grounds,
     /// The record to be.
-    pub(super) record: Record,
+    pub record: Record,
     /// How many answers have not been its code.
-    pub(super) failures: usize,
+    pub failures: usize,
 }
 
 impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {

@@ -1,6 +1,7 @@
 //! The story of a login.
 
 mod asked;
+mod away;
 mod cost;
 mod counter;
 mod enrolment;
@@ -18,6 +19,7 @@ use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Earlier, Rules};
 use asked::NotJudged;
+pub use away::Away;
 pub use enrolment::Trial;
 use std::cell::RefCell;
 

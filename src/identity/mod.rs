@@ -146,17 +146,26 @@ impl Person {
     }
 }
 
-/// Who is to be asked, given the name that the application is logging in, and what sshd says about keys (`login_key`).
+/// Who is to be asked, given the name that the application is logging in, what sshd says about keys (`login_key`), and who
+/// runs the program, which is asked for where it matters.
 ///
 /// With `user=` that name need not be in any database (virtual users of a VPN or a web server), so it has to look like
 /// one: it becomes part of a path.
 ///
 /// # Errors
 /// [`Unidentified`].
-pub fn identify(pam_user: &[u8], policy: &Policy, login_key: &[u8]) -> Result<Person, Unidentified> {
+pub fn identify(
+    pam_user: &[u8],
+    policy: &Policy,
+    login_key: &[u8],
+    caller: impl FnOnce() -> Result<u32, Errno>,
+) -> Result<Person, Unidentified> {
     match (&policy.options.user, policy.identity.value) {
         (None, Identity::PamUser) => Person::in_database(pam_user),
-        (None, Identity::Caller) => caller(),
+        (None, Identity::Caller) => {
+            let account = caller().and_then(passwd::by_uid).map_err(Unidentified::Database)?;
+            Person::from_account(account.ok_or(Unidentified::Unknown)?)
+        }
         (None, Identity::LoginKey) => {
             let account = Person::in_database(pam_user)?;
             let key = login_key::holder(login_key, policy.cert_identity.as_ref()).map_err(Unidentified::NoHolder)?;
@@ -167,13 +176,16 @@ pub fn identify(pam_user: &[u8], policy: &Policy, login_key: &[u8]) -> Result<Pe
     }
 }
 
-/// Whoever runs the program: by its real uid, or where that is root's, by whom the session belongs to. (Where the uid is
+/// Whoever runs this program: by its real uid, or where that is root's, by whom the session belongs to. (Where the uid is
 /// somebody's, the login uid of audit(8) says nothing: whoever has none can set it.)
-fn caller() -> Result<Person, Unidentified> {
-    let (uid, _) = passwd::process_uids();
-    let uid = if uid == 0 { passwd::login_uid().map_err(Unidentified::Database)?.unwrap_or(uid) } else { uid };
-    let account = passwd::by_uid(uid).map_err(Unidentified::Database)?.ok_or(Unidentified::Unknown)?;
-    Person::from_account(account)
+///
+/// # Errors
+/// The login uid cannot be read.
+pub fn caller() -> Result<u32, Errno> {
+    match passwd::process_uids() {
+        (0, _) => Ok(passwd::login_uid()?.unwrap_or(0)),
+        (uid, _) => Ok(uid),
+    }
 }
 
 fn virtual_user(pam_user: &[u8], fixed: &FixedUser) -> Result<Person, Unidentified> {
@@ -242,6 +254,8 @@ pub enum Unidentified {
     NoHolder(NoHolder),
     /// `user=` beside an `identity` of the policy.
     TwoIdentities,
+    /// Whoever asks may not ask about this one (see `[[trusted_caller]]`).
+    NotTheirs,
 }
 
 impl Unidentified {
@@ -260,6 +274,9 @@ impl Unidentified {
                 .or("the user that user= names does not exist; anything may follow no uid"),
             Self::Database(error) => Fact::new("user-database").with_error(error),
             Self::NoHolder(reason) => reason.fact(),
+            Self::NotTheirs => Fact::new("caller-refused")
+                .with("because", "not-in-its-groups")
+                .or("root, or in none of the groups of this [[trusted_caller]]"),
             Self::TwoIdentities => Fact::new("bad-argument")
                 .with("argument", "user")
                 .or("user= says who it is, and so does `identity` in the policy: take one out"),

@@ -167,6 +167,15 @@ pub struct Charge<'a> {
     counter: Option<&'a AtomicU64>,
 }
 
+/// A charge without the table that it stands in, for a login that goes on in another process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// Which words of the table, and what was written there.
+    pub entries: Vec<(u32, u64)>,
+    /// Which word counts the person's failures.
+    pub counter: Option<u32>,
+}
+
 /// Why a try is not judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -385,6 +394,28 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
             charge.counter = Some(self.tally(login.who, rows.now)?.charge()?);
         }
         Ok(())
+    }
+
+    /// What [`Ledger::charge_of`] makes the charge again from. Whoever loses it has paid.
+    pub fn receipt(&self, charge: &Charge) -> Receipt {
+        let start = self.memory.words().as_ptr().addr();
+        let place = |word: &AtomicU64| {
+            let bytes = std::ptr::from_ref(word).addr().checked_sub(start)?;
+            u32::try_from(bytes.checked_div(size_of::<u64>())?).ok()
+        };
+        let entries = charge.entries.iter().filter_map(|entry| Some((place(entry.slot)?, entry.word))).collect();
+        Receipt { entries, counter: charge.counter.and_then(place) }
+    }
+
+    /// The charge of a receipt. What cannot be found stands.
+    pub fn charge_of(&self, receipt: &Receipt) -> Charge<'_> {
+        let word = |place: u32| {
+            let place = usize::try_from(place).ok().filter(|place| *place >= HEADER)?;
+            let word = self.memory.words().get(place)?;
+            self.memory.prepare(place..place.saturating_add(1)).then_some(word)
+        };
+        let entry = |&(place, written): &(u32, u64)| Some(Entry { slot: word(place)?, word: written });
+        Charge { entries: receipt.entries.iter().filter_map(entry).collect(), counter: receipt.counter.and_then(word) }
     }
 
     /// A charge that stands: the code was wrong, or could not be judged.

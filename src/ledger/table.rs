@@ -164,8 +164,8 @@ const ROUNDS: usize = 10_000;
 /// A failure that was written down, and can be taken back.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
-    slot: &'a AtomicU64,
-    word: u64,
+    pub(super) slot: &'a AtomicU64,
+    pub(super) word: u64,
 }
 
 impl Entry<'_> {

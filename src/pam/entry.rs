@@ -2,13 +2,15 @@
 
 use super::handle::Handle;
 use super::sys;
+use crate::agent::client::{self, Ended};
+use crate::agent::wire::{Knock, Verdict};
 use crate::authenticate::{Application, Counter, Outcome, Visit, authenticate};
 use crate::fact::Fact;
-use crate::identity::identify;
-use crate::journal::Visitor;
+use crate::identity::{self, Unidentified, identify};
+use crate::journal::{Line, Visitor};
 use crate::ledger::{Notice, Who};
-use crate::options::Options;
-use crate::policy::{Document, FAIL_DELAY, Policy};
+use crate::options::{FirstPass, Options};
+use crate::policy::{Document, FAIL_DELAY, Identity, Policy, Via};
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store;
@@ -108,18 +110,28 @@ pub unsafe extern "C" fn pam_sm_close_session(
 }
 
 fn login(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> c_int {
-    let Attended { user, outcome, fail_delay } = attend(handle, flags, arguments);
-    // The one place where an outcome becomes a code. Every denial is the same code, whatever its reason, but where there is
-    // nothing that could have judged anybody.
-    log(handle, &user, &outcome);
-    match outcome {
-        Outcome::Accepted(_) => sys::PAM_SUCCESS,
-        Outcome::NotAsked(_) => sys::PAM_IGNORE,
-        Outcome::Unavailable(_) => {
+    let Attended { user, ended, fail_delay } = attend(handle, flags, arguments);
+    let (verdict, fail_delay) = match ended {
+        Ended::Here(outcome) => {
+            log(handle, &user, |visitor| visitor.lines(&outcome));
+            (Verdict::of(&outcome), fail_delay)
+        }
+        // The reason is in the log; what log readers know from pam_unix is this process's to say.
+        Ended::Judged(verdict, fail_delay) => {
+            let is_denied = verdict == Verdict::Deny;
+            log(handle, &user, |visitor| is_denied.then(|| visitor.failure()).into_iter().collect());
+            (verdict, fail_delay.into())
+        }
+    };
+    // The one place where a verdict becomes a code.
+    match verdict {
+        Verdict::Allow => sys::PAM_SUCCESS,
+        Verdict::Ignore => sys::PAM_IGNORE,
+        Verdict::Unavailable => {
             delay(handle, fail_delay);
             sys::PAM_AUTHINFO_UNAVAIL
         }
-        Outcome::Denied(_) => {
+        Verdict::Deny => {
             delay(handle, fail_delay);
             sys::PAM_AUTH_ERR
         }
@@ -130,14 +142,14 @@ fn login(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> c_int {
 struct Attended {
     /// For the log.
     user: Vec<u8>,
-    outcome: Outcome,
+    ended: Ended,
     /// Seconds that the application is asked to wait after a denial.
     fail_delay: u64,
 }
 
 impl From<Fact> for Attended {
     fn from(fact: Fact) -> Self {
-        Self { user: Vec::new(), outcome: Outcome::Denied(fact), fail_delay: FAIL_DELAY }
+        Self { user: Vec::new(), ended: Ended::Here(Outcome::Denied(fact)), fail_delay: FAIL_DELAY }
     }
 }
 
@@ -152,7 +164,11 @@ fn attend(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> Attended {
         Err(code) => return Fact::new("no-user").with_number("pam_get_user", code).into(),
     };
     let login_key = login_key(handle, &policy);
-    let person = identify(&user, &policy, &login_key);
+    if policy.via.value == Via::Agent {
+        let ended = by_agent(handle, flags, arguments, &policy, &user, login_key);
+        return Attended { user, ended, fail_delay: policy.fail_delay.value };
+    }
+    let person = identify(&user, &policy, &login_key, identity::caller);
     let store = store::of(&policy);
     if policy.options.debug {
         let path = person.as_ref().map_err(|error| error.fact()).and_then(|person| store.path(person));
@@ -175,7 +191,49 @@ fn attend(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> Attended {
         Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
         None => outcome,
     };
-    Attended { user, outcome, fail_delay: policy.fail_delay.value }
+    Attended { user, ended: Ended::Here(outcome), fail_delay: policy.fail_delay.value }
+}
+
+/// Has the agent decide.
+fn by_agent(
+    handle: &mut Handle,
+    flags: c_int,
+    arguments: &[&[u8]],
+    policy: &Policy,
+    user: &[u8],
+    login_key: Vec<u8>,
+) -> Ended {
+    let knock = match knock(handle, flags, arguments, policy, user, login_key) {
+        Ok(knock) => knock,
+        Err(fact) => return Ended::Here(Outcome::Denied(fact)),
+    };
+    let is_looked_at = policy.options.first_pass != FirstPass::Prompt;
+    let first_pass = is_looked_at.then(|| handle.first_pass()).flatten();
+    client::authenticate(&policy.agent_socket, knock, first_pass, handle)
+}
+
+fn knock(
+    handle: &Handle,
+    flags: c_int,
+    arguments: &[&[u8]],
+    policy: &Policy,
+    user: &[u8],
+    login_key: Vec<u8>,
+) -> Result<Knock, Fact> {
+    let caller = match policy.identity.value {
+        Identity::Caller => Some(identity::caller().map_err(|error| Unidentified::Database(error).fact())?),
+        Identity::PamUser | Identity::LoginKey => None,
+    };
+    Ok(Knock {
+        service: policy.service.clone().into_bytes(),
+        user: user.to_vec(),
+        rhost: handle.text_item(sys::PAM_RHOST),
+        login_key,
+        uid: passwd::process_uids().0,
+        caller,
+        is_silent: flags & sys::PAM_SILENT != 0,
+        arguments: arguments.iter().map(|argument| argument.to_vec()).collect(),
+    })
 }
 
 fn policy(handle: &Handle, arguments: &[&[u8]]) -> Result<Policy, Fact> {
@@ -198,7 +256,11 @@ fn notice(handle: &mut Handle, arguments: &[&[u8]]) -> Option<Notice> {
     if SILENT.contains(&service) || is_root && service == NOT_ASKING_ROOT {
         return None;
     }
-    let person = identify(&handle.user().ok()?, &policy, &login_key(handle, &policy)).ok()?;
+    let (user, login_key) = (handle.user().ok()?, login_key(handle, &policy));
+    if policy.via.value == Via::Agent {
+        return client::notice(&policy.agent_socket, knock(handle, 0, arguments, &policy, &user, login_key).ok()?);
+    }
+    let person = identify(&user, &policy, &login_key, identity::caller).ok()?;
     let (Counter::Ledger(ledger), _) = Counter::of(&policy) else { return None };
     ledger.take_notice(Who::of(&person))
 }
@@ -216,11 +278,11 @@ fn delay(handle: &mut Handle, seconds: u64) {
     }
 }
 
-fn log(handle: &Handle, user: &[u8], outcome: &Outcome) {
+fn log(handle: &Handle, user: &[u8], lines: impl FnOnce(&Visitor) -> Vec<Line>) {
     let item = |item| handle.text_item(item);
     let (tty, ruser, rhost) = (item(sys::PAM_TTY), item(sys::PAM_RUSER), item(sys::PAM_RHOST));
     let visitor = Visitor { user, tty: &tty, ruser: &ruser, rhost: &rhost };
-    visitor.lines(outcome).iter().for_each(|(priority, line)| handle.log(*priority, line));
+    lines(&visitor).iter().for_each(|(priority, line)| handle.log(*priority, line));
 }
 
 fn line(what: &str, handle: &Handle, user: &[u8], key: &str, fact: &Fact) -> String {
@@ -266,7 +328,7 @@ fn guarded(handle: &mut Handle, work: impl FnOnce(&mut Handle) -> c_int) -> Opti
 fn denied_by_panic(handle: &mut Handle) -> c_int {
     // Should that panic too, what remains is the denial.
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        log(handle, b"", &Outcome::Denied(internal_error()));
+        log(handle, b"", |visitor| visitor.lines(&Outcome::Denied(internal_error())));
         delay(handle, FAIL_DELAY);
     }));
     sys::PAM_AUTH_ERR

@@ -1,7 +1,7 @@
 //! A policy in words, for `pam-totp check`.
 
 use super::values::Span;
-use super::{Enrolment, EnrolmentKind, Identity, Origin, Policy, Qr, Setting, StoreKind};
+use super::{Enrolment, EnrolmentKind, Identity, Origin, Policy, Qr, Setting, StoreKind, Via};
 use std::fmt::Display;
 
 /// One key, its value, and where that comes from.
@@ -36,6 +36,15 @@ pub fn explain(policy: &Policy) -> Vec<Line> {
         ),
         line("secret", &policy.secret, text(&policy.secret)),
         line("state_dir", &policy.state_dir, format!("\"{}\"", policy.state_dir.display())),
+        line(
+            "via",
+            &policy.via,
+            match policy.via.value {
+                Via::Process => "\"process\"",
+                Via::Agent => "\"agent\"",
+            },
+        ),
+        line("agent_socket", &policy.agent_socket, format!("\"{}\"", policy.agent_socket.display())),
         line("window", &policy.window, format!("{{ behind = {}, ahead = {} }}", window.behind, window.ahead)),
         line("max_window", &policy.max_window, max_window),
         line("prompt", &policy.prompt, text(&policy.prompt)),

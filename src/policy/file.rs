@@ -1,5 +1,6 @@
 //! The policy file, as it is written: `/etc/security/pam_totp.toml`.
 
+use super::callers::TrustedCaller;
 use super::exempt::{Exemption, Require};
 use super::throttle::Throttle;
 use super::values::{DAY, End, Network, Span, WindowTable};
@@ -47,6 +48,8 @@ pub struct PolicyFile {
     #[serde(default)]
     pub(super) exempt: Vec<Spanned<Exemption>>,
     pub(super) require: Option<Spanned<Require>>,
+    #[serde(default)]
+    pub(super) trusted_caller: Vec<TrustedCaller>,
 }
 
 /// `[defaults]`, `[service.NAME]`.
@@ -56,6 +59,8 @@ pub(super) struct Table {
     pub(super) store: Option<Spanned<StoreKind>>,
     pub(super) secret: Option<Spanned<Text>>,
     pub(super) state_dir: Option<Spanned<AbsolutePath>>,
+    pub(super) via: Option<Spanned<Via>>,
+    pub(super) agent_socket: Option<Spanned<AbsolutePath>>,
     pub(super) window: Option<Spanned<WindowTable>>,
     pub(super) max_window: Option<Spanned<Bounded<1, 100>>>,
     pub(super) prompt: Option<Spanned<Text>>,
@@ -91,6 +96,16 @@ pub enum StoreKind {
     Home,
     /// In `state_dir`, root's alone.
     System,
+}
+
+/// Who judges a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// The module, in the process that somebody logs in to.
+    Process,
+    /// pam-totp-agent, which alone reads the records.
+    Agent,
 }
 
 /// Whose code is asked for.
@@ -309,6 +324,10 @@ impl Table {
             self.identity.as_ref().filter(|value| *value.get_ref() == identity).map(|value| value.span().start)
         };
         let contradictions = [
+            (
+                self.via.as_ref().filter(|via| *via.get_ref() == Via::Agent && !is_system).map(|via| via.span().start),
+                "`via = \"agent\"` needs `store = \"system\"` in [defaults]: the agent reads nobody's home",
+            ),
             (
                 enrolment(&[EnrolmentKind::Required]).filter(|_| self.enrol_by.is_some()),
                 "`enrol_by` makes enrolment optional until then: not `required` too",

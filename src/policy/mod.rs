@@ -1,5 +1,6 @@
 //! What root decides: the module's arguments above `/etc/security/pam_totp.toml`, and both above a person's own file.
 
+pub mod callers;
 pub mod exempt;
 mod explain;
 mod file;
@@ -9,7 +10,9 @@ pub mod throttle;
 pub mod values;
 
 pub use explain::{Line, explain};
-pub use file::{BadPolicy, CertIdentity, CertName, EnrolmentKind, Fingerprint, Identity, PolicyFile, Qr, StoreKind};
+pub use file::{
+    BadPolicy, CertIdentity, CertName, EnrolmentKind, Fingerprint, Identity, PolicyFile, Qr, StoreKind, Via,
+};
 
 use crate::fact::Fact;
 use crate::options::Options;
@@ -17,6 +20,7 @@ use crate::record::Window;
 use crate::source::Source;
 use crate::system::addresses;
 use crate::system::files::read_trusted;
+use callers::TrustedCaller;
 use exempt::{Exemption, Require};
 use file::{Table, line_and_column};
 use std::ffi::OsStr;
@@ -30,6 +34,8 @@ use values::{End, Network};
 pub const PATH: &str = "/etc/security/pam_totp.toml";
 /// Where what is root's alone is kept, unless `state_dir` says otherwise.
 pub const STATE_DIR: &str = "/var/lib/pam_totp";
+/// Where the agent listens, unless `agent_socket` says otherwise. The directory is root's, so that nobody else can.
+pub const AGENT_SOCKET: &str = "/run/pam_totp-agent.sock";
 /// Where the secret is, unless `secret` says otherwise.
 pub const SECRET: &str = "~/.google_authenticator";
 /// What a person is asked, unless `prompt` says otherwise. Clients and scripts look for it: it stays as it is.
@@ -123,6 +129,11 @@ impl Document {
         self.table(service).is_some()
     }
 
+    /// Who may ask the agent about others than themselves.
+    pub fn trusted_callers(&self) -> &[TrustedCaller] {
+        &self.file.trusted_caller
+    }
+
     /// The names in `[service.NAME]`.
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.file.service.keys().map(String::as_str)
@@ -186,7 +197,8 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    const fn of(kind: EnrolmentKind) -> Self {
+    /// Always.
+    pub const fn of(kind: EnrolmentKind) -> Self {
         Self { kind, optional_until: None }
     }
 
@@ -209,6 +221,10 @@ pub struct Policy {
     pub secret: Setting<Vec<u8>>,
     /// Where what is root's alone is kept.
     pub state_dir: Setting<PathBuf>,
+    /// Who judges.
+    pub via: Setting<Via>,
+    /// Where the agent listens.
+    pub agent_socket: Setting<PathBuf>,
     /// The window of a record that does not say.
     pub window: Setting<Window>,
     /// The largest `WINDOW_SIZE` that a record can have; without it `window` is, if that is stated.
@@ -270,6 +286,8 @@ impl Policy {
                 .value(|table| table.secret.as_ref(), |text| text.0.clone().into_bytes(), SECRET.into())
                 .or_argument(options.secret.clone()),
             state_dir: pick.value(|table| table.state_dir.as_ref(), |path| path.0.clone(), STATE_DIR.into()),
+            via: pick.value(|table| table.via.as_ref(), |via| *via, Via::Process),
+            agent_socket: pick.value(|table| table.agent_socket.as_ref(), |path| path.0.clone(), AGENT_SOCKET.into()),
             window: pick.value(|table| table.window.as_ref(), |window| (*window).into(), WINDOW),
             max_window: pick.value(|table| table.max_window.as_ref(), |size| Some(size.0), None),
             prompt: pick

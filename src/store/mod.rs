@@ -7,6 +7,8 @@ pub mod home;
 #[cfg(test)]
 pub mod memory;
 mod ratchet;
+#[cfg(feature = "seal")]
+pub mod seal;
 pub mod system;
 mod tickets;
 

@@ -2,6 +2,7 @@
 
 use super::{Errno, last_error};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// One moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +23,24 @@ pub fn now() -> u64 {
     read(libc::CLOCK_REALTIME)
 }
 
+/// A clock to measure how long something takes, which nobody can set.
+pub fn monotonic() -> Duration {
+    let time = time(libc::CLOCK_MONOTONIC);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Whole seconds; 0 for what lies before 0, and for a clock that there is not.
 fn read(clock: libc::clockid_t) -> u64 {
+    u64::try_from(time(clock).tv_sec).unwrap_or(0)
+}
+
+fn time(clock: libc::clockid_t) -> libc::timespec {
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: a place for the time. Where the call fails it stays at zero.
-    let time = unsafe {
+    unsafe {
         libc::clock_gettime(clock, time.as_mut_ptr());
         time.assume_init()
-    };
-    u64::try_from(time.tv_sec).unwrap_or(0)
+    }
 }
 
 /// Whether something keeps the wall clock right: the kernel knows by whether it is told so, by a time daemon.

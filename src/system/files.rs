@@ -58,6 +58,8 @@ pub enum Problem {
     Permissions(u32),
     /// Others than its owner may write to it.
     Writable(u32),
+    /// It has so many names, where it may have one.
+    Names(u64),
     /// Empty, or larger than [`MAX_SIZE`].
     Size(u64),
     /// It is not what it was when it was read.
@@ -98,6 +100,10 @@ impl FileError {
                 .with_path(&self.path)
                 .with("mode", format!("{mode:04o}"))
                 .or("chmod go-w it: it decides about logins"),
+            Problem::Names(names) => Fact::new("several-names")
+                .with_path(&self.path)
+                .with_number("names", names)
+                .or("remove the others: find -samefile shows them"),
             Problem::Size(size) => {
                 Fact::new("wrong-size").with_path(&self.path).with_number("size", size).or("1 to 65536 bytes")
             }

@@ -13,6 +13,7 @@ pub mod process;
 pub mod random;
 mod signals;
 pub mod slot;
+pub mod socket;
 pub mod syslog;
 pub mod table;
 

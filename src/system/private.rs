@@ -139,11 +139,32 @@ impl Directory {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let size = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        let mut text = Vec::with_capacity(size.saturating_add(64));
-        let result = file.take(MAX_SIZE).read_to_end(&mut text);
-        let text = Secret::new(text);
-        result.map(|_| Some(text)).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        let stat = fstat(&file)?;
+        read_all(file, &stat).map(Some)
+    }
+
+    /// Reads a file that nobody but root can use, by this name alone. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// [`FileError`]; also where it is not a regular file of root's, others have a right to it, or it has another name.
+    pub fn read_private(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, FileError> {
+        let failed = |call| move |error| self.file_error(name, Problem::Failed(call, error));
+        let file = match openat(&self.descriptor, name, OFlags::RDONLY | NEVER_BLOCKS, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(self.file_error(name, Problem::Link)),
+            Err(error) => return Err(failed("open")(error)),
+        };
+        let stat = fstat(&file).map_err(failed("stat"))?;
+        let mode = stat.st_mode & 0o7777;
+        let others = (mode & 0o077 != 0).then_some(Problem::Permissions(mode));
+        #[allow(clippy::useless_conversion)] // The width differs between architectures.
+        let names = (stat.st_nlink != 1).then_some(Problem::Names(u64::from(stat.st_nlink)));
+        let problem = (!is_file(&stat)).then_some(Problem::NotAFile).or(check(&stat).err()).or(others).or(names);
+        if let Some(problem) = problem {
+            return Err(self.file_error(name, problem));
+        }
+        read_all(file, &stat).map(Some).map_err(failed("read"))
     }
 
     /// Writes a file in the place of the one that is there, by way of the name `temporary`, which is the caller's alone. A
@@ -295,6 +316,14 @@ impl Directory {
     pub fn file_error(&self, name: &str, problem: Problem) -> FileError {
         FileError { path: self.path(name), problem }
     }
+}
+
+fn read_all(file: File, stat: &Stat) -> Result<Secret<Vec<u8>>, Errno> {
+    let size = usize::try_from(stat.st_size).unwrap_or(0);
+    let mut text = Vec::with_capacity(size.saturating_add(64));
+    let result = file.take(MAX_SIZE).read_to_end(&mut text);
+    let text = Secret::new(text);
+    result.map(|_| text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// A file, and not a link, a directory or a FIFO.

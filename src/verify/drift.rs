@@ -54,15 +54,37 @@ pub(super) fn nearest(generator: &Generator, code: &Code, clock: u64) -> Option<
     found
 }
 
-/// The average difference, where three codes came within two steps of each other and agree to within one.
+/// The average difference, where three codes came within two steps of each other and the earlier ones agree with the last to
+/// within one.
 fn agreement(drift: &[Drift]) -> Option<i64> {
     let [first, second, third] = drift else { return None };
     let agree = |earlier: &Drift, later: &Drift| {
         let gap = later.step.saturating_sub(earlier.step);
-        (1..=2).contains(&gap) && first.skew.abs_diff(later.skew) <= 1
+        (1..=2).contains(&gap) && earlier.skew.abs_diff(third.skew) <= 1
     };
     if !agree(first, second) || !agree(second, third) {
         return None;
     }
     Some(first.skew.saturating_add(second.skew).saturating_add(third.skew) / 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_codes_agree_with_the_last_of_them() {
+        let drift = |skews: [i64; 3]| [0, 1, 2].map(|at| Drift { step: 100 + at as i64, skew: skews[at] });
+        for (skews, expected) in [
+            ([-3, -3, -3], Some(-3)),
+            ([-4, -4, -3], Some(-3)),
+            ([4, 5, 5], Some(4)),
+            // Neither is further than one from the first, or from the one before.
+            ([-3, -4, -2], None),
+            ([-2, -3, -4], None),
+            ([-2, -4, -3], Some(-3)),
+        ] {
+            assert_eq!(agreement(&drift(skews)), expected, "{skews:?}");
+        }
+    }
 }

@@ -232,6 +232,11 @@ impl Machine {
         self.copied(&dist("pam-totp"))
     }
 
+    /// `pam-totp-agent`.
+    pub fn agent(&self) -> PathBuf {
+        self.copied(&dist("pam-totp-agent"))
+    }
+
     /// The same by the name of google-authenticator.
     pub fn google_authenticator(&self) -> PathBuf {
         let link = self.program().with_file_name("google-authenticator");

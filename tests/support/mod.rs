@@ -1,5 +1,6 @@
 //! What the tests and the demo stand on.
 
+pub mod agent;
 pub mod debian;
 pub mod disk;
 pub mod machine;

@@ -1,0 +1,148 @@
+//! The agent's side of a login.
+
+mod away;
+mod peers;
+
+use super::wire::{Bad, Knock, Reply, Request, Verdict};
+use crate::authenticate::{Counter, Done, Login, NoAnswer, Outcome, Question, Step, Visit};
+use crate::fact::{Escaped, Fact};
+use crate::identity::{Person, Unidentified, identify};
+use crate::journal::{Line, Visitor};
+use crate::ledger::{Notice, Who};
+use crate::policy::FAIL_DELAY;
+use crate::secret::Secret;
+use crate::source::Source;
+use crate::store;
+use crate::store::seal::KeyRing;
+use crate::system::clock;
+use crate::system::{Errno, syslog};
+use away::Resting;
+use peers::Admitted;
+use std::ffi::CString;
+
+/// What answers requests. Every request stands for itself: any number of them can be answered at once.
+pub struct Agent {
+    /// The policy file, if not the usual one.
+    conf: Option<Vec<u8>>,
+    /// Seals logins between two requests, for as long as this process lives.
+    key: KeyRing,
+}
+
+/// What goes on in a request.
+enum Stage {
+    Begin(Option<Secret<Vec<u8>>>),
+    Answer(Resting, Result<Secret<Vec<u8>>, NoAnswer>),
+}
+
+impl Agent {
+    /// One that goes by this policy file, unless a module of root's names another.
+    ///
+    /// # Errors
+    /// As getrandom(2).
+    pub fn new(conf: Option<Vec<u8>>) -> Result<Self, Errno> {
+        Ok(Self { conf, key: KeyRing::ephemeral()? })
+    }
+
+    /// The reply to a request of somebody with this uid. `None`: it is no request.
+    pub fn reply(&self, peer: u32, message: &[u8]) -> Option<Secret<Vec<u8>>> {
+        let reply = match Request::parse(message) {
+            Ok(Request::Begin(knock, first_pass)) => self.step(peer, &knock, Stage::Begin(first_pass)),
+            Ok(Request::Answer(login, answer)) => match Resting::open(&self.key, peer, &login, clock::moment().boot) {
+                Ok((knock, resting)) => self.step(peer, &knock, Stage::Answer(resting, answer)),
+                Err(fact) => denied(peer, &Knock::default(), fact),
+            },
+            Ok(Request::Notice(knock)) => Reply::Notice(self.notice(peer, &knock)),
+            Err(Bad::Version(_)) => Reply::Version,
+            Err(Bad::Message) => return None,
+        };
+        // Nothing that is this long can have been asked for.
+        reply.message().ok()
+    }
+
+    fn step(&self, peer: u32, knock: &Knock, stage: Stage) -> Reply {
+        let admitted = match Admitted::new(peer, knock, self.conf.as_deref()) {
+            Ok(admitted) => admitted,
+            Err(fact) => return denied(peer, knock, fact),
+        };
+        let Admitted { knock, policy, .. } = &admitted;
+        let person = person(&admitted);
+        let source = Source::new(&knock.rhost, knock.uid);
+        let visit = Visit {
+            person: person.as_ref().map_err(|&error| error),
+            name: &knock.user,
+            host: std::str::from_utf8(&knock.rhost).unwrap_or_default(),
+            source: &source,
+            login_key: &knock.login_key,
+            is_silent: knock.is_silent,
+        };
+        let store = store::of(policy);
+        let (counter, remark) = Counter::of(policy);
+        let mut login = Login::new(&visit, policy, &*store, &counter, clock::now);
+        let step = match stage {
+            Stage::Begin(first_pass) => login.begin(first_pass),
+            Stage::Answer(resting, answer) => {
+                login.take_up(&resting.away);
+                login.answer(resting.pending, answer)
+            }
+        };
+        match step {
+            Step::Ask(Question { text, pending }) => {
+                let resting = Resting { away: login.put_away(), pending };
+                match resting.seal(&self.key, peer, knock, clock::moment().boot) {
+                    Ok(login) => Reply::Question {
+                        text: text.map(|text| Secret::new(text.expose().clone().into_bytes())),
+                        prompt: policy.prompt.value.clone(),
+                        echo: policy.echo.value,
+                        login,
+                    },
+                    Err(fact) => denied(peer, knock, fact),
+                }
+            }
+            Step::Done(Done { outcome, password }) => {
+                let outcome = remark.map_or(outcome.clone(), |remark| outcome.map(|fact| fact.with("ledger", remark)));
+                let password = password.map(|password| password.expose().len());
+                verdict(peer, knock, outcome, policy.fail_delay.value, password)
+            }
+        }
+    }
+
+    fn notice(&self, peer: u32, knock: &Knock) -> Option<Notice> {
+        // A session is opened by root.
+        let admitted = Admitted::new(peer, knock, self.conf.as_deref()).ok().filter(|_| peer == 0)?;
+        let person = person(&admitted).ok()?;
+        let (Counter::Ledger(ledger), _) = Counter::of(&admitted.policy) else { return None };
+        ledger.take_notice(Who::of(&person))
+    }
+}
+
+fn person(Admitted { knock, policy, is_theirs }: &Admitted) -> Result<Person, Unidentified> {
+    if !is_theirs {
+        return Err(Unidentified::NotTheirs);
+    }
+    identify(&knock.user, policy, &knock.login_key, || knock.caller.ok_or(Errno::INVAL))
+}
+
+fn denied(peer: u32, knock: &Knock, fact: Fact) -> Reply {
+    verdict(peer, knock, Outcome::Denied(fact), FAIL_DELAY, None)
+}
+
+/// A verdict, which is in the log before anybody learns of it.
+fn verdict(peer: u32, knock: &Knock, outcome: Outcome, fail_delay: u64, password: Option<usize>) -> Reply {
+    let outcome = if peer == 0 { outcome } else { outcome.map(|fact| fact.with_number("peer", peer)) };
+    let visitor = Visitor { user: &knock.user, tty: b"", ruser: b"", rhost: &knock.rhost };
+    log(&knock.service, &visitor.reason(&outcome));
+    let fail_delay = u32::try_from(fail_delay).unwrap_or(u32::MAX);
+    Reply::Verdict { verdict: Verdict::of(&outcome), fail_delay, password }
+}
+
+/// As the module would: what reads the log finds the same in it.
+fn log(service: &[u8], (priority, line): &Line) {
+    let front = format!("pam_totp({}:auth)", Escaped(service));
+    // There is no NUL in what is escaped.
+    if let Ok(front) = CString::new(front) {
+        syslog::write(&front, *priority, line);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Whom the agent believes what.
+//!
+//! | who asks | is believed |
+//! |---|---|
+//! | root | everything: it could read the records itself |
+//! | a `[[trusted_caller]]` | whose code it is, of people in its groups, at its services; the code |
+//! | anybody else | the code, of theirs |
+//! | uid 65534 | nothing: whoever has no uid on this machine (a user namespace) has that one |
+//!
+//! Of who is not root the source is their uid, and there is no enrolment, no grace and no exemption for what they ask.
+
+use super::super::wire::Knock;
+use crate::fact::Fact;
+use crate::identity::Person;
+use crate::options::Options;
+use crate::policy::{Document, Enrolment, EnrolmentKind, Origin, Policy, Setting, StoreKind};
+use crate::system::passwd;
+
+/// The uid of whoever has none here (/proc/sys/kernel/overflowuid, which nobody changes).
+const NOBODY: u32 = 65534;
+/// The service of who asks for themselves.
+pub(super) const LOCAL: &str = "local";
+
+/// A request as far as it is believed.
+pub(super) struct Admitted {
+    pub(super) knock: Knock,
+    pub(super) policy: Policy,
+    /// Whether they may ask about this person. Who may not is asked all the same.
+    pub(super) is_theirs: bool,
+}
+
+impl Admitted {
+    /// What is believed of this.
+    pub(super) fn new(peer: u32, knock: &Knock, conf: Option<&[u8]>) -> Result<Self, Fact> {
+        let options = Options::parse(knock.arguments.iter().map(Vec::as_slice)).map_err(|bad| bad.fact())?;
+        let admitted = match peer {
+            0 => Self::of_root(knock, &options, conf),
+            NOBODY => Err(refused("unmapped")),
+            _ => Self::of_somebody(peer, knock, &options, conf),
+        }?;
+        match admitted.policy.store.value {
+            StoreKind::System => Ok(admitted),
+            StoreKind::Home => Err(Fact::new("not-for-the-agent")
+                .or("the agent reads root-only records alone: store = \"system\" in [defaults] of the policy")),
+        }
+    }
+
+    fn of_root(knock: &Knock, options: &Options, conf: Option<&[u8]>) -> Result<Self, Fact> {
+        let document = Document::load(options.conf.as_deref().or(conf))?;
+        let policy = Policy::new(&String::from_utf8_lossy(&knock.service), options, &document);
+        Ok(Self { knock: knock.clone(), policy, is_theirs: true })
+    }
+
+    fn of_somebody(peer: u32, knock: &Knock, options: &Options, conf: Option<&[u8]>) -> Result<Self, Fact> {
+        let document = Document::load(conf)?;
+        let (service, is_theirs) = service(peer, knock, &document)?;
+        // How somebody is asked, and nothing that would spare them that.
+        let Options { first_pass, forward_pass, echo, prompt, .. } = options.clone();
+        let options = Options { first_pass, forward_pass, echo, prompt, ..Options::default() };
+        let policy = Policy {
+            enrolment: ours(Enrolment::of(EnrolmentKind::Required)),
+            grace: ours(0),
+            exemptions: Vec::new(),
+            require: None,
+            ..Policy::new(&service, &options, &document)
+        };
+        let knock = Knock {
+            service: service.into_bytes(),
+            user: knock.user.clone(),
+            uid: peer,
+            is_silent: true,
+            ..Knock::default()
+        };
+        Ok(Self { knock, policy, is_theirs })
+    }
+}
+
+/// At which service somebody asks, and whether for somebody for whom they may.
+fn service(peer: u32, knock: &Knock, document: &Document) -> Result<(String, bool), Fact> {
+    let person = Person::in_database(&knock.user).ok();
+    if person.as_ref().is_some_and(|person| person.uid() == peer) {
+        return Ok((LOCAL.to_owned(), true));
+    }
+    let caller = passwd::by_uid(peer).map_err(|error| Fact::new("user-database").with_error(error))?;
+    let caller = caller.ok_or_else(|| refused("unknown-uid"))?;
+    let trusted: Vec<_> =
+        document.trusted_callers().iter().filter(|trusted| trusted.may_ask_at(&caller.name, &knock.service)).collect();
+    if trusted.is_empty() {
+        return Err(refused("not-trusted")
+            .or("[[trusted_caller]] in the policy says who may ask about others, about whom, and at which service"));
+    }
+    let may_ask = |person: &Person| trusted.iter().any(|trusted| trusted.may_ask_for(person));
+    // Who does not exist is like anybody else.
+    Ok((String::from_utf8_lossy(&knock.service).into_owned(), person.as_ref().is_none_or(may_ask)))
+}
+
+fn ours<T>(value: T) -> Setting<T> {
+    Setting { value, origin: Origin::Default }
+}
+
+fn refused(why: &'static str) -> Fact {
+    Fact::new("caller-refused").with("because", why)
+}

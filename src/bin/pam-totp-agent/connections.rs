@@ -1,0 +1,116 @@
+//! A thread a connection, for the time of one request: nobody is waited for while a person types. How many there are at once is
+//! bounded, and of who is not root so that they are in nobody else's way.
+
+use pam_totp::agent::server::Agent;
+use pam_totp::fact::Fact;
+use pam_totp::system::Errno;
+use pam_totp::system::socket::{self, Budget, Listener};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Connections at once.
+const MOST: usize = 64;
+/// Of those, from others than root.
+const MOST_OF_OTHERS: usize = 32;
+/// Of those, from one uid.
+const MOST_OF_ONE: usize = 8;
+/// How long a request may take to arrive, and a reply to be taken. A module sends and reads at once.
+const PROMPTLY: Duration = Duration::from_secs(2);
+/// How long until the next look where there is nothing left to accept connections with.
+const NEXT_LOOK: Duration = Duration::from_millis(20);
+
+/// What is going on.
+pub(crate) struct Connections {
+    agent: Agent,
+    /// How many there are, a uid.
+    counts: Mutex<HashMap<u32, usize>>,
+    /// One ended.
+    ended: Condvar,
+}
+
+impl Connections {
+    pub(crate) fn new(agent: Agent) -> Arc<Self> {
+        Arc::new(Self { agent, counts: Mutex::default(), ended: Condvar::new() })
+    }
+
+    /// Serves who connects.
+    pub(crate) fn serve(self: Arc<Self>, listener: &Listener) -> Result<Infallible, Fact> {
+        loop {
+            match listener.accept() {
+                Ok(connection) => self.take(connection),
+                // They went away, or we were interrupted.
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::AGAIN) => {}
+                // Something is missing now and may be there in a moment.
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    drop(self.ended.wait_timeout(self.counts(), NEXT_LOOK));
+                }
+                Err(error) => return Err(Fact::new("no-socket").with("call", "accept").with_error(error)),
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, connection: OwnedFd) {
+        // Who has no place, or cannot be asked for their uid, finds the connection closed.
+        let Ok(peer) = socket::peer(&connection) else { return };
+        let Some(place) = Place::take(self, peer) else { return };
+        // Where there is no thread to be had, the place is given back with what was to run in it.
+        let _ = thread::Builder::new().spawn(move || place.serve(&connection));
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among the connections; given back when dropped.
+struct Place {
+    connections: Arc<Connections>,
+    peer: u32,
+}
+
+impl Place {
+    /// For root there always is one, if not now then in a moment: requests are short.
+    fn take(connections: &Arc<Connections>, peer: u32) -> Option<Self> {
+        let mut counts = connections.counts();
+        let count = |counts: &HashMap<u32, usize>, is_meant: fn(u32, u32) -> bool| {
+            counts.iter().filter(|(uid, _)| is_meant(**uid, peer)).map(|(_, count)| count).sum::<usize>()
+        };
+        while count(&counts, |_, _| true) >= MOST {
+            counts = connections.ended.wait(counts).unwrap_or_else(PoisonError::into_inner);
+        }
+        let has_none = count(&counts, |uid, _| uid != 0) >= MOST_OF_OTHERS
+            || count(&counts, |uid, peer| uid == peer) >= MOST_OF_ONE;
+        if peer != 0 && has_none {
+            return None;
+        }
+        let own = counts.entry(peer).or_default();
+        *own = own.saturating_add(1);
+        Some(Self { connections: Arc::clone(connections), peer })
+    }
+
+    /// One request, one reply.
+    fn serve(&self, connection: &OwnedFd) {
+        let Ok(request) = socket::receive_message(connection, &mut Budget::new(PROMPTLY)) else { return };
+        let Some(reply) = self.connections.agent.reply(self.peer, request.expose()) else { return };
+        // Who went away has their verdict in the log.
+        let _ = socket::send_message(connection, reply.expose(), &mut Budget::new(PROMPTLY));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.connections.counts();
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+        drop(counts);
+        self.connections.ended.notify_one();
+    }
+}

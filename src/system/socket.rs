@@ -1,0 +1,241 @@
+//! Messages over a unix socket: a length, and so many bytes. Every wait has a bound, and neither the descriptor nor a signal
+//! is the host's business.
+
+use super::{Errno, clock};
+use crate::secret::Secret;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, recv, send,
+    socket_with,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest message, in bytes: a QR code, with what else is shown beside it and a login that was put away, has a third of it.
+pub const MAX_MESSAGE: usize = 1 << 16;
+/// Bytes of a length.
+const LENGTH: usize = size_of::<u32>();
+/// A wait costs at least so much, whatever the clock says: one that stands still must not make a login hang.
+const LEAST: Duration = Duration::from_millis(1);
+/// How long until the next look at a listener that has no place left.
+const NEXT_LOOK: Duration = Duration::from_millis(10);
+
+/// How long an exchange may take in all.
+pub struct Budget {
+    left: Duration,
+}
+
+impl Budget {
+    /// So long.
+    pub const fn new(left: Duration) -> Self {
+        Self { left }
+    }
+
+    /// Waits until the descriptor is ready. [`Errno::TIMEDOUT`]: that would take too long.
+    fn wait(&mut self, descriptor: BorrowedFd, ready: PollFlags) -> Result<(), Errno> {
+        self.poll(&mut [PollFd::from_borrowed_fd(descriptor, ready)], self.left).and_then(|count| {
+            // Ready, or somebody sent a signal.
+            if count || !self.left.is_zero() { Ok(()) } else { Err(Errno::TIMEDOUT) }
+        })
+    }
+
+    fn poll(&mut self, descriptors: &mut [PollFd], longest: Duration) -> Result<bool, Errno> {
+        if self.left.is_zero() {
+            return Err(Errno::TIMEDOUT);
+        }
+        let longest = longest.min(self.left);
+        let timeout = Timespec {
+            tv_sec: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: longest.subsec_nanos().into(),
+        };
+        let before = clock::monotonic();
+        let ready = match poll(descriptors, Some(&timeout)) {
+            Ok(0) => {
+                self.left = self.left.saturating_sub(longest);
+                return Ok(false);
+            }
+            Ok(_) => true,
+            Err(Errno::INTR) => false,
+            Err(error) => return Err(error),
+        };
+        self.left = self.left.saturating_sub(clock::monotonic().saturating_sub(before).max(LEAST));
+        Ok(ready)
+    }
+}
+
+/// Connects to who listens at this path.
+///
+/// # Errors
+/// As socket(2) and connect(2); [`Errno::TIMEDOUT`] where nobody takes the connection in time.
+pub fn connect(path: &Path, budget: &mut Budget) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    loop {
+        match connect_to(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // unix(7): there is no place left in the queue of who listens.
+            Err(Errno::AGAIN) => drop(budget.poll(&mut [], NEXT_LOOK)?),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Who is at the other end, as they were when they connected or began to listen: their effective uid.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer(socket: impl AsFd) -> Result<u32, Errno> {
+    Ok(socket_peercred(socket)?.uid.as_raw())
+}
+
+/// Sends a message.
+///
+/// # Errors
+/// [`Errno::MSGSIZE`]: it is too long. As send(2); [`Errno::TIMEDOUT`] where the other end does not read in time.
+pub fn send_message(socket: impl AsFd, message: &[u8], budget: &mut Budget) -> Result<(), Errno> {
+    if message.len() > MAX_MESSAGE {
+        return Err(Errno::MSGSIZE);
+    }
+    let length = u32::try_from(message.len()).map_err(|_| Errno::MSGSIZE)?.to_be_bytes();
+    for mut rest in [&length[..], message] {
+        while !rest.is_empty() {
+            match send(&socket, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(Errno::AGAIN) => budget.wait(socket.as_fd(), PollFlags::OUT)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Receives a message.
+///
+/// # Errors
+/// [`Errno::MSGSIZE`]: it is none, or longer than any. [`Errno::CONNRESET`]: the other end went away before its end. As
+/// recv(2); [`Errno::TIMEDOUT`] where it does not come in time.
+pub fn receive_message(socket: impl AsFd, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
+    let length = receive(&socket, LENGTH, budget)?;
+    let length = length.expose().iter().fold(0_usize, |length, &byte| length << 8 | usize::from(byte));
+    if !(1..=MAX_MESSAGE).contains(&length) {
+        return Err(Errno::MSGSIZE);
+    }
+    receive(&socket, length, budget)
+}
+
+fn receive(socket: impl AsFd, length: usize, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
+    let mut bytes = vec![0_u8; length];
+    let result = fill(socket, &mut bytes, budget);
+    let bytes = Secret::new(bytes);
+    result.map(|()| bytes)
+}
+
+fn fill(socket: impl AsFd, mut rest: &mut [u8], budget: &mut Budget) -> Result<(), Errno> {
+    while !rest.is_empty() {
+        match recv(&socket, &mut *rest, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return Err(Errno::CONNRESET),
+            Ok((_, received)) => rest = rest.get_mut(received..).unwrap_or_default(),
+            Err(Errno::AGAIN) => budget.wait(socket.as_fd(), PollFlags::IN)?,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+// ---- The other end ----
+
+/// A socket to accept connections from.
+#[cfg(feature = "agent")]
+pub struct Listener(OwnedFd);
+
+#[cfg(feature = "agent")]
+mod listener;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    fn soon() -> Budget {
+        Budget::new(Duration::from_millis(50))
+    }
+
+    #[test]
+    fn a_message_arrives_whole_however_it_is_cut() {
+        let message: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        let whole = [&1000_u32.to_be_bytes()[..], &message].concat();
+        for at in [0, 1, 3, 4, 5, 999, 1003, 1004] {
+            let (mut one, other) = UnixStream::pair().unwrap();
+            let parts = whole.split_at(at);
+            let sender = std::thread::spawn({
+                let (first, second) = (parts.0.to_vec(), parts.1.to_vec());
+                move || {
+                    one.write_all(&first).unwrap();
+                    one.write_all(&second).unwrap();
+                    one
+                }
+            });
+            assert_eq!(receive_message(&other, &mut soon()).unwrap().expose(), &message, "{at}");
+            drop(sender.join().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error_and_never_a_wait_without_end() {
+        for (sent, expected) in [
+            (&b""[..], Errno::TIMEDOUT),
+            (b"\0\0", Errno::TIMEDOUT),
+            (b"\0\0\0\x02x", Errno::TIMEDOUT),
+            (b"\0\0\0\0", Errno::MSGSIZE),
+            (b"\0\x01\0\x01", Errno::MSGSIZE),
+            (b"\xff\xff\xff\xff", Errno::MSGSIZE),
+        ] {
+            let (mut one, other) = UnixStream::pair().unwrap();
+            one.write_all(sent).unwrap();
+            assert_eq!(receive_message(&other, &mut soon()).err(), Some(expected), "{sent:?}");
+            if expected == Errno::TIMEDOUT {
+                let (mut one, other) = UnixStream::pair().unwrap();
+                one.write_all(sent).unwrap();
+                drop(one);
+                assert_eq!(receive_message(&other, &mut soon()).err(), Some(Errno::CONNRESET), "{sent:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_drip_does_not_prolong_the_time() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        one.write_all(&1000_u32.to_be_bytes()).unwrap();
+        let dripping = std::thread::spawn(move || {
+            let mut pace = Budget::new(Duration::from_secs(60));
+            let mut drops = 0;
+            while one.write_all(b"x").is_ok() {
+                pace.poll(&mut [], Duration::from_millis(2)).unwrap();
+                drops += 1;
+            }
+            drops
+        });
+        assert_eq!(receive_message(&other, &mut soon()).err(), Some(Errno::TIMEDOUT));
+        drop(other);
+        let drops = dripping.join().unwrap();
+        assert!((2..500).contains(&drops), "{drops}");
+    }
+
+    #[test]
+    fn who_does_not_read_is_not_waited_for() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let message = vec![7; MAX_MESSAGE];
+        let results: Vec<_> = (0..10).map(|_| send_message(&one, &message, &mut soon())).collect();
+        assert_eq!(results.last(), Some(&Err(Errno::TIMEDOUT)));
+        assert_eq!(send_message(&one, &[0; MAX_MESSAGE + 1], &mut soon()), Err(Errno::MSGSIZE));
+        drop(other);
+        assert_eq!(send_message(&one, b"x", &mut soon()), Err(Errno::PIPE), "and no signal");
+    }
+}
