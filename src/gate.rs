@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The service whose table in the policy holds.
-const SERVICE: &str = "gate";
+pub const SERVICE: &str = "gate";
 /// What the log has in front, as of a module at that service.
 const FRONT: &std::ffi::CStr = c"pam_totp(gate:auth)";
 /// Tries and seconds of a file that sets no limit: what `pam-totp enrol` writes.

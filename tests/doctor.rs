@@ -657,6 +657,14 @@ fn settings_of_sshd_that_are_right_and_wrong() {
             vec![],
         ),
         (
+            "the gate for everybody, and a shell for whoever gives no code, without PAM",
+            vec![
+                (CONFIG, format!("UsePAM no\n{}{NOTHING_BESIDE}", GATE.replace("gate\n", "gate || sh\n"))),
+                (SSHD, "auth required pam_unix.so\n".to_owned()),
+            ],
+            vec!["- not-in-use -"],
+        ),
+        (
             "a command that is like the gate",
             vec![(CONFIG, after("Match User backup\nAuthenticationMethods publickey\nForceCommand pam-totp gates\n"))],
             vec!["sshd forced-command-forwards ssh/sshd_config:7"],

@@ -3,7 +3,7 @@
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, Machine, SUCCESS, User};
 use crate::support::output_of;
 use crate::support::root_only::{self, POLICY, STATE, json, recovery_codes, run, totp};
-use crate::support::totp::{code_at, code_now, hotp, now, wrong_code};
+use crate::support::totp::{SECRET, code_at, code_now, hotp, now, wrong_code};
 use crate::test_login::{text, typed};
 use serde_json::Value;
 use std::process::Output;
@@ -135,6 +135,16 @@ fn a_right_code_of_somebody_who_is_blocked_is_told_with_what_blocks() {
     totp(&machine, &["throttle", "unlock", "--user", "alice"]);
     assert!(explained(&machine, &code_now(&secret)).1);
 
+    // Nobody is blocked by what was counted before they were listed.
+    let login = machine.login("test", "alice").answer(wrong_code(&secret));
+    assert_eq!(login.with(&["--rhost", "198.51.100.9", "--parallel", "10"]).run().count(AUTH_ERR), 10);
+    let policy = machine.read(POLICY);
+    machine.write(POLICY, format!("{policy}[throttle]\nuser_whitelist = [\"alice\"]\n"));
+    assert!(explained(&machine, &code_now(&secret)).1);
+    let spared = machine.login("test", "alice").answer(code_now(&secret)).with(&["--rhost", "198.51.100.8"]);
+    assert_eq!(spared.run().result(), SUCCESS);
+    machine.write(POLICY, policy);
+
     machine.write(POLICY, format!("{}[throttle]\nuser = \"\"\nhost = \"\"\n", machine.read(POLICY)));
     let login = machine.login("test", "alice").answer(wrong_code(&secret));
     assert_eq!(login.with(&["--parallel", "100"]).run().count(AUTH_ERR), 100);
@@ -205,6 +215,12 @@ fn the_service_counts_with_its_table_and_its_arguments() {
     let late = code_at(&secret, now() - 150);
     assert_eq!(said(&verify(&machine, &["--service", "test"], &late)).0, "refused");
     assert_eq!(said(&verify(&machine, &["--service", "wide"], &late)).0, "right");
+    // As libpam reads the name.
+    assert_eq!(said(&verify(&machine, &["--service", "WIDE"], &late)).0, "right");
+    for no_service in ["../wide", "/etc/pam.d/wide", ""] {
+        let refused = verify(&machine, &["--service", no_service], &late);
+        assert!(text(&refused.stderr).contains("is no service") && refused.stdout.is_empty(), "{refused:?}");
+    }
     machine.service("odd", "auth required pam_totp.so no_such_argument\n");
     let odd = verify(&machine, &["--service", "odd"], &late);
     assert!(text(&odd.stderr).contains("/etc/pam.d/odd:1: bad-argument"), "{odd:?}");
@@ -225,4 +241,30 @@ fn only_root_is_told_and_only_about_whom_there_is() {
         said(&typed(machine.command(machine.program()).args(["verify", "--user", "carol", "--explain"]), &[&code]));
     assert!(!is_right && told.starts_with("refused: no-device (not enrolled"), "{told}");
     assert_eq!(run(&machine, &["verify", "--user", "nobody-at-all"]).status.code(), Some(1));
+}
+
+#[test]
+fn the_limit_in_a_persons_own_file_blocks_as_it_does_at_a_login() {
+    let machine = Machine::new();
+    machine.write(POLICY, "version = 1\n[defaults]\nfail_delay = \"0s\"\n");
+    machine.service("test", root_only::STACK);
+    machine.enrol(ALICE, "\" TOTP_AUTH\n\" RATE_LIMIT 3 600\n");
+    let login = machine.login("test", "alice").answer(wrong_code(SECRET));
+    assert_eq!(login.with(&["--rhost", "198.51.100.9", "--parallel", "3"]).run().count(AUTH_ERR), 3);
+    let (told, is_right) = explained(&machine, &code_now(SECRET));
+    assert!(told.contains("\nthrottled: by=user limit=3/10m, ") && !is_right, "{told}");
+    let again = machine.login("test", "alice").answer(code_now(SECRET)).with(&["--rhost", "198.51.100.9"]).run();
+    assert_eq!(again.reason(), "throttled");
+
+    // The gate runs as alice, and knows of no ledger.
+    let at_the_gate = verify(&machine, &["--explain", "--service", "gate"], &code_now(SECRET));
+    assert_eq!(said(&at_the_gate), ("right: the file's device, +0 steps".to_owned(), true));
+    let spent = format!("\" TOTP_AUTH\n\" RATE_LIMIT 1 600 {}\n", now() - 1);
+    machine.enrol(ALICE, &spent);
+    let at_the_gate = verify(&machine, &["--explain", "--service", "gate"], &code_now(SECRET));
+    let (told, is_right) = said(&at_the_gate);
+    assert!(
+        told.starts_with("refused: throttled tries=1 seconds=600, RATE_LIMIT of the record") && !is_right,
+        "{told}"
+    );
 }

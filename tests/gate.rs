@@ -73,7 +73,10 @@ fn a_shell_opens_behind_a_code_and_never_again_behind_the_same() {
     terminal.enter("echo $0 $(id -un) $((40 + 2)); stty -a; exit 7");
     let (shown, status) = terminal.status();
     assert!(shown.contains("-sh alice 42") && status == Some(7), "{status:?} {shown}");
-    assert!(shown.contains("isig icanon iexten echo ") && shown.contains("eol = <undef>"), "{shown}");
+    assert!(
+        shown.contains("isig icanon iexten echo ") && shown.contains(" ixon ") && shown.contains("eol = <undef>"),
+        "{shown}"
+    );
     let accepted = "accepted user=alice rhost=127.0.0.1 factor=totp steps=+0 ledger=not-for-this-process";
     assert_eq!(log(&machine), [accepted]);
 
@@ -249,8 +252,11 @@ fn no_key_signal_or_wait_at_the_prompt_opens_a_shell() {
     }
     let mut terminal = on_a_terminal(&sshd, &[]);
     terminal.until(PROMPT);
-    terminal.press("\x1a\n");
-    terminal.until("Permission denied.\r\nVerification code: ");
+    // And none stops them.
+    for keys in ["\x1a\n", "\x13123456\n"] {
+        terminal.press(keys);
+        terminal.until("Permission denied.\r\nVerification code: ");
+    }
     for signal in ["TERM", "HUP", "INT", "QUIT", "ABRT", "KILL"] {
         let mut terminal = on_a_terminal(&sshd, &["echo in"]);
         terminal.until(PROMPT);

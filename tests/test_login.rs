@@ -1,13 +1,15 @@
 //! `pam-totp test-login`: the real stack through the real libpam, and who answered what.
 
-use crate::support::machine::{ALICE, Machine};
+use crate::support::machine::{ALICE, BOB, Machine};
 use crate::support::root_only::{self, PROMPT, json, next_code};
-use crate::support::ssh::fingerprint;
+use crate::support::ssh::{Sshd, fingerprint};
 use crate::support::terminal::Terminal;
 use crate::support::totp::{code_now, wrong_code};
 use crate::support::{output_of, reasons};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 /// What the test types, a line a prompt.
 fn test_login(machine: &Machine, arguments: &[&str], lines: &[&str]) -> Output {
@@ -215,4 +217,87 @@ fn what_is_not_there_is_said() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     }
     assert_eq!(reasons(&machine.log()), [""; 0], "nobody has logged in");
+}
+
+/// The copies that are there.
+fn copies(machine: &Machine) -> Vec<String> {
+    let names = output_of(machine.command("ls").arg("/run"));
+    names.lines().filter(|name| name.starts_with("pam-totp.")).map(str::to_owned).collect()
+}
+
+/// Who has started the program of a module, if that is there: not who waits for the end of it all.
+fn waits_for_sleep(machine: &Machine) -> Option<String> {
+    let parents = machine.command("ps").args(["-o", "ppid=", "-C", "sleep"]).output().unwrap();
+    // An orphan is what an earlier one has left.
+    text(&parents.stdout).split_whitespace().find(|parent| *parent != "1").map(str::to_owned)
+}
+
+#[test]
+fn the_copy_is_gone_however_it_ends() {
+    let machine = machine();
+    machine.service("test", "auth required pam_exec.so /bin/sleep 30\naccount required pam_permit.so\n");
+    for signal in ["INT", "TERM", "KILL"] {
+        let mut command = machine.command(machine.program());
+        let command = command.args(["test-login", "--service", "test", "--user", "bob"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let is_so = |wanted: &dyn Fn() -> bool| {
+            (0..200).any(|_| {
+                thread::sleep(Duration::from_millis(25));
+                wanted()
+            })
+        };
+        assert!(is_so(&|| waits_for_sleep(&machine).is_some()));
+        assert_eq!(copies(&machine).len(), 1);
+        let program = waits_for_sleep(&machine).unwrap();
+        output_of(machine.command("kill").args(["-s", signal, &program]));
+        assert!(!child.wait().unwrap().success());
+        assert!(is_so(&|| copies(&machine).is_empty()), "{signal}: {:?}", copies(&machine));
+    }
+}
+
+#[test]
+fn an_empty_password_opens_no_more_than_sshd_lets_it() {
+    let machine = machine();
+    let shadow = machine.read("/etc/shadow");
+    let emptied =
+        |line: &str| if line.starts_with("bob:") { "bob::20000::::::\n".to_owned() } else { format!("{line}\n") };
+    machine.write("/etc/shadow", shadow.lines().map(emptied).collect::<String>());
+    for service in ["sshd", "test"] {
+        machine.service(
+            service,
+            "auth required pam_unix.so nullok nodelay\naccount required pam_permit.so\nsession required pam_permit.so\n",
+        );
+    }
+    let with_password =
+        "UsePAM yes\nPubkeyAuthentication no\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\n";
+    for (settings, expected) in
+        [("", false), ("PermitEmptyPasswords yes\n", true), ("Match User alice\nPermitEmptyPasswords yes\n", false)]
+    {
+        let sshd = Sshd::start(&machine, &format!("{with_password}{settings}"));
+        let session = sshd.login(BOB, &[""]);
+        assert_eq!(session.succeeded, expected, "{settings}: {session:?}");
+        let output = test_login(&machine, &["--service", "sshd", "--user", "bob"], &[""]);
+        assert_eq!(output.status.success(), expected, "{settings}: {output:?}");
+    }
+    assert!(
+        test_login(&machine, &["--service", "test", "--user", "bob"], &[""]).status.success(),
+        "others ask for nothing"
+    );
+}
+
+#[test]
+fn for_sudo_it_is_as_if_the_user_had_called() {
+    let machine = root_only::machine("fail_delay = \"0s\"\n[service.sudo]\nidentity = \"caller\"\n");
+    let code = code_now(&enrol(&machine));
+    machine.service("sudo", root_only::STACK);
+    let sudo = ["--service", "sudo", "--user", "alice"];
+    let output = test_login(&machine, &sudo, &[&code]);
+    assert!(output.status.success() && text(&output.stdout).contains("found right"), "{output:?}");
+    // Who is not root is not let in for being root.
+    machine
+        .service("sudo", "auth sufficient pam_rootok.so\nauth required pam_deny.so\naccount required pam_permit.so\n");
+    assert_eq!(test_login(&machine, &sudo, &[]).status.code(), Some(1));
+    assert!(test_login(&machine, &["--service", "sudo", "--user", "root"], &[]).status.success());
+    let nobody = test_login(&machine, &["--service", "sudo", "--user", "nobody-at-all"], &[]);
+    assert!(text(&nobody.stderr).contains("there is no user"), "{nobody:?}");
 }

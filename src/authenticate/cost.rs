@@ -101,8 +101,8 @@ impl Guess {
     }
 }
 
-/// `RATE_LIMIT n m` of a person's file as a rule about the person's failures.
-fn own_limit(record: &Record) -> Option<Trigger> {
+/// `RATE_LIMIT n m` of a person's file as a rule about the person's failures, where the ledger counts them.
+pub fn own_limit(record: &Record) -> Option<Trigger> {
     let limit = record.rate_limit.as_ref().ok()?.as_ref()?;
     Some(Trigger { failures: limit.tries as u64, period: limit.seconds })
 }

@@ -19,9 +19,11 @@ use crate::store::Store;
 use crate::system::clock::Moment;
 use crate::verify::{Earlier, Rules};
 use asked::NotJudged;
-pub use away::Away;
-pub use enrolment::Trial;
 use std::cell::RefCell;
+
+pub use away::Away;
+pub use cost::own_limit;
+pub use enrolment::Trial;
 
 /// The application that somebody logs in to.
 pub trait Application {

@@ -25,6 +25,7 @@ const PAM_PROMPT_ECHO_OFF: c_int = 1;
 const PAM_PROMPT_ECHO_ON: c_int = 2;
 const PAM_ERROR_MSG: c_int = 3;
 const PAM_TEXT_INFO: c_int = 4;
+const PAM_DISALLOW_NULL_AUTHTOK: c_int = 1;
 
 /// Who sits in front of the application.
 pub trait Conversation {
@@ -140,6 +141,8 @@ pub struct Login<'a> {
     /// What libpam has a pointer to. It is ours to free after `pam_end`.
     front: *mut Front<'a>,
     last: c_int,
+    /// What the application asks `pam_authenticate` for.
+    flags: c_int,
     conversation: PhantomData<&'a mut dyn Conversation>,
 }
 
@@ -166,7 +169,7 @@ impl<'a> Login<'a> {
         };
         match NonNull::new(raw) {
             Some(raw) if code == PAM_SUCCESS => {
-                Ok(Self { library, raw, front, last: PAM_SUCCESS, conversation: PhantomData })
+                Ok(Self { library, raw, front, last: PAM_SUCCESS, flags: 0, conversation: PhantomData })
             }
             _ => {
                 // SAFETY: from Box::into_raw above, and libpam has no handle that could use it.
@@ -202,10 +205,15 @@ impl<'a> Login<'a> {
         }
     }
 
+    /// From here on nobody gets in with an empty password.
+    pub const fn refuse_empty_passwords(&mut self) {
+        self.flags |= PAM_DISALLOW_NULL_AUTHTOK;
+    }
+
     /// pam_authenticate(3): libpam's code.
     pub fn authenticate(&mut self) -> i32 {
         // SAFETY: a handle that is alive; the conversation is ours, and borrowed for as long as this login is.
-        self.last = unsafe { (self.library.authenticate)(self.raw.as_ptr(), 0) };
+        self.last = unsafe { (self.library.authenticate)(self.raw.as_ptr(), self.flags) };
         self.last
     }
 

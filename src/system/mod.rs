@@ -1,5 +1,6 @@
 //! What we ask of the operating system, in safe signatures. Nothing here changes the state of the host process:
-//! no process-wide ids, no working directory, no umask, no signal handlers, no environment.
+//! no process-wide ids, no working directory, no umask, no signal handlers, no environment. [`process`] is for programs of our
+//! own.
 
 pub mod addresses;
 pub mod clock;

@@ -156,10 +156,30 @@ pub(crate) fn holder(account: &Person, key: &str) -> Result<Person> {
     })
 }
 
+/// The name of a service, as libpam has it.
+pub(crate) fn service_name(name: &str) -> Result<String> {
+    let is_name = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+    ensure!(is_name, "`{}` is no service: it is the name of a file in /etc/pam.d", name.escape_debug());
+    Ok(name.to_ascii_lowercase())
+}
+
 pub(crate) fn by_fact(fact: Fact) -> anyhow::Error {
     anyhow!("{fact}")
 }
 
 pub(crate) fn by_store(error: StoreError) -> anyhow::Error {
     by_fact(error.into_fact())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_the_name_of_a_file() {
+        assert_eq!(service_name("SSHD").unwrap(), "sshd");
+        for no_service in ["", ".", "..", "a/b", "/etc/pam.d/sshd", "a\0b"] {
+            assert!(service_name(no_service).is_err(), "{no_service:?}");
+        }
+    }
 }

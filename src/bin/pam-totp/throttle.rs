@@ -120,12 +120,18 @@ pub(crate) fn blocked(policy: &Policy, row: &Listed) -> Option<Option<u64>> {
     let throttle = policy.throttle.as_ref()?;
     match row.kind {
         Kind::InARow => (row.failures >= MAX_CONSECUTIVE).then_some(None),
-        _ => reached(throttle, row, "").map(|(_, left)| Some(left)),
+        _ => reached(throttle, row, "", None).map(|(_, left)| Some(left)),
     }
 }
 
-/// The rule of a service that a row has reached, and for how many seconds it does yet; the longest of several.
-pub(crate) fn reached(throttle: &Throttle, row: &Listed, service: &str) -> Option<(Trigger, u64)> {
+/// The rule of a service that a row has reached, or that of the person's own file, and for how many seconds it does yet; the
+/// longest of several.
+pub(crate) fn reached(
+    throttle: &Throttle,
+    row: &Listed,
+    service: &str,
+    own_limit: Option<Trigger>,
+) -> Option<(Trigger, u64)> {
     let rule = match row.kind {
         Kind::InARow => return None,
         Kind::Source => &throttle.host,
@@ -138,7 +144,11 @@ pub(crate) fn reached(throttle: &Throttle, row: &Listed, service: &str) -> Optio
         Some((trigger, left))
     };
     let who: &[u8] = if row.kind == Kind::Source { b"" } else { &row.name };
-    rule.triggers(who, service.as_bytes()).into_iter().filter_map(left).max_by_key(|(_, left)| *left)
+    if row.kind != Kind::Source && throttle.spares_user(who, service.as_bytes()) {
+        // What was counted before they were listed blocks nobody.
+        return None;
+    }
+    rule.triggers(who, service.as_bytes()).into_iter().chain(own_limit).filter_map(left).max_by_key(|(_, left)| *left)
 }
 
 fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {

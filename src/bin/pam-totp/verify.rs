@@ -1,14 +1,15 @@
 //! `pam-totp verify`: is this code right, and if not, why. It is used up by a login alone; here nothing of the person's is
 //! changed. What a guess costs is the operator's own.
 
-use crate::host::{self, by_fact, ensure_root};
+use crate::host::{self, by_fact, ensure_root, service_name};
 use crate::pam_config::{Stack, Type};
 use crate::prompt;
 use crate::root::Root;
 use crate::throttle;
 use anyhow::{Context, Result, anyhow, ensure};
-use pam_totp::authenticate::rules;
+use pam_totp::authenticate::{own_limit, rules};
 use pam_totp::fact::Fact;
+use pam_totp::gate;
 use pam_totp::identity::Person;
 use pam_totp::ledger::{self, Charge, Kind, Ledger, Login, MAX_CONSECUTIVE, Refusal, Who};
 use pam_totp::options::Options;
@@ -67,14 +68,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What holds at the service: its stack may have arguments of its own.
 fn policy(arguments: &Arguments) -> Result<Policy> {
-    let service = arguments.service.as_deref().unwrap_or_default();
-    let options = if service.is_empty() { Options::default() } else { options(service)? };
+    let service = arguments.service.as_deref().map(service_name).transpose()?.unwrap_or_default();
+    let options = if service.is_empty() { Options::default() } else { options(&service)? };
     ensure!(
         options.user.is_none(),
         "`{service}` has user=, and so no people of its own: their codes cannot be judged here"
     );
     let conf = arguments.conf.as_ref().map(|path| path.as_os_str().as_bytes()).or(options.conf.as_deref());
-    Ok(Policy::new(service, &options, &Document::load(conf).map_err(by_fact)?))
+    Ok(Policy::new(&service, &options, &Document::load(conf).map_err(by_fact)?))
 }
 
 fn options(service: &str) -> Result<Options> {
@@ -160,7 +161,8 @@ impl Question<'_> {
     }
 
     fn judged(&self, is_counted: bool) -> Told {
-        let rules = Rules { is_counted: is_counted && !self.policy.google.value, ..rules(self.policy, "") };
+        let is_counted = is_counted && !self.is_at_the_gate() && !self.policy.google.value;
+        let rules = Rules { is_counted, ..rules(self.policy, "") };
         let store = store::of(self.policy);
         let explain = |person: &Person| {
             store.load(person).map(|record| judge::explain(&record, &rules, self.answer, clock::now()))
@@ -189,13 +191,24 @@ impl Question<'_> {
             .collect()
     }
 
+    /// Whether a process of the person's own would judge the code, which has no ledger.
+    fn is_at_the_gate(&self) -> bool {
+        self.policy.service == gate::SERVICE && self.person.uid() != 0
+    }
+
     fn blocks(&self, ledger: &Counted) -> Vec<Block> {
         let (Some(ledger), Some(throttle)) = (ledger, self.policy.throttle.as_ref()) else { return Vec::new() };
+        if self.is_at_the_gate() {
+            return Vec::new();
+        }
+        // As a login has it, where the record's own count is not what counts.
+        let record = if self.policy.google.value { None } else { store::of(self.policy).load(self.person).ok() };
+        let own_limit = record.as_ref().and_then(own_limit);
         let rows = ledger.list(Some(throttle)).into_iter().filter(|row| row.is_about(&self.person.named()));
         let block = |row: ledger::Listed| match row.kind {
             Kind::InARow => (row.failures >= MAX_CONSECUTIVE).then_some(Block::Disabled),
             kind => {
-                let (limit, left) = throttle::reached(throttle, &row, &self.policy.service)?;
+                let (limit, left) = throttle::reached(throttle, &row, &self.policy.service, own_limit)?;
                 Some(Block::Throttled { kind, limit, left })
             }
         };

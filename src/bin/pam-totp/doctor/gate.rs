@@ -66,14 +66,31 @@ fn may_be_for(block: &Block, user: &str) -> bool {
     is_about_groups || block.may_be_for(&connection)
 }
 
-/// What stands behind `pam-totp gate`.
+/// What stands behind `pam-totp gate`. Where the shell would start something else beside it (`|| sh`, when nobody gives a code)
+/// it is no gate.
 fn words(effective: &Effective) -> Option<Vec<&str>> {
-    let command = effective.force_command.value.as_deref()?;
+    let command = effective.force_command.value.as_deref().filter(|command| is_one_command(command))?;
     let mut words = command.split_whitespace().peekable();
     words.next_if(|word| *word == "exec");
     let program = Path::new(words.next()?).file_name()?;
     let is_gate = program == "pam-totp" && words.next() == Some("gate");
     is_gate.then(|| words.take_while(|word| *word != "--").collect())
+}
+
+/// Whether a shell makes nothing but one command of a line.
+fn is_one_command(line: &str) -> bool {
+    let mut quote = None;
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (None | Some('"'), '\\') => drop(characters.next()),
+            (None, '\'' | '"') => quote = Some(character),
+            (Some(open), _) if open == character => quote = None,
+            (None, ';' | '&' | '|') => return false,
+            _ => {}
+        }
+    }
+    true
 }
 
 fn findings(block: Option<&Block>, effective: &Effective) -> Vec<Finding> {
@@ -155,5 +172,22 @@ fn finding(
         why: why.to_owned(),
         way_out,
         lines: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_shell_starts_beside_the_gate_counts() {
+        for line in ["pam-totp gate", "pam-totp gate -- sh -c 'a; b' \"c|d\"", "pam-totp gate -- a\\;b \"\\\"&\""] {
+            assert!(is_one_command(line), "{line}");
+        }
+        for line in
+            ["pam-totp gate || sh", "pam-totp gate;sh", "pam-totp gate & sh", "pam-totp gate 'a';sh", "a \\\\;b"]
+        {
+            assert!(!is_one_command(line), "{line}");
+        }
     }
 }

@@ -60,7 +60,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut terminal = Terminal::new(deadline);
     for _ in 0..TRIES {
         match attempt(&gate, &mut terminal) {
-            Outcome::Accepted(_) | Outcome::NotAsked(_) => return wanted.run(gate.account()),
+            Outcome::Accepted(_) | Outcome::NotAsked(_) => {
+                drop(terminal);
+                return wanted.run(gate.account());
+            }
             Outcome::Unavailable(_) | Outcome::Denied(_) => {}
         }
         match terminal.end() {

@@ -5,7 +5,7 @@ use pam_totp::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,6 +28,8 @@ pub(super) enum End {
 pub(super) struct Terminal {
     /// The terminal of this session, whatever the standard streams are.
     file: Option<File>,
+    /// As it was: with us no key stops what is shown, or we would wait for ever to say that it is too late.
+    before: Option<Termios>,
     deadline: Option<Instant>,
     end: Option<End>,
 }
@@ -37,7 +39,14 @@ impl Terminal {
         let flags = OFlags::NOCTTY | OFlags::NONBLOCK;
         let flags = flags.bits().cast_signed();
         let file = File::options().read(true).write(true).custom_flags(flags).open("/dev/tty").ok();
-        Self { file, deadline, end: None }
+        let before = file.as_ref().and_then(|file| {
+            let before = tcgetattr(file).ok()?;
+            let mut flowing = before.clone();
+            flowing.input_modes.remove(InputModes::IXON);
+            tcsetattr(file, OptionalActions::Now, &flowing).ok()?;
+            Some(before)
+        });
+        Self { file, before, deadline, end: None }
     }
 
     /// Why nobody is asked again, if that is so.
@@ -83,6 +92,14 @@ impl Terminal {
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(End::GaveUp),
             }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let (Some(file), Some(before)) = (&self.file, &self.before) {
+            let _ = tcsetattr(file, OptionalActions::Now, before);
         }
     }
 }

@@ -164,10 +164,12 @@ fn is_scp(arguments: &[String]) -> bool {
         && (has_dashes || rest.all(|path| !path.starts_with('-')))
 }
 
-/// `rsync --server`, but not as a daemon, whose configuration starts programs.
+/// `rsync --server`, but not as a daemon, whose configuration starts programs: `--daemon` and `--dparam`, cut short too, which
+/// `--delete` and `--delay-updates` are not.
 fn is_rsync(arguments: &[String]) -> bool {
+    let is_of_daemon = |word: &String| ["--da", "--dp", "--config"].iter().any(|start| word.starts_with(start));
     arguments.first().is_some_and(|first| first == "--server")
-        && !arguments.iter().any(|word| word.starts_with("--d") || word.starts_with("--config"))
+        && !arguments.iter().any(|word| is_of_daemon(word) || word == "--d")
 }
 
 fn sftp_server() -> PathBuf {
@@ -223,6 +225,7 @@ mod tests {
             ("/usr/bin/scp -t -- -x", Transfer::Scp),
             ("rsync --server -vlogDtpre.iLsfxCIvu . a\\ b/", Transfer::Rsync),
             ("rsync --server --sender -e.LsfxC . x", Transfer::Rsync),
+            ("rsync --server -re.LsfxC --delete-during --delay-updates . x", Transfer::Rsync),
         ] {
             assert_eq!(transfer(line).map(|(transfer, _)| transfer), Some(expected), "{line}");
         }
@@ -254,6 +257,7 @@ mod tests {
             "rsync -e sh x",
             "rsync --server --daemon .",
             "rsync --server --dae .",
+            "rsync --server --dparam=pidfile=x .",
             "rsync --server --config=x --daemon .",
             "/tmp/rsync --server . x",
             "git-upload-pack x",

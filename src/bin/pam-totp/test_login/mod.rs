@@ -5,16 +5,18 @@
 mod copy;
 mod reports;
 
-use crate::host::{self, ensure_root};
+use crate::host::{self, ensure_root, service_name};
 use crate::pam_config::control::{Action, Answer};
 use crate::pam_config::{Call, Stack, Type};
 use crate::prompt;
 use crate::root::Root;
+use crate::sshd_config::{Config, Connection};
 use anyhow::{Context, Result, anyhow, ensure};
 use copy::{Copied, Copy, copy};
 use pam_totp::identity::login_key;
 use pam_totp::pam::application::{Conversation, Item, Login};
 use pam_totp::secret::Secret;
+use pam_totp::system::process::{Fleeting, RealUid};
 use pam_totp::system::random;
 use reports::{Report, Reports, Said};
 use std::cell::RefCell;
@@ -60,30 +62,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let service = service_name(&arguments.service)?;
     let auth_info = arguments.key.as_deref().map(|path| auth_info(&service, path)).transpose()?;
     let nonce = nonce()?;
-    let directory = Directory::make()?;
-    ensure_reporters(&directory.0, &nonce)?;
+    let directory = directory()?;
+    let directory = directory.path();
+    ensure_reporters(directory, &nonce)?;
     let root = Root::open(Path::new("/")).map_err(|error| anyhow!("/ {error}"))?;
     let [auth, account] = [Type::Auth, Type::Account].map(|kind| Stack::read(&root, &service, kind));
-    let copy = copy(&[(Type::Auth, &auth), (Type::Account, &account)], &directory.0, &nonce);
+    let copy = copy(&[(Type::Auth, &auth), (Type::Account, &account)], directory, &nonce);
     let copy = copy.map_err(|error| anyhow!("{error}"))?;
     for (name, text) in &copy.files {
-        write(&directory.0.join(name), text)?;
+        write(&directory.join(name), text)?;
     }
-    let walked =
-        walk(arguments, &service, auth_info.as_deref(), &directory.0, Front::new(&copy, &nonce, arguments.json))?;
+    let walked = walk(arguments, &service, auth_info.as_deref(), directory, Front::new(&copy, &nonce, arguments.json))?;
     if arguments.json {
         say!("{}", walked.object(arguments, &service, &copy));
     } else {
         say!("{}", walked.code(&copy).sentence());
     }
     Ok(if walked.succeeds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// As libpam has it.
-fn service_name(name: &str) -> Result<String> {
-    let is_name = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
-    ensure!(is_name, "`{}` is no service: it is the name of a file in /etc/pam.d", name.escape_debug());
-    Ok(name.to_ascii_lowercase())
 }
 
 /// What sshd says of a key, as a variable of the PAM environment.
@@ -105,21 +100,12 @@ fn nonce() -> Result<String> {
     Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
-/// A directory that is root's alone, gone with this value.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make() -> Result<Self> {
-        let path = Path::new(RUN).join(format!("pam-totp{}", random::suffix().context("getrandom")?));
-        DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A directory that is root's alone. The copy has all that the stack says, passwords of databases too, and a module can end
+/// this process: it is gone then too.
+fn directory() -> Result<Fleeting> {
+    let path = Path::new(RUN).join(format!("pam-totp{}", random::suffix().context("getrandom")?));
+    DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
+    Fleeting::new(&path).with_context(|| path.display().to_string())
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<()> {
@@ -250,6 +236,10 @@ fn walk(
     if let Some(auth_info) = auth_info {
         login.put(auth_info.as_bytes()).map_err(|error| anyhow!("{error}"))?;
     }
+    if service == SSHD && !permits_empty_passwords(arguments) {
+        login.refuse_empty_passwords();
+    }
+    let _caller = caller(arguments, service)?;
     let ended = |function: &str, code: i32, words: String| {
         front.borrow_mut().finish();
         if !is_json {
@@ -266,6 +256,24 @@ fn walk(
     drop(login);
     let reports = std::mem::take(&mut front.borrow_mut().reports.done);
     Ok(Walked { reports, authenticate, account })
+}
+
+/// Whether sshd would let in whoever has an empty password. What cannot be read says no, as sshd does unasked.
+fn permits_empty_passwords(arguments: &Arguments) -> bool {
+    let connection =
+        Connection { user: Some(arguments.user.clone()), address: arguments.rhost.clone(), ..Connection::default() };
+    let config = Root::open(Path::new("/")).ok().and_then(|root| Config::read(&root).ok());
+    config.is_some_and(|config| config.effective(&connection).permit_empty_passwords.value)
+}
+
+/// Makes us look as a program does that somebody calls and that logs them in: modules go by the real uid, ours too
+/// (`identity = "caller"`), and `pam_rootok` lets in whoever has root's.
+fn caller(arguments: &Arguments, service: &str) -> Result<Option<RealUid>> {
+    if !CALLERS.contains(&service) {
+        return Ok(None);
+    }
+    let caller = host::in_database(arguments.user.as_bytes())?;
+    RealUid::of(caller.uid()).map(Some).context("setresuid")
 }
 
 /// What the service would say about a login.
@@ -445,14 +453,6 @@ fn consequence(copied: &Copied, said: Said) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_service_is_the_name_of_a_file() {
-        assert_eq!(service_name("SSHD").unwrap(), "sshd");
-        for no_service in ["", ".", "..", "a/b", "/etc/pam.d/sshd", "a\0b"] {
-            assert!(service_name(no_service).is_err(), "{no_service:?}");
-        }
-    }
 
     #[test]
     fn a_code_was_right_only_if_it_was_asked_for() {
