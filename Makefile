@@ -15,7 +15,7 @@ FLAGS   := --locked --target-dir target
 # By rename, and only where something changed: somebody may be reading the file.
 put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 
-.PHONY: build demo test bench lint abi-check prerequisites install \
+.PHONY: build demo test soak bench lint abi-check prerequisites install \
         uninstall deb rpm fresh clean
 
 # The manual page and the completions, which the program itself makes from the definition of its arguments.
@@ -66,6 +66,11 @@ demo: prerequisites build
 # Everything, through the real thing. Needs root, and Debian or Ubuntu.
 test: prerequisites build target/test/pam_totp-without-lock.so
 	@tests/run $(FLAGS)
+
+# The tests through real programs again, each with all there is to try: every call killed, thousands of made-up stacks and
+# login sequences, from a seed of their own. Takes as long as it takes.
+soak: prerequisites build target/test/pam_totp-without-lock.so
+	@PAM_TOTP_SOAK=1 tests/run $(FLAGS) --test real
 
 # What a login costs, ours beside the C module's, in one run. Needs what the tests need. With BENCH=people: 10 people in the
 # root-only store beside a million, which takes 4 GB of memory and a few minutes.

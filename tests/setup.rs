@@ -4,7 +4,7 @@ use crate::support::machine::{ALICE, BOB, Machine};
 use crate::support::root_only::{POLICY, STATE, next_code, run, secret, totp};
 use crate::support::ssh::Sshd;
 use crate::support::totp::code_now;
-use crate::support::{need, output_of, screen};
+use crate::support::{need, output_of, screen, soak};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -414,9 +414,15 @@ fn killed_at_any_call_it_leaves_nothing_open_or_dead_and_the_next_run_leaves_old
     assert_as_before(&machine, &sshd, "before");
     let calls = calls(&machine, &arguments);
     totp(&machine, &["setup", "rollback"]);
+    // What is there changes with a name; between two of those one kill is much like the next.
+    let is_tried = |place: usize, name: &str| {
+        soak() || place.is_multiple_of(5) || ["rename", "unlink"].iter().any(|it| name.starts_with(it))
+    };
+    let tried = calls.iter().enumerate().filter(|(place, (name, _))| is_tried(*place, name)).map(|(_, call)| call);
+    let tried: Vec<_> = tried.collect();
     let allowed = [(false, "old"), (false, "between"), (true, "between"), (true, "new")];
     let mut seen = HashMap::new();
-    for call in &calls {
+    for call in &tried {
         let was_killed = killed_at(&machine, &arguments, call);
         let when = format!("{} {}", call.0, call.1);
         let state = state(&machine, &new);
@@ -433,6 +439,7 @@ fn killed_at_any_call_it_leaves_nothing_open_or_dead_and_the_next_run_leaves_old
         }
         assert_as_before(&machine, &sshd, &when);
     }
-    assert!(calls.len() > 30 && allowed.iter().all(|state| seen.contains_key(state)), "{}: {seen:?}", calls.len());
-    println!("{} calls: {seen:?}", calls.len());
+    let counts = (tried.len(), calls.len());
+    assert!(counts.0 > 10 && counts.1 > 30 && allowed.iter().all(|it| seen.contains_key(it)), "{counts:?}: {seen:?}");
+    println!("{} calls of {}: {seen:?}", counts.0, counts.1);
 }

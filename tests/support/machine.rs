@@ -31,6 +31,8 @@ pub struct Machine {
     unshare: Child,
     init: u32,
     log: Arc<Mutex<Vec<String>>>,
+    /// Held by who reads the log.
+    reader: Mutex<()>,
 }
 
 /// A user of the machine.
@@ -89,7 +91,7 @@ impl Machine {
         BufReader::new(unshare.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let init = ready.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
         let init = init.expect("no private machine: this needs root, and namespaces and loop devices from the kernel");
-        let machine = Self { directory, unshare, init, log };
+        let machine = Self { directory, unshare, init, log, reader: Mutex::new(()) };
         for user in [ALICE, BOB, CAROL] {
             machine.add(user);
         }
@@ -276,8 +278,9 @@ impl Machine {
     }
 
     fn datagrams(&self) -> Vec<String> {
+        let _reader = self.reader.lock().unwrap();
         let mut seen = usize::MAX;
-        loop {
+        while self.is_busy() {
             thread::sleep(Duration::from_millis(30));
             let mut lines = self.log.lock().unwrap();
             if lines.len() == seen {
@@ -285,8 +288,30 @@ impl Machine {
             }
             seen = lines.len();
         }
+        // Nobody is left to log anything, and what was logged is here once this is: no need to wait and see.
+        UnixDatagram::unbound().unwrap().send_to(END.as_bytes(), self.shared().join("log")).unwrap();
+        loop {
+            let mut lines = self.log.lock().unwrap();
+            if let Some(end) = lines.iter().rposition(|line| line == END) {
+                lines.remove(end);
+                return std::mem::take(&mut lines);
+            }
+            drop(lines);
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Whether a program runs inside, besides the first one. Of one that has ended and was not waited for, /proc knows no file.
+    fn is_busy(&self) -> bool {
+        let processes = self.path("/proc").read_dir().unwrap().map(|entry| entry.unwrap());
+        let mut others = processes
+            .filter(|entry| entry.file_name().to_str().is_some_and(|name| name != "1" && name.parse::<u32>().is_ok()));
+        others.any(|process| process.path().join("exe").read_link().is_ok())
     }
 }
+
+/// What the test itself sends to the log, behind everything else.
+const END: &str = "end";
 
 /// Reads the log for as long as the machine is there: nobody could log in to one whose log is full.
 pub(super) fn collect(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {

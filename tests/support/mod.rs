@@ -20,6 +20,17 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Whether a test tries all there is to try, however long that takes: `make soak`. In `make test` it tries enough of it to
+/// fail where what it is about is missing.
+pub fn soak() -> bool {
+    std::env::var_os("PAM_TOTP_SOAK").is_some_and(|value| value == "1")
+}
+
+/// How much is tried in `make test`, and in `make soak`.
+pub fn rounds<T>(test: T, soak: T) -> T {
+    if self::soak() { soak } else { test }
+}
+
 /// Something that `make build` makes.
 pub fn dist(name: &str) -> PathBuf {
     let path = project().join("target/dist").join(name);
