@@ -31,6 +31,7 @@ mod pam_stack;
 mod policy;
 mod races;
 mod readme;
+mod seal;
 mod second_opinion;
 mod setup;
 mod shared_accounts;

@@ -574,6 +574,34 @@ fn from_duo_md() {
 }
 
 #[test]
+fn sealed_records() {
+    let machine = root_only::machine("");
+    let alice = Enrolled::by_root(&machine, "alice");
+    let mut page = Page::open(&machine, "sealed-records.md");
+    // Each machine has a key of another name.
+    let name = |page: &mut Page<'_>, key: &str| {
+        for step in &mut page.steps {
+            if let Step::Command { line, shown, .. } = step {
+                *line = line.replace("3f9a01bc", key);
+                shown.iter_mut().for_each(|text| *text = text.replace("3f9a01bc", "…"));
+            }
+        }
+    };
+    name(&mut page, "3f9a01bc");
+    let key = page.root(&[])[..8].to_owned();
+    name(&mut page, &key);
+    for _ in 0..3 {
+        page.root(&[]);
+    }
+    let login = || machine.login("sshd", "alice").answer(code_now(&alice.secret)).run();
+    assert_eq!(login().reason(), "sealed-record");
+    let refused = page.root_fails(&[]);
+    assert!(refused.contains("active-key"), "{refused}");
+    page.root(&[]);
+    assert_eq!(login().result(), SUCCESS);
+}
+
+#[test]
 fn each_page_of_the_manual_has_a_test_and_is_linked() {
     let here = fs::read_to_string(project().join("tests/manual_pages.rs")).unwrap();
     let readme = fs::read_to_string(project().join("README.md")).unwrap();

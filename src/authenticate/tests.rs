@@ -311,8 +311,11 @@ fn who_does_not_exist_is_counted_too() {
 fn where_there_is_no_store_everybody_is_asked_and_nobody_charged() {
     let person = Person::running_this_process();
     let policy = policy(&Options::default(), "[throttle]\nuser = \"*:1/1h\"\nhost = \"*:1/1h\"\n");
-    let nowhere =
-        crate::store::system::SystemStore { state_dir: std::path::Path::new("/no/such/directory"), homes: None };
+    let nowhere = crate::store::system::SystemStore {
+        state_dir: std::path::Path::new("/no/such/directory"),
+        homes: None,
+        ring: None,
+    };
     let counter = counting(|| 90);
     for answer in [WRONG, "969429", "no code", ""] {
         let outcome = visited(Ok(&person), &policy, &mut Script::answers(&[Ok(answer)]), &nowhere, &counter, || 90);

@@ -21,7 +21,8 @@
 //! mark = 59853000
 //! ```
 //!
-//! Line feeds fill it up. The checksum tells a whole record from half of one; it is no signature, as only root gets here.
+//! Line feeds fill it up. One that is sealed has another first line and, behind that, nothing that can be read (see
+//! [`SEALED`]). The checksum tells a whole record from half of one; it is no signature, as only root gets here.
 
 use super::google::STEP_SIZES;
 use super::recovery::{HASH, RecoveryCodes, SALT};
@@ -37,6 +38,16 @@ use std::sync::Arc;
 pub const SIZE: usize = 4096;
 /// What the last byte of a record is once its name is known to be on disk. Until then it is a line feed.
 pub const SETTLED: u8 = b'#';
+
+/// What a sealed record begins with, in front of the name of the key and a line feed. Behind them are bytes of the seal, which
+/// has in it what is in a plain record up to [`ROOM`]; the last byte is that of any record.
+pub const SEALED: &str = "# pam_totp record, sealed with key ";
+/// Bytes of its first line.
+pub const SEALED_LINE: usize = SEALED.len() + KEY_NAME + 1;
+/// Letters of the name of a key.
+const KEY_NAME: usize = 8;
+/// Bytes that a record may fill, sealed or not: it may be sealed one day. 45 are the seal's own, and one is the last.
+pub const ROOM: usize = SIZE - SEALED_LINE - 45 - 1;
 
 const VERSION: u64 = 1;
 const HEADER: &str = "# pam_totp record, sha256 of what follows: ";
@@ -70,6 +81,8 @@ pub enum BadRecord {
     Size(u64),
     /// Not what was written: cut off, mixed up or edited by hand.
     Checksum,
+    /// It is sealed with this key: not a plain record.
+    Sealed(String),
     /// Of a version that this program does not know.
     Version(u64),
     /// It cannot be read from this line on.
@@ -87,6 +100,9 @@ impl BadRecord {
         match self {
             Self::Size(size) => fact.with_number("size", size).or("a record has 4096 bytes; enrol again"),
             Self::Checksum => fact.or("its checksum is wrong: it was cut off or edited; enrol again"),
+            Self::Sealed(key) => Fact::new("sealed-record")
+                .with("key", key)
+                .or("it is read by pam-totp-agent, which has the keys: via = \"agent\", or pam-totp key unseal"),
             Self::Version(version) => {
                 fact.with_number("version", version).or("written by a newer pam_totp: update this one")
             }
@@ -109,7 +125,7 @@ impl TooLarge {
     pub fn fact(self) -> Fact {
         Fact::new("record-too-large")
             .with_number("bytes", self.0)
-            .with_number("room", SIZE)
+            .with_number("room", ROOM)
             .or("there is room for about a dozen devices: remove one")
     }
 }
@@ -128,17 +144,21 @@ impl Document {
     /// # Errors
     /// [`TooLarge`].
     pub fn text(&self) -> Result<Secret<Vec<u8>>, TooLarge> {
-        let mut body = Body { text: Vec::with_capacity(SIZE), length: HEADER_LINE };
-        body.text.resize(HEADER_LINE, PADDING);
-        // Writing there cannot fail.
-        let _ = self.write(&mut body);
-        let Body { mut text, length } = body;
+        let Body { mut text, length } = self.body();
         text.resize(SIZE, PADDING);
         let line = format!("{HEADER}{}", hexadecimal(&checksum(&text)));
         text.iter_mut().zip(line.bytes()).for_each(|(byte, letter)| *byte = letter);
         let text = Secret::new(text);
         // The last byte is not the body's.
         if length < SIZE { Ok(text) } else { Err(TooLarge(length.saturating_add(1))) }
+    }
+
+    fn body(&self) -> Body {
+        let mut body = Body { text: Vec::with_capacity(SIZE), length: HEADER_LINE };
+        body.text.resize(HEADER_LINE, PADDING);
+        // Writing there cannot fail.
+        let _ = self.write(&mut body);
+        body
     }
 
     /// Fails where there would be no room for what logins will write: used codes, counters, times.
@@ -156,7 +176,9 @@ impl Document {
                 Ok(Kind::None) | Err(_) => {}
             }
         }
-        grown.text().map(|_| ())
+        let Body { text, length } = grown.body();
+        drop(Secret::new(text));
+        if length <= ROOM { Ok(()) } else { Err(TooLarge(length)) }
     }
 
     fn write(&self, out: &mut Body) -> fmt::Result {
@@ -223,6 +245,13 @@ impl fmt::Write for Body {
 /// Of all between the first line and the last byte.
 fn checksum(text: &[u8]) -> [u8; HASH] {
     Sha256::digest(text.get(HEADER_LINE..SIZE.saturating_sub(1)).unwrap_or_default()).into()
+}
+
+/// The name of the key that a record is sealed with, as its first line has it. `None`: it is no sealed record.
+pub fn sealed_with(text: &[u8]) -> Option<&str> {
+    let (key, rest) = text.strip_prefix(SEALED.as_bytes())?.split_at_checked(KEY_NAME)?;
+    let is_name = rest.starts_with(b"\n") && key.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    std::str::from_utf8(key).ok().filter(|_| is_name)
 }
 
 /// In lower case; names of files are written so too.
@@ -386,6 +415,9 @@ impl Document {
     pub fn parse(text: &[u8]) -> Result<Self, BadRecord> {
         if text.len() != SIZE {
             return Err(BadRecord::Size(text.len() as u64));
+        }
+        if let Some(key) = sealed_with(text) {
+            return Err(BadRecord::Sealed(key.to_owned()));
         }
         let header = format!("{HEADER}{}\n", hexadecimal(&checksum(text)));
         if !text.starts_with(header.as_bytes()) {

@@ -14,6 +14,8 @@ mod tickets;
 
 pub use admission::{Admission, Grounds, Ticket};
 pub use ratchet::remembered;
+#[cfg(feature = "seal")]
+pub use seal::KeyRing;
 
 use crate::fact::Fact;
 use crate::identity::Person;
@@ -23,6 +25,10 @@ use crate::verify::{Charge, Verdict};
 use home::HomeStore;
 use std::path::PathBuf;
 use system::SystemStore;
+
+/// The module has no keys.
+#[cfg(not(feature = "seal"))]
+pub enum KeyRing {}
 
 /// A place that keeps records and lets them change one at a time.
 pub trait Store {
@@ -96,8 +102,13 @@ pub trait Store {
 /// What becomes of a record.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<(), Fact>;
 
-/// The store that a policy names.
+/// The store that a policy names. Sealed records are not read.
 pub fn of(policy: &Policy) -> Box<dyn Store + '_> {
+    with_ring(policy, None)
+}
+
+/// The same, for who has the keys that its records are sealed with, or are to be.
+pub fn with_ring<'a>(policy: &'a Policy, ring: Option<&'a KeyRing>) -> Box<dyn Store + 'a> {
     let homes = HomeStore {
         secret: &policy.secret,
         strict_owner: policy.options.strict_owner,
@@ -107,7 +118,7 @@ pub fn of(policy: &Policy) -> Box<dyn Store + '_> {
     };
     match policy.store.value {
         StoreKind::Home => Box::new(homes),
-        StoreKind::System => Box::new(SystemStore { state_dir: &policy.state_dir, homes: Some(homes) }),
+        StoreKind::System => Box::new(SystemStore { state_dir: &policy.state_dir, homes: Some(homes), ring }),
     }
 }
 

@@ -11,14 +11,17 @@
 //!
 //! Where several people share an account, NAME is `ACCOUNT,KEY` for each of them, KEY being the percent-encoded fingerprint.
 
+#[cfg(feature = "seal")]
+mod sealed;
+
 use super::home::HomeStore;
 use super::ratchet::Ratchet;
 use super::tickets::Tickets;
-use super::{Admission, Attempt, Change, Grounds, Store, StoreError, Ticket};
+use super::{Admission, Attempt, Change, Grounds, KeyRing, Store, StoreError, Ticket};
 use crate::fact::Fact;
 use crate::identity::{Named, Person};
 use crate::otp::RecoveryCode;
-use crate::record::native::{self, BadRecord, Document};
+use crate::record::native::{self, Document};
 use crate::record::{Record, RecoveryCodes};
 use crate::secret::Secret;
 use crate::system::Errno;
@@ -30,6 +33,7 @@ use crate::system::slot::{Held, Slot, Unread};
 use crate::verify::{Charge, Verdict};
 use rustix::fs::StatVfsMountFlags;
 use sha2::{Digest, Sha256};
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,13 +44,15 @@ const LOCKS: &str = "locks";
 const RECORDS: &str = "records";
 
 /// Records that are root's alone.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct SystemStore<'a> {
     /// Where they are.
     pub state_dir: &'a Path,
     /// Where the secrets may have been before, and still be: whoever has one there has had a device. Nothing but that there
     /// is one is looked at.
     pub homes: Option<HomeStore<'a>>,
+    /// What opens sealed records. While a key of it is active, what is written is sealed.
+    pub ring: Option<&'a KeyRing>,
 }
 
 /// What goes wrong here.
@@ -57,7 +63,7 @@ enum Error {
     NotEnrolled(Fact),
     File(FileError),
     Lock(NoLock, PathBuf),
-    Record(BadRecord, PathBuf),
+    Record(Fact, PathBuf),
     Other(Fact),
 }
 
@@ -83,7 +89,7 @@ impl From<Error> for StoreError {
             Error::Lock(NoLock::Refused(error) | NoLock::Failed(error), path) => {
                 Self::Failed(Fact::new("no-lock").with_path(&path).with_error(error))
             }
-            Error::Record(bad, path) => Self::Failed(bad.fact().with_path(&path)),
+            Error::Record(fact, path) => Self::Failed(fact.with_path(&path)),
             Error::Other(fact) => Self::Failed(fact),
         }
     }
@@ -94,12 +100,12 @@ impl Store for SystemStore<'_> {
     fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
         let place = self.place(person)?;
         let attempt = |verdict| Attempt { verdict, place: place.slot.path(), remarks: Vec::new() };
-        if let Some(verdict) = charge(&place.load(person)?.value.record).without_storing() {
+        if let Some(verdict) = charge(&place.load(person)?.value.document.record).without_storing() {
             return Ok(attempt(verdict));
         }
         let _lock = place.lock()?;
         let held = place.load(person)?;
-        let charge = charge(&held.value.record);
+        let charge = charge(&held.value.document.record);
         let mut held = Some(held);
         let decision = match charge {
             Charge::Refused(decision) => decision,
@@ -116,7 +122,7 @@ impl Store for SystemStore<'_> {
     }
 
     fn load(&self, person: &Person) -> Result<Record, StoreError> {
-        Ok(self.place(person)?.load(person)?.value.record)
+        Ok(self.place(person)?.load(person)?.value.document.record)
     }
 
     fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
@@ -160,10 +166,10 @@ impl Store for SystemStore<'_> {
         let place = self.place(person)?;
         let _lock = place.lock()?;
         let held = place.load(person)?;
-        let mut next = held.value.record.clone();
+        let mut next = held.value.document.record.clone();
         change(&mut next).map_err(Error::Other)?;
         // One that is too full already can still lose something.
-        if check_room(person, &held.value.record).is_ok() {
+        if check_room(person, &held.value.document.record).is_ok() {
             check_room(person, &next)?;
         }
         place.commit(person, &mut Some(held), &next)?;
@@ -294,7 +300,7 @@ impl SystemStore<'_> {
     }
 
     /// Somebody who has a record needs no ticket. Those of an account that several people share are theirs.
-    fn forget_tickets(&self, person: &Person, place: &Place) {
+    fn forget_tickets(&self, person: &Person, place: &Place<'_>) {
         let Ok(tickets) = place.tickets(person) else { return };
         let is_shared = || self.people_of_account(person).map_or(true, |people| people.len() > 1);
         // They are good for nothing now, whether they can be removed or not.
@@ -308,12 +314,50 @@ impl SystemStore<'_> {
     pub fn load_of_gone(&self, named: &Named) -> Result<Record, StoreError> {
         let place = self.place_of(named.file_name())?;
         let gone = || Error::NotEnrolled(Fact::new("not-enrolled").with_path(&place.slot.path()));
-        Ok(place.read()?.ok_or_else(gone)?.value.record)
+        Ok(place.read()?.ok_or_else(gone)?.value.document.record)
     }
 
     /// Where the record of somebody is who is gone from the user database.
     pub fn path_of(&self, named: &Named) -> PathBuf {
         self.state_dir.join(RECORDS).join(named.file_name())
+    }
+
+    /// The name of the key that somebody's record is sealed with. `None`: it is plain, or gone.
+    ///
+    /// # Errors
+    /// [`StoreError`]; not where the record is broken.
+    pub fn sealed_with(&self, named: &Named) -> Result<Option<String>, StoreError> {
+        let place = self.place_of(named.file_name())?;
+        let key = |text: &[u8]| Ok::<_, Infallible>(native::sealed_with(text).map(str::to_owned));
+        match place.slot.read(key) {
+            Ok(held) => Ok(held.and_then(|held| held.value)),
+            Err(Unread::File(error)) => Err(Error::File(error).into()),
+            Err(Unread::Text(never)) => match never {},
+        }
+    }
+
+    /// Writes somebody's record again in the form in which it is to be: sealed with the active key, or plain where there is none.
+    /// Says whether it was in another. Of what it was before nothing is left beside it, also where whoever began this was killed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the record is as it was, or in its new form.
+    pub fn reseal(&self, named: &Named) -> Result<bool, StoreError> {
+        let place = self.place_of(named.file_name())?;
+        let _lock = place.lock()?;
+        let Some(held) = place.read()? else { return Ok(false) };
+        let Stored { document, is_current } = &held.value;
+        if document.user != place.name {
+            let fact = Fact::new("record-of-another").with_path(&place.slot.path()).with("user", &document.user);
+            return Err(Error::Other(fact).into());
+        }
+        // The sibling of one that is not settled may yet be the record.
+        if *is_current && held.is_settled() {
+            place.slot.forget_the_old().map_err(Error::File)?;
+            return Ok(false);
+        }
+        let generation = document.generation.saturating_add(1);
+        place.put(&held, &Document { generation, ..document.clone() })?;
+        Ok(!is_current)
     }
 
     fn no_store(&self) -> Error {
@@ -332,7 +376,7 @@ impl SystemStore<'_> {
 
     /// The lock of a person's account, where that is somebody else, and then that of the person: who is the first of an
     /// account, and whose a ticket is, is decided for one at a time.
-    fn lock_account(&self, person: &Person, place: &Place) -> Result<(Option<RangeLock>, RangeLock), Error> {
+    fn lock_account(&self, person: &Person, place: &Place<'_>) -> Result<(Option<RangeLock>, RangeLock), Error> {
         let account = match person.key() {
             Some(_) => Some(self.place(&person.account())?.lock()?),
             None => None,
@@ -341,42 +385,82 @@ impl SystemStore<'_> {
     }
 
     /// Where a person's record is, in a store that is there.
-    fn place(&self, person: &Person) -> Result<Place, Error> {
+    fn place(&self, person: &Person) -> Result<Place<'_>, Error> {
         self.place_of(person.file_name())
     }
 
-    fn place_of(&self, name: String) -> Result<Place, Error> {
+    fn place_of(&self, name: String) -> Result<Place<'_>, Error> {
         let state_dir = self.state_dir()?;
         let records = state_dir.subdirectory(RECORDS)?.ok_or_else(|| self.no_store())?;
         let ratchet = Ratchet::new(&state_dir, "")?.ok_or_else(|| self.no_store())?;
-        Ok(Place { state_dir, ratchet, slot: Slot::new(records, name, native::SIZE, native::SETTLED) })
+        let slot = Slot::new(records, name.clone(), native::SIZE, native::SETTLED);
+        Ok(Place { state_dir, ratchet, slot, name, ring: self.ring })
     }
 }
 
 /// A person's record, and what belongs to it.
-struct Place {
+struct Place<'a> {
     state_dir: Directory,
     ratchet: Ratchet,
     slot: Slot,
+    /// What the file is called.
+    name: String,
+    #[cfg_attr(not(feature = "seal"), allow(dead_code))]
+    ring: Option<&'a KeyRing>,
 }
 
-impl Place {
+/// A record as it was read.
+struct Stored {
+    document: Document,
+    /// Whether it is in the form in which it would be written: sealed with the active key, or plain where there is none.
+    is_current: bool,
+}
+
+impl Place<'_> {
     /// Whoever it is of.
-    fn read(&self) -> Result<Option<Held<Document>>, Error> {
-        self.slot.read(Document::parse).map_err(|unread| match unread {
+    fn read(&self) -> Result<Option<Held<Stored>>, Error> {
+        self.slot.read(|text| self.parse(text)).map_err(|unread| match unread {
             Unread::File(error) => Error::File(error),
-            Unread::Text(bad) => Error::Record(bad, self.slot.path()),
+            Unread::Text(fact) => Error::Record(fact, self.slot.path()),
         })
     }
 
-    fn load(&self, person: &Person) -> Result<Held<Document>, Error> {
+    fn parse(&self, text: &[u8]) -> Result<Stored, Fact> {
+        #[cfg(feature = "seal")]
+        if let Some(ring) = self.ring {
+            return sealed::parse(ring, || self.context(), text);
+        }
+        let document = Document::parse(text).map_err(|bad| bad.fact())?;
+        Ok(Stored { document, is_current: true })
+    }
+
+    /// The text of a record as it goes to the disk.
+    fn text(&self, document: &Document) -> Result<Secret<Vec<u8>>, Error> {
+        let text = document.text().map_err(|too_large| Error::Other(too_large.fact()))?;
+        #[cfg(feature = "seal")]
+        if let Some(ring) = self.ring.filter(|ring| ring.active().is_some()) {
+            return sealed::text(ring, &self.context().map_err(Error::Other)?, &text).map_err(Error::Other);
+        }
+        Ok(text)
+    }
+
+    /// What a sealed record is about: this store, and the name of this file. Whose uid it is says the record itself.
+    #[cfg(feature = "seal")]
+    fn context(&self) -> Result<Vec<u8>, Fact> {
+        let failed = |error| self.state_dir.file_error(STORE_ID, Problem::Failed("read", error)).fact();
+        let id = self.state_dir.read(STORE_ID).map_err(failed)?.ok_or_else(|| failed(Errno::NOENT))?;
+        Ok([id.expose().trim_ascii(), &[0], self.name.as_bytes()].concat())
+    }
+
+    fn load(&self, person: &Person) -> Result<Held<Stored>, Error> {
         let Some(held) = self.read()? else { return Err(Error::NotEnrolled(self.absence(person))) };
-        if held.value.user != person.file_name() || held.value.uid != person.uid() {
+        let Document { user, uid, .. } = &held.value.document;
+        if *user != person.file_name() || *uid != person.uid() {
             return Err(Error::Other(
                 Fact::new("record-of-another")
                     .with_path(&self.slot.path())
-                    .with("user", &held.value.user)
-                    .with_number("uid", held.value.uid)
+                    .with("user", user)
+                    .with_number("uid", uid)
                     .with_number("expected", person.uid())
                     .or("the name belongs to somebody else now: pam-totp reset --user NAME, and enrol"),
             ));
@@ -414,12 +498,12 @@ impl Place {
 
     fn write(&self, person: &Person, record: &Record, is_taken: bool) -> Result<(), Error> {
         if !is_taken {
-            return Ok(self.slot.create(&text(person, 1, record)?)?);
+            return Ok(self.slot.create(&self.text(&document(person, 1, record))?)?);
         }
         // Broken or not, what is there goes; readable, its generation goes on.
         let held = self.load(person).ok();
-        let generation = held.as_ref().map_or(0, |held| held.value.generation).saturating_add(1);
-        self.slot.replace(held.as_ref(), &text(person, generation, record)?)?;
+        let generation = held.as_ref().map_or(0, |held| held.value.document.generation).saturating_add(1);
+        self.slot.replace(held.as_ref(), &self.text(&document(person, generation, record))?)?;
         Ok(self.slot.forget_the_old()?)
     }
 
@@ -450,10 +534,19 @@ impl Place {
 
     /// Stores the next record in the place of what is held, which is nothing then: where there is another one to be stored,
     /// this one is read first.
-    fn commit(&self, person: &Person, held: &mut Option<Held<Document>>, next: &Record) -> Result<(), Error> {
+    fn commit(&self, person: &Person, held: &mut Option<Held<Stored>>, next: &Record) -> Result<(), Error> {
         let before = held.take().map_or_else(|| self.load(person), Ok)?;
-        let text = text(person, before.value.generation.saturating_add(1), next)?;
-        Ok(self.slot.replace(Some(&before), &text)?)
+        let generation = before.value.document.generation.saturating_add(1);
+        self.put(&before, &document(person, generation, next))
+    }
+
+    /// Puts a record in the place of one that was read. What had another form until now does not stay beside it.
+    fn put(&self, before: &Held<Stored>, document: &Document) -> Result<(), Error> {
+        self.slot.replace(Some(before), &self.text(document)?)?;
+        if !before.value.is_current {
+            self.slot.forget_the_old()?;
+        }
+        Ok(())
     }
 }
 
@@ -473,14 +566,11 @@ fn with_hashed_codes(record: &Record) -> Result<Record, Error> {
 
 /// A record that is full when it is stored would let nobody in: a login adds to it.
 fn check_room(person: &Person, record: &Record) -> Result<(), Error> {
-    let document = Document { user: person.file_name(), uid: person.uid(), generation: 0, record: record.clone() };
-    document.check_room().map_err(|too_large| Error::Other(too_large.fact()))
+    document(person, 0, record).check_room().map_err(|too_large| Error::Other(too_large.fact()))
 }
 
-fn text(person: &Person, generation: u64, record: &Record) -> Result<Secret<Vec<u8>>, Error> {
-    let record = record.clone();
-    let document = Document { user: person.file_name(), uid: person.uid(), generation, record };
-    document.text().map_err(|too_large| Error::Other(too_large.fact()))
+fn document(person: &Person, generation: u64, record: &Record) -> Document {
+    Document { user: person.file_name(), uid: person.uid(), generation, record: record.clone() }
 }
 
 // ---- Setting it up ----

@@ -42,6 +42,13 @@ pub struct Held<T> {
     is_settled: bool,
 }
 
+impl<T> Held<T> {
+    /// Whether its name is known to be on disk.
+    pub const fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+}
+
 /// Why nothing was read.
 #[derive(Debug)]
 pub enum Unread<E> {

@@ -13,17 +13,20 @@ use crate::policy::FAIL_DELAY;
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store;
-use crate::store::seal::KeyRing;
+use crate::store::seal::{KeyRing, NoRing};
 use crate::system::clock;
 use crate::system::{Errno, syslog};
 use away::Resting;
 use peers::Admitted;
 use std::ffi::CString;
+use std::path::PathBuf;
 
 /// What answers requests. Every request stands for itself: any number of them can be answered at once.
 pub struct Agent {
     /// The policy file, if not the usual one.
     conf: Option<Vec<u8>>,
+    /// The file with the keys that records are sealed with.
+    ring: PathBuf,
     /// Seals logins between two requests, for as long as this process lives.
     key: KeyRing,
 }
@@ -35,12 +38,13 @@ enum Stage {
 }
 
 impl Agent {
-    /// One that goes by this policy file, unless a module of root's names another.
+    /// One that goes by this policy file, unless a module of root's names another, and opens what is sealed with a key of that
+    /// ring, if it is there.
     ///
     /// # Errors
     /// As getrandom(2).
-    pub fn new(conf: Option<Vec<u8>>) -> Result<Self, Errno> {
-        Ok(Self { conf, key: KeyRing::ephemeral()? })
+    pub fn new(conf: Option<Vec<u8>>, ring: PathBuf) -> Result<Self, Errno> {
+        Ok(Self { conf, ring, key: KeyRing::ephemeral()? })
     }
 
     /// The reply to a request of somebody with this uid. `None`: it is no request.
@@ -75,7 +79,13 @@ impl Agent {
             login_key: &knock.login_key,
             is_silent: knock.is_silent,
         };
-        let store = store::of(policy);
+        // Read anew each time: what `pam-totp key` changes holds at once, and keys are in memory while they are used.
+        let ring = match KeyRing::read(&self.ring) {
+            Ok(ring) => Some(ring),
+            Err(NoRing::Missing(_)) => None,
+            Err(no_ring) => return denied(peer, knock, no_ring.fact()),
+        };
+        let store = store::with_ring(policy, ring.as_ref());
         let (counter, remark) = Counter::of(policy);
         let mut login = Login::new(&visit, policy, &*store, &counter, clock::now);
         let step = match stage {

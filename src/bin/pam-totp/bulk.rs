@@ -3,12 +3,12 @@
 use crate::choices;
 use crate::common_ground;
 use crate::enrol::{self, ensure_for_store, new_spares};
-use crate::host::{by_fact, by_store, ensure_root, everybody, in_database, policy};
+use crate::host::{alone, by_fact, by_store, ensure_root, everybody, in_database, policy, ring};
 use crate::new_device::NewDevice;
 use crate::progress::Progress;
 use crate::sheet::{Sheet, is_of, is_sheet};
 use crate::status::kind;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use pam_totp::enrol::{DEVICE, host_name, qr};
 use pam_totp::fact::Escaped;
 use pam_totp::identity::Person;
@@ -20,7 +20,6 @@ use pam_totp::store::system::SystemStore;
 use pam_totp::store::{self, Store, StoreError};
 use pam_totp::system::files::{FileError, Problem};
 use pam_totp::system::groups;
-use pam_totp::system::lock::{NoLock, Patience, exclusive_on_host};
 use pam_totp::system::private::{Directory, is_file};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -61,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure_for_store(one, policy.store.value == StoreKind::System)?;
     if policy.store.value == StoreKind::System {
         // Where there is no store it is said once, and not of each.
-        SystemStore { state_dir: &policy.state_dir, homes: None }.people().map_err(by_store)?;
+        SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.people().map_err(by_store)?;
     }
     // What apps make of it is the same for all.
     let device = &one.device;
@@ -75,11 +74,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let sheets = Directory::make(&out).map_err(|error| by_fact(error.fact()))?;
     warn_of_readers(&sheets, &out)?;
     // Two at once would write over each other's sheets.
-    let _lock = exclusive_on_host("enrol-many", &mut Patience::default()).map_err(|error| match error {
-        NoLock::Busy => anyhow!("another pam-totp is enrolling many on this host"),
-        NoLock::Refused(error) | NoLock::Failed(error) => anyhow!("/run/pam_totp/enrol-many cannot be locked: {error}"),
-    })?;
-    let done = Bulk { one, policy: &policy, store: store::of(&policy), sheets, out: &out }.run(&names);
+    let _lock = alone("enrol-many", "another pam-totp is enrolling many on this host")?;
+    let ring = ring(&policy, one.whose.ring.as_deref())?;
+    let store = store::with_ring(&policy, ring.as_ref());
+    let done = Bulk { one, policy: &policy, store, sheets, out: &out }.run(&names);
     // Who reads it has to get all of it.
     if one.whose.json {
         writeln!(io::stdout(), "{}", done.object())?;

@@ -5,11 +5,13 @@ use pam_totp::fact::Fact;
 use pam_totp::identity::{Person, Unidentified};
 use pam_totp::options::Options;
 use pam_totp::policy::{Document, Policy, StoreKind};
-use pam_totp::store::{self, Store, StoreError};
+use pam_totp::store::seal::{self, NoRing};
+use pam_totp::store::{self, KeyRing, Store, StoreError};
+use pam_totp::system::lock::{HostLock, NoLock, Patience, exclusive_on_host};
 use pam_totp::system::passwd::{self, Account};
 use std::env;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whose record a command is about. Every command that has these flags has them from here.
 #[derive(Clone, clap::Args)]
@@ -24,6 +26,9 @@ pub(crate) struct Whose {
     /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
     #[arg(long, value_name = "FILE")]
     pub(crate) conf: Option<PathBuf>,
+    /// The keys of sealed records (default: /etc/security/pam_totp.keys, if it is there)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ring: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -33,6 +38,7 @@ pub(crate) struct Whose {
 pub(crate) struct Subject {
     pub(crate) policy: Policy,
     pub(crate) person: Person,
+    ring: Option<KeyRing>,
 }
 
 impl Whose {
@@ -50,13 +56,14 @@ impl Whose {
                 holder(&account, key)?
             }
         };
-        Ok(Subject { policy, person })
+        let ring = ring(&policy, self.ring.as_deref())?;
+        Ok(Subject { policy, person, ring })
     }
 }
 
 impl Subject {
     pub(crate) fn store(&self) -> Box<dyn Store + '_> {
-        store::of(&self.policy)
+        store::with_ring(&self.policy, self.ring.as_ref())
     }
 
     pub(crate) fn name(&self) -> String {
@@ -96,6 +103,26 @@ pub(crate) fn policy(conf: Option<&PathBuf>) -> Result<Policy> {
 /// The policy. While there is something wrong with it nobody can log in: better said now than then.
 pub(crate) fn document(conf: Option<&PathBuf>) -> Result<Document> {
     Document::load(conf.map(|path| path.as_os_str().as_bytes())).map_err(by_fact)
+}
+
+/// The keys of sealed records, where there are such records and keys, and we may use them.
+pub(crate) fn ring(policy: &Policy, path: Option<&Path>) -> Result<Option<KeyRing>> {
+    if policy.store.value != StoreKind::System || passwd::process_uids().1 != 0 {
+        return Ok(None);
+    }
+    match KeyRing::read(path.unwrap_or(Path::new(seal::PATH))) {
+        Ok(ring) => Ok(Some(ring)),
+        Err(NoRing::Missing(_)) if path.is_none() => Ok(None),
+        Err(error) => Err(by_fact(error.fact())),
+    }
+}
+
+/// Keeps other programs on this host from what we are at, or says that one of them is at it.
+pub(crate) fn alone(name: &str, busy: &'static str) -> Result<HostLock> {
+    exclusive_on_host(name, &mut Patience::default()).map_err(|error| match error {
+        NoLock::Busy => anyhow!("{busy}"),
+        NoLock::Refused(error) | NoLock::Failed(error) => anyhow!("/run/pam_totp/{name} cannot be locked: {error}"),
+    })
 }
 
 /// A name, with the key of somebody who shares it.

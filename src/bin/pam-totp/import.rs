@@ -8,8 +8,8 @@ use pam_totp::otp::{Algorithm, Digits, base32};
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Hotp, Kind, RateLimit, Record, Totp, google};
 use pam_totp::secret::Secret;
-use pam_totp::store::Store;
 use pam_totp::store::home::HomeStore;
+use pam_totp::store::{KeyRing, Store};
 use pam_totp::system::clock;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -98,6 +98,7 @@ fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
     if policy.store.value == StoreKind::System {
         host::ensure_root("change the root-only store")?;
     }
+    let ring = host::ring(policy, arguments.whose.ring.as_deref())?;
     let text = read(file)?;
     let user = arguments.whose.user.as_deref();
     let lines =
@@ -119,7 +120,7 @@ fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
         }
         // What this file has just brought is not in its own way.
         let is_first = taken.iter().all(|object: &serde_json::Value| object["user"] != imported.user.as_str());
-        match store(&imported, policy, arguments.force && is_first) {
+        match store(&imported, policy, ring.as_ref(), arguments.force && is_first) {
             Ok(path) => {
                 let object = serde_json::json!({ "user": imported.user, "path": path.to_string_lossy(), "what": imported.what() });
                 taken.push(object);
@@ -313,10 +314,10 @@ fn parse_uri(rest: &str, user: Option<&str>) -> Result<Imported> {
     Ok(Imported { user, secret, algorithm, digits, moving, remarks: Vec::new() })
 }
 
-fn store(imported: &Imported, policy: &Policy, replace: bool) -> Result<PathBuf> {
+fn store(imported: &Imported, policy: &Policy, ring: Option<&KeyRing>, replace: bool) -> Result<PathBuf> {
     let person = host::person(Some(&imported.user))?;
     ensure_bits(imported.secret.expose(), policy)?;
-    let store = pam_totp::store::of(policy);
+    let store = pam_totp::store::with_ring(policy, ring);
     let path = store.path(&person).map_err(by_fact)?;
     let is_system = policy.store.value == StoreKind::System;
     let there = store.load(&person).ok();

@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         user: Some(arguments.user.clone()),
         key: arguments.key.clone(),
         conf: arguments.conf.clone(),
+        ring: None,
         json: arguments.json,
     };
     let subject = whose.subject("invite somebody")?;

@@ -24,6 +24,7 @@ mod gate;
 mod host;
 mod import;
 mod invite;
+mod key;
 mod new_device;
 mod pam_config;
 mod people;
@@ -81,6 +82,8 @@ enum Command {
     Remove(Whose),
     /// Remove somebody's record and forget that there ever was one
     Reset(Whose),
+    /// The keys that records of the root-only store are sealed with
+    Key(key::Arguments),
     /// Make ready what the module needs
     Setup(setup::Arguments),
     /// Say what is wrong with a policy file, or what it means at each service
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
             Command::Resync(arguments) => resync::run(&arguments),
             Command::Remove(whose) => remove::remove(&whose),
             Command::Reset(whose) => remove::reset(&whose),
+            Command::Key(arguments) => key::run(&arguments),
             Command::Setup(arguments) => setup::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Doctor(arguments) => return ended(doctor::run(&arguments)),

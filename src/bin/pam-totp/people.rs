@@ -8,7 +8,7 @@ use pam_totp::identity::{Named, Person};
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Record};
 use pam_totp::store::system::SystemStore;
-use pam_totp::store::{self, Store, StoreError};
+use pam_totp::store::{self, KeyRing, Store, StoreError};
 use pam_totp::system::clock;
 use pam_totp::system::passwd::{self, Account};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,8 @@ const USUAL_SHELL: &str = "/bin/sh";
 pub(crate) fn run(whose: &Whose) -> Result<()> {
     host::ensure_root("see everybody")?;
     let policy = host::policy(whose.conf.as_ref())?;
-    let mut seen = People::new(&policy)?.look();
+    let ring = host::ring(&policy, whose.ring.as_deref())?;
+    let mut seen = People::new(&policy, ring.as_ref())?.look();
     // They are shown, whatever became of the ledger.
     let counted = throttle_all(&policy, &mut seen);
     seen.sort_by(|one, other| (one.state.rank(), &one.named).cmp(&(other.state.rank(), &other.named)));
@@ -45,6 +46,7 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
 /// Everybody on this host, as far as somebody lists them.
 pub(crate) struct People<'a> {
     policy: &'a Policy,
+    ring: Option<&'a KeyRing>,
     store: Box<dyn Store + 'a>,
     /// Those of the user database, and those that have records. `None`: gone from the database.
     accounts: BTreeMap<Named, Result<Option<Account>>>,
@@ -77,7 +79,7 @@ pub(crate) enum State {
 }
 
 impl<'a> People<'a> {
-    pub(crate) fn new(policy: &'a Policy) -> Result<Self> {
+    pub(crate) fn new(policy: &'a Policy, ring: Option<&'a KeyRing>) -> Result<Self> {
         let listed = host::everybody()?;
         let named = |account: &Account| Named { name: account.name.clone(), key: None };
         // The first of several of the same name counts, as it is the one that is found by name.
@@ -86,14 +88,15 @@ impl<'a> People<'a> {
             accounts.entry(named(&account)).or_insert(Ok(Some(account)));
         }
         if policy.store.value == StoreKind::System {
-            let people = SystemStore { state_dir: &policy.state_dir, homes: None }.people().map_err(by_store)?;
+            let people =
+                SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.people().map_err(by_store)?;
             for named in people {
                 accounts.entry(named).or_insert_with_key(|named| {
                     passwd::by_name(&named.name).context("the user database cannot be asked")
                 });
             }
         }
-        Ok(Self { policy, store: store::of(policy), accounts, shells: shells()? })
+        Ok(Self { policy, ring, store: store::with_ring(policy, ring), accounts, shells: shells()? })
     }
 
     pub(crate) fn look(&self) -> Vec<Seen> {
@@ -162,7 +165,7 @@ impl<'a> People<'a> {
 
     /// Whose account is gone: only the root-only store has something of them.
     fn gone(&self, named: &Named) -> Seen {
-        let store = SystemStore { state_dir: &self.policy.state_dir, homes: None };
+        let store = SystemStore { state_dir: &self.policy.state_dir, homes: None, ring: self.ring };
         let state = match store.load_of_gone(named) {
             Ok(record) => State::Enrolled(Box::new(record)),
             Err(error) => State::Broken(by_store(error).to_string()),
@@ -242,6 +245,14 @@ impl Seen {
         }
     }
 
+    /// The name of the key that the record is sealed with, where it is.
+    pub(crate) fn sealed_with(&self, policy: &Policy) -> Option<String> {
+        match self.state {
+            State::Enrolled(_) | State::Broken(_) => status::sealed_with(policy, &self.named),
+            State::Never | State::Gone => None,
+        }
+    }
+
     fn name(&self) -> String {
         shown(&self.named)
     }
@@ -268,6 +279,7 @@ impl Seen {
             "path": self.path.to_string_lossy(),
             "enrolled": enrolled,
             "ever_enrolled": ever,
+            "sealed_with": self.sealed_with(policy),
             "devices": record.map(status::devices).unwrap_or_default(),
             "recovery_codes": record.map_or(0, status::spares),
             "blocked": is_counted.then_some(self.blocked.is_some()),

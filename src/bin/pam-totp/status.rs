@@ -3,9 +3,11 @@
 use crate::host::{Whose, by_store};
 use crate::people;
 use anyhow::Result;
+use pam_totp::identity::Named;
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Kind, Record};
 use pam_totp::store::StoreError;
+use pam_totp::store::system::SystemStore;
 use pam_totp::system::clock;
 use std::io::{self, Write};
 
@@ -17,6 +19,14 @@ pub(crate) struct Arguments {
     all: bool,
     #[command(flatten)]
     whose: Whose,
+}
+
+/// The name of the key that somebody's record is sealed with, where it is.
+pub(crate) fn sealed_with(policy: &Policy, named: &Named) -> Option<String> {
+    if policy.store.value != StoreKind::System {
+        return None;
+    }
+    SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.sealed_with(named).ok().flatten()
 }
 
 /// Says whether somebody is enrolled, where, and with what.
@@ -33,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Err(StoreError::NotEnrolled(_)) => None,
         Err(error) => return Err(by_store(error)),
     };
+    let sealed_with = sealed_with(&subject.policy, &subject.person.named());
     let had_one = !store.never_enrolled(&subject.person).map_err(by_store)?;
     let out = &mut io::stdout();
     if whose.json {
@@ -41,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 "path": path.to_string_lossy(),
                 "enrolled": record.is_some(),
                 "ever_enrolled": had_one,
+                "sealed_with": sealed_with,
                 "devices": record.as_ref().map(devices).unwrap_or_default(),
                 "recovery_codes": record.as_ref().map_or(0, spares),
         }));
@@ -51,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None if had_one => writeln!(out, "{name}: no device any more; had one, and is not let pass without")?,
         None => writeln!(out, "{name}: not enrolled")?,
         Some(record) => {
-            writeln!(out, "{name}: enrolled, in {}", path.display())?;
+            let sealed = sealed_with.map_or_else(String::new, |key| format!(", sealed with key {key}"));
+            writeln!(out, "{name}: enrolled, in {}{sealed}", path.display())?;
             record.devices.iter().try_for_each(|device| writeln!(out, "  {}", line(device)))?;
             writeln!(out, "  {} left", count(spares(record), "recovery code"))?;
         }
@@ -71,7 +84,7 @@ pub(crate) fn spares(record: &Record) -> usize {
     record.recovery.len().saturating_add(record.scratch.expose().len())
 }
 
-fn count(number: usize, what: &str) -> String {
+pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -19,7 +19,7 @@ use pam_totp::policy::values::Span;
 use pam_totp::policy::{Document, Policy, StoreKind};
 use pam_totp::source::Source;
 use pam_totp::store::system::SystemStore;
-use pam_totp::store::{self, Store, StoreError};
+use pam_totp::store::{self, KeyRing, Store, StoreError};
 use pam_totp::system::clock::{self, Moment};
 use pam_totp::system::table::Table;
 use pam_totp::verify::{self as judge, Accepted, At, Denial, Explained, Explanation, Factor, Fit, Rules};
@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// The policy file (default: that of the service, or /etc/security/pam_totp.toml, if it is there)
     #[arg(long, value_name = "FILE")]
     conf: Option<PathBuf>,
+    /// The keys of sealed records (default: /etc/security/pam_totp.keys, if it is there)
+    #[arg(long, value_name = "FILE")]
+    ring: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -57,7 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let person = arguments.key.as_ref().map_or_else(|| Ok(account.clone()), |key| host::holder(&account, key))?;
     let answer = prompt::ask("Code: ", false)?.context("no code was given")?;
     let answer = Answer::new(answer, Form::Code, policy.google.value);
-    let told = Question { policy: &policy, account: &account, person: &person, answer: &answer }.told()?;
+    let ring = host::ring(&policy, arguments.ring.as_deref())?;
+    let told = Question { policy: &policy, ring: ring.as_ref(), account: &account, person: &person, answer: &answer }
+        .told()?;
     match (arguments.json, arguments.explain) {
         (true, explain) => say!("{}", told.object(&person, explain)),
         (false, false) => say!("{}", told.word()),
@@ -90,6 +95,7 @@ fn options(service: &str) -> Result<Options> {
 /// Somebody's code, as an operator has it.
 struct Question<'a> {
     policy: &'a Policy,
+    ring: Option<&'a KeyRing>,
     account: &'a Person,
     person: &'a Person,
     answer: &'a Answer,
@@ -163,7 +169,7 @@ impl Question<'_> {
     fn judged(&self, is_counted: bool) -> Told {
         let is_counted = is_counted && !self.is_at_the_gate() && !self.policy.google.value;
         let rules = Rules { is_counted, ..rules(self.policy, "") };
-        let store = store::of(self.policy);
+        let store = store::with_ring(self.policy, self.ring);
         let explain = |person: &Person| {
             store.load(person).map(|record| judge::explain(&record, &rules, self.answer, clock::now()))
         };
@@ -183,7 +189,8 @@ impl Question<'_> {
         if self.policy.store.value != StoreKind::System {
             return Vec::new();
         }
-        let people = SystemStore { state_dir: &self.policy.state_dir, homes: None }.people().unwrap_or_default();
+        let people =
+            SystemStore { state_dir: &self.policy.state_dir, homes: None, ring: None }.people().unwrap_or_default();
         let of_account = people.into_iter().filter(|named| named.name == self.account.name());
         let others = of_account.filter(|named| named.key.as_deref() != self.person.key());
         others

@@ -6,11 +6,26 @@ use crate::system::private::tests::directory;
 fn the_system_store_conforms() {
     let state_dir = directory();
     make(state_dir.path()).unwrap();
-    conformance::check(&SystemStore { state_dir: state_dir.path(), homes: None });
+    conformance::check(&SystemStore { state_dir: state_dir.path(), homes: None, ring: None });
+}
+
+#[test]
+#[cfg(feature = "seal")]
+fn the_system_store_conforms_when_it_is_sealed() {
+    let state_dir = directory();
+    make(state_dir.path()).unwrap();
+    let ring = KeyRing::ephemeral().unwrap();
+    conformance::check(&SystemStore { state_dir: state_dir.path(), homes: None, ring: Some(&ring) });
 }
 
 #[test]
 fn a_record_that_could_be_stored_has_room_for_logins() {
+    let state_dir = directory();
+    make(state_dir.path()).unwrap();
+    has_room_for_logins(&SystemStore { state_dir: state_dir.path(), homes: None, ring: None });
+}
+
+fn has_room_for_logins(store: &SystemStore<'_>) {
     use crate::otp::{Algorithm, Answer, Digits, Form, Generator};
     use crate::record::{Device, Kind, Totp};
     use crate::verify::{self, Rules, Try};
@@ -23,9 +38,7 @@ fn a_record_that_could_be_stored_has_room_for_logins() {
         let secret = Ok(Arc::new(Secret::new(vec![number; 20])));
         Device { name: format!("device {number}"), secret, kind, added: Some(STEP * 30), last_used: None }
     };
-    let (state_dir, person) = (directory(), Person::running_this_process());
-    make(state_dir.path()).unwrap();
-    let store = SystemStore { state_dir: state_dir.path(), homes: None };
+    let person = Person::running_this_process();
     store.enrol(&person, &Record::of(vec![device(0)]), false).unwrap();
     let add = |record: &mut Record| {
         record.devices.push(device(u8::try_from(record.devices.len()).unwrap()));
@@ -54,6 +67,192 @@ fn a_record_that_could_be_stored_has_room_for_logins() {
         let charge = |record: &Record| verify::charge(record, &rules, &attempt, STEP * 30);
         let verdict = store.attempt(&person, &charge).unwrap().verdict;
         assert!(matches!(verdict, Verdict::Accepted(_)), "{}: {verdict:?}", device.name);
+    }
+}
+
+#[cfg(feature = "seal")]
+mod sealing {
+    use super::*;
+    use crate::enrol::{Codes, NewDevice};
+    use crate::store::seal::KeyId;
+    use std::fs;
+
+    const NAME: &str = "alice";
+
+    /// A store with one record, and its keys, of which none is active.
+    struct Sealed {
+        state_dir: tempfile::TempDir,
+        ring: KeyRing,
+    }
+
+    impl Sealed {
+        fn new() -> Self {
+            let state_dir = directory();
+            make(state_dir.path()).unwrap();
+            let mut ring = KeyRing::empty();
+            ring.add().unwrap();
+            let sealed = Self { state_dir, ring };
+            let person = Person::running_this_process();
+            let device = NewDevice::new(Codes::default(), 0).unwrap().device("phone", 1_800_000_000);
+            sealed.store().enrol(&person, &Record::of(vec![device]), false).unwrap();
+            // Of somebody whom no user database knows.
+            let text = document(&person, 7, &sealed.store().load(&person).unwrap());
+            let text = Document { user: NAME.to_owned(), ..text }.text().unwrap();
+            for (name, text) in [(NAME, text.expose().clone()), ("alice~", vec![b'\n'; native::SIZE])] {
+                sealed.put(name, &text);
+            }
+            sealed
+        }
+
+        fn store(&self) -> SystemStore<'_> {
+            SystemStore { ring: Some(&self.ring), ..self.without_ring() }
+        }
+
+        fn without_ring(&self) -> SystemStore<'_> {
+            SystemStore { state_dir: self.state_dir.path(), homes: None, ring: None }
+        }
+
+        fn activate(&mut self) -> KeyId {
+            let id = self.ring.keys().last().unwrap().0;
+            self.ring.activate(Some(id)).unwrap();
+            id
+        }
+
+        fn bytes(&self, name: &str) -> Vec<u8> {
+            fs::read(self.state_dir.path().join(RECORDS).join(name)).unwrap()
+        }
+
+        fn put(&self, name: &str, text: &[u8]) {
+            use std::os::unix::fs::PermissionsExt;
+            let path = self.state_dir.path().join(RECORDS).join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+
+        /// Why somebody's record is not read.
+        fn reason(&self, store: SystemStore<'_>, name: &str) -> Option<&'static str> {
+            store.load_of_gone(&named(name)).err().map(|error| error.into_fact().word())
+        }
+    }
+
+    fn named(name: &str) -> Named {
+        Person::of_file_name(name).unwrap()
+    }
+
+    fn shows_a_secret(bytes: &[u8]) -> bool {
+        bytes.windows(8).any(|bytes| bytes == b"secret =")
+    }
+
+    #[test]
+    fn what_has_room_has_room_when_it_is_sealed() {
+        let state_dir = directory();
+        make(state_dir.path()).unwrap();
+        let ring = KeyRing::ephemeral().unwrap();
+        has_room_for_logins(&SystemStore { state_dir: state_dir.path(), homes: None, ring: Some(&ring) });
+    }
+
+    #[test]
+    fn a_record_is_sealed_when_it_is_written_and_plain_again_when_no_key_is_active() {
+        let mut sealed = Sealed::new();
+        let name = named(NAME);
+        assert_eq!(sealed.store().sealed_with(&name).unwrap(), None);
+        assert!(!sealed.store().reseal(&name).unwrap(), "it is as it is to be");
+        let id = sealed.activate();
+        assert!(sealed.reason(sealed.store(), NAME).is_none(), "a plain one is read");
+        assert!(sealed.store().reseal(&name).unwrap() && !sealed.store().reseal(&name).unwrap());
+        assert_eq!(sealed.store().sealed_with(&name).unwrap(), Some(id.to_string()));
+        assert!(sealed.bytes(NAME).starts_with(format!("# pam_totp record, sealed with key {id}\n").as_bytes()));
+        for file in [NAME, "alice~"] {
+            assert!(!shows_a_secret(&sealed.bytes(file)), "{file}");
+        }
+        assert_eq!((sealed.bytes(NAME).len(), sealed.bytes(NAME).last()), (native::SIZE, Some(&native::SETTLED)));
+        assert_eq!(sealed.reason(sealed.without_ring(), NAME), Some("sealed-record"));
+        sealed.ring.activate(None).unwrap();
+        assert!(sealed.store().reseal(&name).unwrap());
+        assert_eq!(
+            (sealed.reason(sealed.without_ring(), NAME), sealed.store().sealed_with(&name).unwrap()),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_login_seals_a_plain_record_and_leaves_no_plain_one_beside_it() {
+        let mut sealed = Sealed::new();
+        let person = Person::running_this_process();
+        let name = person.file_name();
+        sealed.activate();
+        let store = sealed.store();
+        let place = store.place(&person).unwrap();
+        let held = place.load(&person).unwrap();
+        let next = held.value.document.record.clone();
+        assert!(shows_a_secret(&sealed.bytes(&name)));
+        // What `change` does besides is not needed for it.
+        place.commit(&person, &mut Some(held), &next).unwrap();
+        for file in [name.clone(), format!("{name}~")] {
+            assert!(!shows_a_secret(&sealed.bytes(&file)), "{file}");
+        }
+        assert_eq!(store.load(&person).unwrap().devices.len(), 1);
+    }
+
+    #[test]
+    fn whoever_was_killed_while_sealing_left_a_plain_record_that_the_next_run_overwrites() {
+        let mut sealed = Sealed::new();
+        let plain = sealed.bytes(NAME);
+        sealed.activate();
+        sealed.store().reseal(&named(NAME)).unwrap();
+        let whole = sealed.bytes(NAME);
+        // Before the directory was on disk, and after it.
+        for last in [b'\n', native::SETTLED] {
+            let (_, text) = whole.split_last().unwrap();
+            sealed.put(NAME, &[text, &[last]].concat());
+            sealed.put("alice~", &plain);
+            sealed.store().reseal(&named(NAME)).unwrap();
+            assert!(!shows_a_secret(&sealed.bytes("alice~")), "{last}");
+            assert!(sealed.reason(sealed.store(), NAME).is_none() && sealed.bytes(NAME).ends_with(b"#"));
+        }
+    }
+
+    #[test]
+    fn a_sealed_record_that_was_altered_moved_or_is_of_another_key_is_not_read() {
+        let mut sealed = Sealed::new();
+        sealed.activate();
+        sealed.store().reseal(&named(NAME)).unwrap();
+        let whole = sealed.bytes(NAME);
+        // Somebody else's, of this store.
+        sealed.put("bob", &whole);
+        assert_eq!(sealed.reason(sealed.store(), "bob"), Some("broken-seal"));
+        // Theirs, of another store.
+        let id = fs::read(sealed.state_dir.path().join(STORE_ID)).unwrap();
+        fs::write(sealed.state_dir.path().join(STORE_ID), b"0123\n").unwrap();
+        assert_eq!(sealed.reason(sealed.store(), NAME), Some("broken-seal"));
+        fs::write(sealed.state_dir.path().join(STORE_ID), id).unwrap();
+        assert_eq!(sealed.reason(sealed.store(), NAME), None);
+        let other = KeyRing::ephemeral().unwrap();
+        let with_another = SystemStore { ring: Some(&other), ..sealed.store() };
+        assert_eq!(sealed.reason(with_another, NAME), Some("unknown-seal-key"));
+        for place in (0..120).chain([2048, 4093, 4094, 4095]) {
+            let mut altered = whole.clone();
+            altered[place] ^= 1;
+            sealed.put(NAME, &altered);
+            let reason = sealed.reason(sealed.store(), NAME);
+            assert!(matches!(reason, Some("broken-seal" | "bad-record" | "unknown-seal-key")), "{place}: {reason:?}");
+        }
+        for length in [0, 1, 43, 44, 45, 4095] {
+            sealed.put(NAME, &whole[..length]);
+            assert_eq!(sealed.reason(sealed.store(), NAME), Some("bad-record"), "{length}");
+            assert_eq!(sealed.reason(sealed.without_ring(), NAME), Some("bad-record"), "{length}");
+        }
+        assert_eq!(sealed.store().reseal(&named(NAME)).unwrap_err().into_fact().word(), "bad-record");
+        assert_eq!(sealed.bytes(NAME).len(), 4095, "and stays as it is");
+    }
+
+    #[test]
+    fn a_plain_record_of_another_gets_no_seal() {
+        let mut sealed = Sealed::new();
+        sealed.activate();
+        sealed.put("bob", &sealed.bytes(NAME));
+        assert_eq!(sealed.store().reseal(&named("bob")).unwrap_err().into_fact().word(), "record-of-another");
+        assert_eq!(sealed.store().sealed_with(&named("bob")).unwrap(), None);
     }
 }
 
@@ -102,7 +301,7 @@ mod admission {
     #[test]
     fn one_is_the_first_of_an_account() {
         let (state_dir, account, [one, two]) = shared();
-        let store = SystemStore { state_dir: state_dir.path(), homes: None };
+        let store = SystemStore { state_dir: state_dir.path(), homes: None, ring: None };
         assert!(store.never_enrolled(&one).unwrap() && store.never_enrolled(&account).unwrap());
         assert_eq!(admit(&store, &one, &Grounds::First), Ok(()));
         assert_eq!(admit(&store, &one, &Grounds::First), Err("already-enrolled"));
@@ -134,7 +333,7 @@ mod admission {
     #[test]
     fn a_ticket_is_of_one_of_the_account() {
         let (state_dir, account, [one, two]) = shared();
-        let store = SystemStore { state_dir: state_dir.path(), homes: None };
+        let store = SystemStore { state_dir: state_dir.path(), homes: None, ring: None };
         for number in 1..=3 {
             store.invite(&account, &word(number), &ticket()).unwrap();
         }
@@ -162,7 +361,7 @@ mod admission {
     #[test]
     fn a_ticket_for_one_key_is_for_no_other() {
         let (state_dir, account, [one, two]) = shared();
-        let store = SystemStore { state_dir: state_dir.path(), homes: None };
+        let store = SystemStore { state_dir: state_dir.path(), homes: None, ring: None };
         store.invite(&one, &word(1), &ticket()).unwrap();
         for person in [&two, &account] {
             assert_eq!(store.ticket(person, &word(1)).unwrap(), None);
@@ -175,7 +374,7 @@ mod admission {
     fn of_many_at_once_one_is_first_and_one_has_the_ticket() {
         for round in 0..20 {
             let (state_dir, account, people) = shared();
-            let store = SystemStore { state_dir: state_dir.path(), homes: None };
+            let store = SystemStore { state_dir: state_dir.path(), homes: None, ring: None };
             store.invite(&account, &word(1), &ticket()).unwrap();
             for grounds in [Grounds::First, with_ticket(1)] {
                 let (store, grounds) = (&store, &grounds);

@@ -4,6 +4,7 @@ use super::case::{Case, Service};
 use super::report::{Finding, Report, Weight};
 use super::sshd::connection;
 use super::state::{Key, key, several};
+use crate::host;
 use crate::people::{People, Seen, State, shown};
 use crate::sshd_config::Config;
 use pam_totp::identity::Person;
@@ -57,9 +58,11 @@ fn unknown(user: &str) -> Finding {
 fn everybody<'a>(policy: &Policy, known: &'a mut HashMap<Key, Option<Vec<Seen>>>) -> Option<&'a [Seen]> {
     let look = || {
         if policy.store.value == StoreKind::System {
-            SystemStore { state_dir: &policy.state_dir, homes: None }.check().ok()?;
+            SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.check().ok()?;
         }
-        Some(People::new(policy).ok()?.look())
+        // What is wrong with it was said.
+        let ring = host::ring(policy, None).ok().flatten();
+        Some(People::new(policy, ring.as_ref()).ok()?.look())
     };
     known.entry(key(policy)).or_insert_with(look).as_deref()
 }

@@ -4,16 +4,16 @@ use super::case::Case;
 use super::report::{Finding, Report, Weight};
 use crate::people::{People, Seen, State, shown as shown_name};
 use crate::root::{Root, Unreadable};
-use crate::{setup, status};
+use crate::{host, setup, status};
 use pam_totp::fact::{Escaped, Fact};
 use pam_totp::identity::{Named, Person};
 use pam_totp::ledger::{self, Found};
 use pam_totp::policy::{Policy, StoreKind};
-use pam_totp::record::native::Document;
+use pam_totp::record::native::{BadRecord, Document};
 use pam_totp::record::{Kind, Record};
 use pam_totp::store::StoreError;
-use pam_totp::store::remembered;
 use pam_totp::store::system::{FileSystem, Room, STORE_ID, SystemStore, room};
+use pam_totp::store::{remembered, seal};
 use pam_totp::system::passwd;
 use pam_totp::system::private::Directory;
 use rustix::fs::FileType;
@@ -150,7 +150,7 @@ fn no_store(path: &Path) -> Finding {
 
 /// What a login would be told.
 fn judge_store(path: &Path) -> Option<Finding> {
-    match (SystemStore { state_dir: path, homes: None }).check() {
+    match (SystemStore { state_dir: path, homes: None, ring: None }).check() {
         Ok(()) => None,
         Err(StoreError::Unreachable(_)) => Some(no_store(path)),
         Err(error) => Some(
@@ -275,12 +275,17 @@ fn judge_people(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     if policy.options.user.is_some() {
         return report.note("files of people whom no user database knows (user=) were not looked at");
     }
-    let seen = match People::new(policy).map(|people| people.look()) {
+    let ring = host::ring(policy, None).unwrap_or_else(|error| {
+        push(report, no_ring(&error));
+        None
+    });
+    let seen = match People::new(policy, ring.as_ref()).map(|people| people.look()) {
         Ok(seen) => seen,
         Err(error) => return report.note(format!("who has a device cannot be told: {error:#}")),
     };
     let is_meant = |seen: &&Seen| case.user.is_none_or(|user| user.as_bytes() == seen.named.name);
     let mut findings: Vec<_> = seen.iter().filter(is_meant).filter_map(|seen| of_person(policy, seen)).collect();
+    note_sealed(seen.iter().filter(is_meant).filter(|seen| seen.sealed_with(policy).is_some()).count(), report);
     let is_enrolled = |seen: &Seen| !matches!(seen.state, State::Gone | State::Never);
     if let Some(first) = seen.iter().find(|seen| matches!(seen.state, State::Gone))
         && case.user.is_none()
@@ -289,6 +294,26 @@ fn judge_people(case: &Case<'_>, policy: &Policy, report: &mut Report) {
         findings.push(all_gone(policy, &seen, first));
     }
     push_some(findings, report);
+}
+
+fn no_ring(error: &anyhow::Error) -> Finding {
+    finding(
+        Weight::Closed,
+        "key-ring",
+        Path::new(seal::PATH),
+        format!("the keys of sealed records cannot be used: {error}"),
+    )
+    .because("Nobody whose record is sealed gets in.")
+    .until("Put that right, or your copy of the file back.", &[])
+}
+
+fn note_sealed(count: usize, report: &mut Report) {
+    if count > 0 {
+        report.note(format!(
+            "{} sealed: pam-totp-agent reads them, and the module itself denies these people (sealed-record); pam-totp key list",
+            status::count(count, "record")
+        ));
+    }
 }
 
 /// The first few of each kind; of the others, how many they are.
@@ -400,7 +425,7 @@ fn of_image(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     if accounts.is_none() {
         report.note("there is no /etc/passwd to be read: whose records these are cannot be told");
     }
-    let mut findings = Vec::new();
+    let (mut findings, mut sealed) = (Vec::new(), 0_usize);
     for name in records.iter().filter_map(|name| name.to_str()) {
         let Some(named) = Person::of_file_name(name) else { continue };
         if case.user.is_some_and(|user| user.as_bytes() != named.name) {
@@ -412,26 +437,34 @@ fn of_image(case: &Case<'_>, policy: &Policy, report: &mut Report) {
             (Err(reason), Some(None)) => Some(orphan(&named, &place, &format!(" ({reason})"))),
             (Err(reason), _) => Some(broken(&named, &place, &reason)),
             (Ok(_), Some(None)) => Some(orphan(&named, &place, "")),
-            (Ok((user, uid)), Some(Some(expected))) if user != name || uid != expected => {
+            (Ok(None), _) => {
+                sealed = sealed.saturating_add(1);
+                None
+            }
+            (Ok(Some((user, uid))), Some(Some(expected))) if user != name || uid != expected => {
                 let reason = format!("record-of-another user={} uid={uid} expected={expected}", user.escape_debug());
                 Some(broken(&named, &place, &reason))
             }
             (Ok(_), _) => None,
         });
     }
+    note_sealed(sealed, report);
     push_some(findings, report);
 }
 
-/// Whose record it says it is, or what is wrong with it.
-fn record_state(root: &Root, path: &Path) -> Result<(String, u32), String> {
+/// Whose record it says it is, or what is wrong with it. `Ok(None)`: it is sealed.
+fn record_state(root: &Root, path: &Path) -> Result<Option<(String, u32)>, String> {
     let stat = root.stat(path).map_err(|error| format!("the record {error}"))?;
     let mode = stat.st_mode & 0o7777;
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && mode & 0o077 != 0 {
         return Err(format!("wrong-mode mode={mode:04o} (chmod 0600 it: others can use it)"));
     }
     let text = root.read(path).map_err(|error| format!("the record {error}"))?;
-    let document = Document::parse(&text).map_err(|bad| bad.fact().to_string())?;
-    Ok((document.user, document.uid))
+    match Document::parse(&text) {
+        Ok(document) => Ok(Some((document.user, document.uid))),
+        Err(BadRecord::Sealed(_)) => Ok(None),
+        Err(bad) => Err(bad.fact().to_string()),
+    }
 }
 
 /// Names and uids of a root's own file: no name service is asked. The first of several of the same name counts.
