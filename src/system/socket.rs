@@ -1,15 +1,15 @@
 //! Messages over a unix socket: a length, and so many bytes. Every wait has a bound, and neither the descriptor nor a signal
 //! is the host's business.
 
-use super::{Errno, clock};
+use super::{Errno, clock, last_error};
 use crate::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, recv, send,
     socket_with,
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -89,7 +89,27 @@ pub fn connect(path: &Path, budget: &mut Budget) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// As getsockopt(2).
 pub fn peer(socket: impl AsFd) -> Result<u32, Errno> {
-    Ok(socket_peercred(socket)?.uid.as_raw())
+    let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: an open descriptor, a place of that type, and its length. (Not by rustix, for which a process of another namespace
+    // of processes, whose id is 0 here, is an error.)
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            credentials.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(last_error());
+    }
+    // SAFETY: filled, or zeroed: numbers.
+    let credentials = unsafe { credentials.assume_init() };
+    // Of another kind of socket there would be nothing in it.
+    let is_whole = usize::try_from(length) == Ok(size_of::<libc::ucred>());
+    if is_whole { Ok(credentials.uid) } else { Err(Errno::INVAL) }
 }
 
 /// Sends a message.
@@ -226,6 +246,13 @@ mod tests {
         drop(other);
         let drops = dripping.join().unwrap();
         assert!((2..500).contains(&drops), "{drops}");
+    }
+
+    #[test]
+    fn the_other_end_is_who_made_it() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert_eq!(peer(&one), Ok(rustix::process::geteuid().as_raw()));
+        assert_eq!(peer(std::fs::File::open("/dev/null").unwrap()), Err(Errno::NOTSOCK));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use super::machine::Machine;
 use super::output_of;
+use pam_totp::agent::wire::{Reply, Request};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -15,24 +17,38 @@ pub const SOCKET: &str = "/run/pam_totp-agent.sock";
 pub struct Agent<'a> {
     machine: &'a Machine,
     process: Option<Child>,
+    inside: PathBuf,
+    outside: PathBuf,
+}
+
+/// A place for a socket that has the same name inside and outside.
+pub fn shared_socket(machine: &Machine) -> PathBuf {
+    machine.shared().join("agent.sock")
 }
 
 impl<'a> Agent<'a> {
+    /// One at the usual place.
     pub fn start(machine: &'a Machine) -> Self {
-        Self::start_with(machine, &[])
+        Self::start_at(machine, Path::new(SOCKET), machine.path(SOCKET))
     }
 
-    pub fn start_with(machine: &'a Machine, arguments: &[&str]) -> Self {
-        let mut agent = Self { machine, process: None };
-        agent.again(arguments);
+    /// One at a place that has the same name inside and outside, and that anybody gets to.
+    pub fn start_shared(machine: &'a Machine) -> Self {
+        let socket = shared_socket(machine);
+        Self::start_at(machine, &socket, socket.clone())
+    }
+
+    fn start_at(machine: &'a Machine, inside: &Path, outside: PathBuf) -> Self {
+        let mut agent = Self { machine, process: None, inside: inside.to_owned(), outside };
+        agent.again();
         agent
     }
 
-    /// Starts it, where none is running.
-    pub fn again(&mut self, arguments: &[&str]) {
+    /// Starts it anew.
+    pub fn again(&mut self) {
         self.kill();
         let mut command = Self::command(self.machine);
-        let process = command.args(arguments).stdout(Stdio::null()).spawn().unwrap();
+        let process = command.arg("--socket").arg(&self.inside).stdout(Stdio::null()).spawn().unwrap();
         self.process = Some(process);
         let is_up = (0..400).any(|_| {
             thread::sleep(Duration::from_millis(5));
@@ -50,12 +66,19 @@ impl<'a> Agent<'a> {
 
     /// A connection of root's.
     pub fn connect(&self) -> Option<UnixStream> {
-        UnixStream::connect(self.socket()).ok()
+        UnixStream::connect(&self.outside).ok()
     }
 
     /// Where it listens, as the test sees it.
-    pub fn socket(&self) -> PathBuf {
-        self.machine.path(SOCKET)
+    pub fn socket(&self) -> &Path {
+        &self.outside
+    }
+
+    /// What it answers to somebody with this uid. `None`: nothing.
+    pub fn reply_to(&self, uid: u32, request: &Request) -> Option<Reply> {
+        let message = request.message().unwrap();
+        let reply = as_uid(uid, || exchange(&self.outside, message.expose()))?;
+        Some(Reply::parse(&reply).unwrap())
     }
 
     /// Its process id, as its machine's host sees it.
@@ -79,6 +102,13 @@ impl<'a> Agent<'a> {
             }
             let _ = process.kill();
             let _ = process.wait();
+            // It is nobody's child now, and takes its time.
+            let is_gone = (0..400).any(|_| {
+                let is_gone = self.connect().is_none();
+                thread::sleep(Duration::from_millis(if is_gone { 0 } else { 5 }));
+                is_gone
+            });
+            assert!(is_gone || thread::panicking(), "the agent does not end");
         }
     }
 }
@@ -87,4 +117,37 @@ impl Drop for Agent<'_> {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+// ---- Requests by hand ----
+
+/// Does something as somebody else, in a thread of its own: the kernel keeps ids a thread.
+pub fn as_uid<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let work = move || {
+            #[allow(unsafe_code)]
+            // SAFETY: numbers; of this thread alone, which ends with the work.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!(result, 0, "no uid {uid}");
+            work()
+        };
+        scope.spawn(work).join().unwrap()
+    })
+}
+
+/// Sends a message, and gets one, if one comes.
+pub fn exchange(socket: &Path, message: &[u8]) -> Option<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).ok()?;
+    stream.write_all(message).ok()?;
+    receive(&mut stream)
+}
+
+pub fn receive(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut message = vec![0; u32::from_be_bytes(length).try_into().unwrap()];
+    stream.read_exact(&mut message).ok()?;
+    Some(message)
 }

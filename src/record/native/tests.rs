@@ -140,7 +140,7 @@ fn more_than_fits_is_an_error_that_says_so() {
     let fits = (0..100).take_while(|&count| document(devices(count)).text().is_ok()).count() - 1;
     assert!((12..20).contains(&fits), "{fits} devices fit");
     let error = document(devices(40)).text().err().unwrap();
-    assert!(error.0 > SIZE && error.fact().to_string().contains("room=4096"), "{}", error.fact());
+    assert!(error.0 > SIZE && error.fact().to_string().contains("room=4006"), "{}", error.fact());
 }
 
 #[test]
