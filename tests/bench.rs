@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bench [ext4 | tmpfs]   both stores, beside the C module
+//! bench agent            the root-only store in the module's own process, beside the same through pam-totp-agent
 //! bench people [COUNT]   the root-only store with 10 people in it and with COUNT (1,000,000, which is the most)
 //! ```
 //!
@@ -13,6 +14,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(dead_code, unreachable_pub, unsafe_code)]
 
+#[path = "bench_agent.rs"]
+mod agent;
 mod support;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -36,7 +39,9 @@ fn main() {
         None => {
             both_stores(Home::Ext4, "ext4 on a loop device");
             both_stores(Home::Memory, "tmpfs");
+            agent::bench();
         }
+        Some("agent") => agent::bench(),
         Some("ext4") => both_stores(Home::Ext4, "ext4 on a loop device"),
         Some("tmpfs") => both_stores(Home::Memory, "tmpfs"),
         Some("people") => many_people(arguments.get(1).map_or(PEOPLE, |count| count.parse().unwrap())),
@@ -120,6 +125,7 @@ fn policy(store: &str, state_dir: &str) -> String {
 }
 
 /// A root-only store with alice in it. Its service has the store's name.
+#[derive(Clone)]
 struct Store<'a> {
     machine: &'a Machine,
     service: &'a str,

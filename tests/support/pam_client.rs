@@ -3,7 +3,7 @@
 //! ```text
 //! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
 //!            [--time] [--rhost HOST | --rhosts FIRST:N] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
-//!            [--open-session [--silent]] [--repeat N] [--parallel N]
+//!            [--open-session [--silent]] [--repeat N | --each] [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
@@ -12,7 +12,8 @@
 //! `--env` puts something into the PAM environment. A session is opened if the login succeeded. With `--parallel` that many
 //! processes log in at once: all of them reach their prompt before the first is answered, and the answers are dealt out among
 //! them. With `--repeat` the logins happen one after the other on handles of their own, and the program fails if one of them
-//! leaves anything behind in this process. With `--rhosts` they happen one after the other on one handle, from N IPv4
+//! leaves anything behind in this process. With `--each` there is a login for each answer, one after the other, and each of
+//! them has to succeed. With `--rhosts` they happen one after the other on one handle, from N IPv4
 //! addresses, and there is a line `results CODE COUNT` for each result.
 
 #![allow(unsafe_code, clippy::disallowed_methods)]
@@ -57,6 +58,7 @@ struct Script {
     silent: bool,
     authenticate: bool,
     repeat: usize,
+    each: bool,
     parallel: usize,
     timed: bool,
     /// The first address, and how many there are.
@@ -77,6 +79,12 @@ fn main() {
         race(&script);
     } else if let Some((first, count)) = script.rhosts {
         from_everywhere(&script, first, count);
+    } else if script.each {
+        for answer in &script.answers {
+            let person = Person { answers: vec![answer.clone()], gate: None, quiet: true };
+            assert_eq!(login(&script, person), PAM_SUCCESS, "a login failed");
+        }
+        println!("result {PAM_SUCCESS}");
     } else if script.repeat > 1 {
         let quiet = || Person { answers: script.answers.clone(), gate: None, quiet: true };
         // What the first login loads may stay: libraries, name services.
@@ -124,6 +132,7 @@ impl Script {
             silent: false,
             authenticate: true,
             repeat: 1,
+            each: false,
             parallel: 0,
             timed: false,
             rhosts: None,
@@ -155,6 +164,7 @@ impl Script {
                 Some("--setcred") => script.setcred = true,
                 Some("--setcred-alone") => (script.setcred, script.authenticate) = (true, false),
                 Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
+                Some("--each") => script.each = true,
                 Some("--parallel") => script.parallel = value().to_str().unwrap().parse().unwrap(),
                 _ => positional.push(c_string(argument)),
             }
