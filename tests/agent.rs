@@ -699,3 +699,66 @@ fn an_agent_that_is_stopped_denies_in_time_and_goes_on_where_it_was() {
     let next = code_at(&secret, now() + 30);
     assert_eq!(machine.login("test", "alice").answer(next).run().result(), SUCCESS);
 }
+
+// ---- Sealed records ----
+
+#[test]
+fn the_agent_reads_and_seals_records_that_the_module_cannot_read() {
+    const RING: &str = "/etc/security/pam_totp.keys";
+    let machine = machine(WITHOUT_LIMITS);
+    let conf = machine.read(root_only::POLICY).replace("via = \"agent\"", "via = \"process\"");
+    machine.write("/etc/security/process.toml", conf);
+    machine
+        .service("process", "auth required pam_totp.so conf=/etc/security/process.toml\nauth required pam_permit.so\n");
+    let _agent = Agent::start(&machine);
+    let [alice, bob] = [enrol_counter(&machine, ALICE), enrol_counter(&machine, BOB)];
+    let mut counter = 1;
+    let mut login = |service: &str, user: &str| {
+        let login = machine.login(service, user).answer(hotp(&alice, counter)).run();
+        if login.result() == SUCCESS {
+            counter += 1;
+            return "accepted".to_owned();
+        }
+        login.reason()
+    };
+    let new_key = || json(&machine, &["key", "new"])["key"].as_str().unwrap().to_owned();
+    let first_line = |name: &str| {
+        let bytes = fs::read(machine.path(&format!("{STATE}/records/{name}"))).unwrap();
+        String::from_utf8(bytes.split(|&byte| byte == b'\n').next().unwrap().to_vec()).unwrap()
+    };
+    let old = new_key();
+    assert_eq!(login("test", "alice"), "accepted");
+    assert!(first_line("alice").contains("sha256"), "a key that is not active seals nothing");
+    // All logins go by way of the agent here, so that nobody is shut out: no --yes.
+    totp(&machine, &["key", "activate", &old]);
+    assert_eq!(login("test", "alice"), "accepted", "the agent needs no restart");
+    assert_eq!(first_line("alice"), format!("# pam_totp record, sealed with key {old}"));
+    assert_eq!(login("process", "alice"), "sealed-record");
+    // Another key: what is written next is sealed with that.
+    let new = new_key();
+    totp(&machine, &["key", "activate", &new]);
+    assert_eq!(login("test", "alice"), "accepted");
+    assert_eq!(first_line("alice"), format!("# pam_totp record, sealed with key {new}"));
+    totp(&machine, &["key", "reseal"]);
+    totp(&machine, &["key", "drop", &old]);
+    // Somebody else's record in the place of this one, and one that was altered.
+    let copy =
+        |from: &str, to: &str| output_of(machine.command("cp").args([from, to].map(|name| format!("{STATE}/{name}"))));
+    copy("records/alice", "kept");
+    copy("records/bob", "records/alice");
+    assert_eq!(login("test", "alice"), "broken-seal");
+    copy("kept", "records/alice");
+    assert_eq!(login("test", "alice"), "accepted");
+    // A ring that is somebody's to read, cut off, or not there.
+    let ring = machine.read(RING);
+    machine.write_as(RING, &ring, 0, 0o644);
+    assert_eq!(login("test", "alice"), "bad-key-ring", "its mode");
+    machine.write_as(RING, &ring[..ring.len() - 10], 0, 0o600);
+    assert_eq!(login("test", "alice"), "bad-key-ring");
+    fs::remove_file(machine.path(RING)).unwrap();
+    assert_eq!(login("test", "alice"), "sealed-record");
+    machine.write_as(RING, ring.replace(&new, "00000000"), 0, 0o600);
+    assert_eq!(login("test", "alice"), "unknown-seal-key");
+    machine.write_as(RING, &ring, 0, 0o600);
+    assert_eq!(machine.login("test", "bob").answer(hotp(&bob, 1)).run().result(), SUCCESS, "all is as it was");
+}
