@@ -15,6 +15,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -681,6 +683,77 @@ fn no_code_is_accepted_without_its_commit_however_the_agent_ends() {
     let next =
         [counter, counter + 1].map(|counter| machine.login("test", "alice").answer(hotp(&secret, counter)).run());
     assert!(next.iter().any(|login| login.result() == SUCCESS), "{next:#?}");
+}
+
+/// Eight people at once, each with one code after the other, while the agent is killed and started again and again.
+#[test]
+fn under_load_a_killed_agent_lets_nobody_in_twice_and_all_is_well_after_its_restart() {
+    const CODES: u64 = 12;
+    let machine = machine(WITHOUT_LIMITS);
+    let people: Vec<_> = (0..8_u32)
+        .map(|number| {
+            let user = User { name: format!("client{number}").leak(), uid: 21_000 + number };
+            machine.add(user);
+            (user, enrol_counter(&machine, user))
+        })
+        .collect();
+    let mut agent = Agent::start(&machine);
+    // Copied once, before many ask for it.
+    let client = machine.client();
+    let log_in = |user: User, code: &str| {
+        let output = machine.command(&client).args(["test", user.name, "--answer", code]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let result =
+            text.lines().find_map(|line| line.strip_prefix("result ")).map(|code| code.parse::<i32>().unwrap());
+        result.unwrap_or_else(|| panic!("{output:?}"))
+    };
+    let done = AtomicUsize::new(0);
+    let started = Instant::now();
+    // Whatever goes wrong, the test ends.
+    let is_going_on = || started.elapsed() < Duration::from_secs(120);
+    let (accepted, unjudged) = thread::scope(|scope| {
+        let clients: Vec<_> = people
+            .iter()
+            .map(|(user, secret)| {
+                let (done, log_in, is_going_on) = (&done, &log_in, &is_going_on);
+                scope.spawn(move || {
+                    let (mut accepted, mut unjudged) = (Vec::new(), 0);
+                    for counter in 1..=CODES {
+                        let (code, mut denied) = (hotp(secret, counter), 0);
+                        // Denied once, it may have been begun with one agent and ended with the next. Denied twice, it was spent
+                        // and nobody heard of it.
+                        while denied < 2 && is_going_on() {
+                            match log_in(*user, &code) {
+                                SUCCESS => {
+                                    accepted.push((*user, code));
+                                    break;
+                                }
+                                AUTH_ERR => denied += 1,
+                                AUTHINFO_UNAVAIL => unjudged += 1,
+                                other => panic!("{other}"),
+                            }
+                        }
+                    }
+                    done.fetch_add(1, SeqCst);
+                    (accepted, unjudged)
+                })
+            })
+            .collect();
+        while done.load(SeqCst) < people.len() {
+            thread::sleep(Duration::from_millis(150));
+            agent.again();
+        }
+        let ends: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        let unjudged: usize = ends.iter().map(|(_, unjudged)| unjudged).sum();
+        (ends.into_iter().flat_map(|(accepted, _)| accepted).collect::<Vec<_>>(), unjudged)
+    });
+    assert!(unjudged > 0 && accepted.len() > people.len(), "{unjudged} unjudged, {} accepted", accepted.len());
+    for (user, code) in &accepted {
+        assert_eq!(log_in(*user, code), AUTH_ERR, "{}'s was accepted twice", user.name);
+    }
+    for (user, secret) in &people {
+        assert_eq!(log_in(*user, &hotp(secret, CODES + 1)), SUCCESS, "{}", user.name);
+    }
 }
 
 #[test]
