@@ -81,7 +81,7 @@ fn refused(machine: &Machine, line: &str, words: &str) {
 }
 
 /// Runs a command with these lines on its standard input.
-fn typed(mut command: Command, lines: &[&str]) -> Output {
+pub(crate) fn typed(mut command: Command, lines: &[&str]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes());
     child.wait_with_output().unwrap()

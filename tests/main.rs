@@ -33,6 +33,7 @@ mod races;
 mod readme;
 mod seal;
 mod second_opinion;
+mod self_service;
 mod setup;
 mod shared_accounts;
 mod ssh_login;

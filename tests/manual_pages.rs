@@ -5,6 +5,7 @@
 
 use crate::setup;
 use crate::shared_accounts::says;
+use crate::support::agent::Agent;
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, Machine, SUCCESS, User};
 use crate::support::root_only::{self, POLICY, json, next_code, recovery_codes, secret, totp};
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd, fingerprint, public};
@@ -108,6 +109,26 @@ impl<'a> Page<'a> {
         assert!(succeeded, "{before}{after}");
         assert_shown(&shown, &format!("{before}{after}"));
         before + &screen::plain(&after)
+    }
+
+    /// A person types the next command, and at its prompts the first answers and the last.
+    fn types(&mut self, user: User, first: &[&dyn Fn(&str) -> String], last: impl FnOnce(&str) -> String) -> String {
+        let (line, shown) = self.next('$');
+        let line = format!("PATH=\"{}:$PATH\"; {line}", self.machine.shared().display());
+        let mut shell = self.machine.command_as(user, "sh");
+        shell.args(["-c", &line]);
+        let mut terminal = Terminal::run(&shell, "C.UTF-8");
+        let mut seen = screen::plain(&terminal.until(": "));
+        for answer in first {
+            terminal.enter(&answer(&seen));
+            seen += &screen::plain(&terminal.until(FROM_THE_APP));
+        }
+        terminal.enter(&last(&seen));
+        let (after, succeeded) = terminal.finish();
+        assert!(succeeded, "{seen}{after} {:#?}", self.machine.log());
+        seen += &screen::plain(&after);
+        assert_shown(&shown, &seen);
+        seen
     }
 
     /// A person types the next command, which is `ssh NAME@bastion`, and what `answer` makes of what is shown.
@@ -290,6 +311,21 @@ fn lost_phone_md() {
     let lost = Enrolled::by_root(&machine, "alice");
     let mut page = Page::open(&machine, "lost-phone.md");
     page.logs_in(&sshd, ALICE, &[&lost.recovery[0]]);
+
+    let agent = Agent::start(&machine);
+    let mut tablet = String::new();
+    page.types(ALICE, &[&|_| lost.recovery[1].clone()], |shown| {
+        tablet = secret(&screen::uri(shown));
+        code_at(&tablet, now() - 30)
+    });
+    page.types(ALICE, &[], |_| code_now(&tablet));
+    assert!(!sshd.login(ALICE, &[&code_now(&lost.secret)]).succeeded);
+    let shown = page.types(ALICE, &[], |_| next_code(&tablet));
+    assert!(sshd.login(ALICE, &[&recovery_codes(&shown)[0]]).succeeded);
+    drop(agent);
+    totp(&machine, &["reset", "--user", "alice"]);
+    let lost = Enrolled::by_root(&machine, "alice");
+
     page.root_enrols();
     page.root(&[]);
     let new = recovery_codes(&page.root(&[]));

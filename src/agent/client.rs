@@ -53,7 +53,9 @@ pub fn authenticate(
                     Ended::Here(Outcome::Denied(not_forwarded()))
                 };
             }
-            Ok(Reply::Notice(_) | Reply::Version) => return unexpected().into(),
+            Ok(Reply::Notice(_) | Reply::Granted(_) | Reply::Refused(_) | Reply::Version) => {
+                return unexpected().into();
+            }
             Err(fact) => return fact.into(),
         };
         let answer = ask(&prompt, echo, text, application);
@@ -91,7 +93,11 @@ fn forward(length: Option<usize>, typed: Option<&Secret<Vec<u8>>>, application: 
     password.is_some_and(|password| application.forward(&Secret::new(password.to_vec())))
 }
 
-fn exchange(agent: &Path, request: &Request) -> Result<Reply, Fact> {
+/// Says something to the agent that listens there, and hears what it says to that.
+///
+/// # Errors
+/// There is no agent, or one that is not root's, or not of this version.
+pub fn exchange(agent: &Path, request: &Request) -> Result<Reply, Fact> {
     let message = request.message().map_err(|_| Fact::new("login-too-long"))?;
     let failed = |call| move |error: Errno| no_agent(agent, call, error);
     let mut budget = Budget::new(PATIENCE);

@@ -7,6 +7,7 @@
 //! | | |
 //! |---|---|
 //! | [`wire`] | what is said, byte by byte |
+//! | [`wish`] | what somebody can have done about their own devices, and what that brings |
 //! | [`client`] | the module's side |
 //! | `server` | the agent's side: whom it believes what, and the library's own [`crate::authenticate`] |
 
@@ -14,3 +15,4 @@ pub mod client;
 #[cfg(feature = "agent")]
 pub mod server;
 pub mod wire;
+pub mod wish;

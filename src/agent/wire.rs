@@ -6,11 +6,16 @@
 //! | begin `B` | a login, and what an earlier module asked for (maybe) |
 //! | answer `A` | a sealed login, and what was typed, or why nothing was |
 //! | notice `N` | a login |
+//! | wish `W` | what somebody wants done about their own devices |
+//! | proof `P` | a sealed wish, and what was typed |
 //! | question `Q` | a text to show (maybe), the prompt, whether it echoes, the sealed login |
 //! | verdict `V` | allow, ignore, deny or unavailable; seconds of delay; bytes of the answer that are a password (maybe) |
 //! | notice `n` | failures and when the latest was (maybe) |
+//! | granted `G` | that a wish is done, or what was to be seen |
+//! | refused `R` | why a wish is not done |
 //! | version `v` | nothing: the other side's version is not spoken here |
 
+use super::wish::{Granted, Wish};
 use crate::authenticate::{NoAnswer, Outcome};
 use crate::ledger::Notice;
 use crate::secret::Secret;
@@ -48,19 +53,23 @@ pub enum Request {
     Answer(Vec<u8>, Result<Secret<Vec<u8>>, NoAnswer>),
     /// Somebody's session begins.
     Notice(Knock),
+    /// Somebody wants something done about their own devices: whoever is at the other end of the socket.
+    Wish(Wish),
+    /// What they have typed for it.
+    Proof(Vec<u8>, Secret<Vec<u8>>),
 }
 
 /// What the agent says.
 pub enum Reply {
     /// Somebody has to be asked.
     Question {
-        /// What comes first.
+        /// What comes first. Of a wish: the new secret, or the new recovery codes, as bytes.
         text: Option<Secret<Vec<u8>>>,
         /// The prompt.
         prompt: Vec<u8>,
         /// Whether what is typed may be seen.
         echo: bool,
-        /// The login, for the next request.
+        /// The login, or the wish, for the next request.
         login: Vec<u8>,
     },
     /// The end.
@@ -74,6 +83,10 @@ pub enum Reply {
     },
     /// What failed since the last login.
     Notice(Option<Notice>),
+    /// The wish is done.
+    Granted(Granted),
+    /// It is not, and this is why. Who wishes is known by a code, or has nothing to learn from it.
+    Refused(Vec<u8>),
     /// The version is not spoken here.
     Version,
 }
@@ -134,6 +147,8 @@ impl Request {
             Self::Answer(login, Err(NoAnswer::Missing)) => Writer::of(b'A').text(login).byte(2),
             Self::Answer(login, Err(NoAnswer::TooLong)) => Writer::of(b'A').text(login).byte(3),
             Self::Notice(knock) => Writer::of(b'N').knock(knock),
+            Self::Wish(wish) => Writer::of(b'W').wish(wish),
+            Self::Proof(wish, answer) => Writer::of(b'P').text(wish).text(answer.expose()),
         }
         .end()
     }
@@ -158,6 +173,8 @@ impl Request {
                     Self::Answer(login, answer)
                 }
                 b'N' => Self::Notice(reader.knock()?),
+                b'W' => Self::Wish(reader.wish()?),
+                b'P' => Self::Proof(reader.text()?.to_vec(), reader.secret()?),
                 _ => return None,
             })
         })
@@ -185,6 +202,8 @@ impl Reply {
             }
             Self::Notice(None) => Writer::of(b'n').byte(0),
             Self::Notice(Some(notice)) => Writer::of(b'n').byte(1).long(notice.failures).long(notice.latest),
+            Self::Granted(granted) => Writer::of(b'G').granted(granted),
+            Self::Refused(reason) => Writer::of(b'R').text(reason),
             Self::Version => Writer::of(b'v'),
         }
         .end()
@@ -211,6 +230,8 @@ impl Reply {
                 b'n' => Self::Notice(
                     reader.maybe(|reader| Some(Notice { failures: reader.long()?, latest: reader.long()? }))?,
                 ),
+                b'G' => Self::Granted(reader.granted()?),
+                b'R' => Self::Refused(reader.text()?.to_vec()),
                 b'v' => Self::Version,
                 _ => return None,
             })
@@ -283,6 +304,14 @@ impl Writer {
         }
     }
 
+    /// A number that may not be there.
+    pub(super) fn maybe_long(self, number: Option<u64>) -> Self {
+        match number {
+            None => self.byte(0),
+            Some(number) => self.byte(1).long(number),
+        }
+    }
+
     pub(super) fn knock(self, knock: &Knock) -> Self {
         let Knock { service, user, rhost, login_key, uid, caller, is_silent, arguments } = knock;
         let writer = self.text(service).text(user).text(rhost).text(login_key).number(*uid);
@@ -346,6 +375,11 @@ impl<'a> Reader<'a> {
         self.text().map(|text| Secret::new(text.to_vec()))
     }
 
+    /// A text that is none but in UTF-8.
+    pub(super) fn string(&mut self) -> Option<String> {
+        String::from_utf8(self.text()?.to_vec()).ok()
+    }
+
     pub(super) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         if self.bool()? { read(self).map(Some) } else { Some(None) }
     }
@@ -362,6 +396,9 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::enrol::{Codes, NewDevice};
+    use crate::otp::{Algorithm, Digits, Moving};
+    use crate::record::{Device, Kind};
 
     pub(in super::super) fn knock() -> Knock {
         Knock {
@@ -376,11 +413,25 @@ pub(super) mod tests {
         }
     }
 
+    fn devices() -> Vec<Device> {
+        let by_counter = Codes { moving: Moving::Counter { next: 7 }, ..Codes::default() };
+        let made = |codes, name| NewDevice::new(codes, 0).unwrap().device(name, 1 << 31);
+        let mut devices = vec![made(Codes::default(), "phone"), made(by_counter, "token"), made(Codes::default(), "x")];
+        devices[0].last_used = Some(1 << 32);
+        devices[1].added = None;
+        let Ok(Kind::Totp(totp)) = &mut devices[0].kind else { panic!() };
+        totp.used = Ok(Some(vec![59_853_000]));
+        devices[2].kind = Ok(Kind::None);
+        devices
+    }
+
     fn secret(text: &[u8]) -> Secret<Vec<u8>> {
         Secret::new(text.to_vec())
     }
 
     fn requests() -> Vec<Secret<Vec<u8>>> {
+        let by_counter =
+            Codes { moving: Moving::Counter { next: 1 }, algorithm: Algorithm::Sha512, digits: Digits::SIX };
         let requests = [
             Request::Begin(knock(), Some(secret(b"hunter2"))),
             Request::Begin(Knock::default(), None),
@@ -389,6 +440,12 @@ pub(super) mod tests {
             Request::Answer(Vec::new(), Err(NoAnswer::Missing)),
             Request::Answer(Vec::new(), Err(NoAnswer::TooLong)),
             Request::Notice(knock()),
+            Request::Wish(Wish::Status),
+            Request::Wish(Wish::Add { name: "tablet".to_owned(), codes: Codes::default() }),
+            Request::Wish(Wish::Add { name: "token".to_owned(), codes: by_counter }),
+            Request::Wish(Wish::Remove { name: "phone".to_owned() }),
+            Request::Wish(Wish::Recovery { count: 5 }),
+            Request::Proof(b"sealed".to_vec(), secret(b"123456")),
         ];
         requests.iter().map(|request| request.message().unwrap()).collect()
     }
@@ -403,6 +460,14 @@ pub(super) mod tests {
             Reply::Verdict { verdict: Verdict::Deny, fail_delay: 0, password: None },
             Reply::Notice(None),
             Reply::Notice(Some(Notice { failures: 3, latest: 1 << 40 })),
+            Reply::Granted(Granted::Done),
+            Reply::Granted(Granted::Status {
+                path: b"/var/lib/x".to_vec(),
+                sealed_with: "3f9a01bc".to_owned(),
+                devices: devices(),
+                spares: 4,
+            }),
+            Reply::Refused(b"last-device".to_vec()),
             Reply::Version,
         ];
         replies.extend(VERDICTS.map(verdict));

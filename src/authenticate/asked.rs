@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::secret::Secret;
 use crate::store::{Attempt, StoreError};
 use crate::system::clock::Moment;
-use crate::verify::{self, Denial, Earlier, Try, Verdict};
+use crate::verify::{self, Accepted, Denial, Earlier, Try, Verdict};
 
 /// What an answer came to.
 pub(super) struct Judged {
@@ -70,7 +70,7 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
         let ends = wanted == FirstPass::Use || self.ends_there(answer.as_ref(), &result);
         match (result, answer) {
             (Ok(Judged { verdict: Verdict::Accepted(accepted), fact }), Some(answer)) => {
-                self.accepted(&answer, accepted.length, fact)
+                self.accepted(&answer, accepted, fact)
             }
             (Ok(Judged { fact, .. }) | Err(NotJudged::Denied(fact)), _) if ends => Outcome::Denied(fact).into(),
             (Err(NotJudged::Unavailable(fact)), _) if ends => Outcome::Unavailable(fact).into(),
@@ -85,7 +85,7 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
     /// What an answer comes to.
     pub(super) fn with_answer(&mut self, answer: &Answer) -> Step {
         match self.judged(Some(answer)) {
-            Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => self.accepted(answer, accepted.length, fact),
+            Ok(Judged { verdict: Verdict::Accepted(accepted), fact }) => self.accepted(answer, accepted, fact),
             Ok(Judged { fact, .. }) => Outcome::Denied(fact).into(),
             Err(not_judged) => not_judged.into_outcome().into(),
         }
@@ -179,9 +179,9 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
         Ok(Judged { verdict, fact })
     }
 
-    pub(super) fn accepted(&self, answer: &Answer, length: usize, fact: Fact) -> Step {
-        let password = self.policy.options.forward_pass.then(|| answer.before(length));
-        Step::Done(Done { outcome: Outcome::Accepted(fact), password })
+    pub(super) fn accepted(&self, answer: &Answer, accepted: Accepted, fact: Fact) -> Step {
+        let password = self.policy.options.forward_pass.then(|| answer.before(accepted.length));
+        Step::Done(Done { outcome: Outcome::Accepted(fact), password, by: Some(accepted) })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::Store;
 use crate::system::clock::Moment;
-use crate::verify::{Earlier, Rules};
+use crate::verify::{Accepted, Earlier, Rules};
 use asked::NotJudged;
 use std::cell::RefCell;
 
@@ -144,11 +144,13 @@ pub struct Done {
     pub outcome: Outcome,
     /// The password that was typed before the code, for the modules behind us.
     pub password: Option<Secret<Vec<u8>>>,
+    /// The code that was used up for it. `None`: there was none, however it ended.
+    pub by: Option<Accepted>,
 }
 
 impl From<Outcome> for Step {
     fn from(outcome: Outcome) -> Self {
-        Self::Done(Done { outcome, password: None })
+        Self::Done(Done { outcome, password: None, by: None })
     }
 }
 
@@ -179,7 +181,7 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
                 let answer = shown.and_then(|()| application.ask(&policy.prompt, policy.echo.value));
                 login.answer(pending, answer)
             }
-            Step::Done(Done { outcome, password }) => {
+            Step::Done(Done { outcome, password, .. }) => {
                 let is_forwarded = password.is_none_or(|password| application.forward(&password));
                 return if is_forwarded { outcome } else { Outcome::Denied(not_forwarded()) };
             }
@@ -330,7 +332,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
 
     fn settled(&mut self, step: Step) -> Step {
         match step {
-            Step::Done(Done { outcome, password }) => Step::Done(Done { outcome: self.settle(outcome), password }),
+            Step::Done(done) => Step::Done(Done { outcome: self.settle(done.outcome), ..done }),
             ask @ Step::Ask(_) => ask,
         }
     }

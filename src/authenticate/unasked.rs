@@ -115,7 +115,7 @@ impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
             Ok(Judged { verdict: Verdict::Accepted(accepted), .. }) => answer.before(accepted.length),
             _ => Secret::new(answer.whole().expose().clone()),
         };
-        Step::Done(Done { outcome: Outcome::Accepted(Fact::new("grace")), password: Some(password) })
+        Step::Done(Done { outcome: Outcome::Accepted(Fact::new("grace")), password: Some(password), by: None })
     }
 
     pub(super) fn is_throttled(&self) -> bool {

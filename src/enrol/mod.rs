@@ -58,6 +58,11 @@ impl NewDevice {
         Ok(Self { codes, secret: Arc::new(new_secret(length, min_bits)?) })
     }
 
+    /// With a secret that somebody else has made.
+    pub fn with_secret(codes: Codes, secret: Secret<Vec<u8>>) -> Self {
+        Self { codes, secret: Arc::new(secret) }
+    }
+
     /// What it shows.
     pub const fn codes(&self) -> Codes {
         self.codes

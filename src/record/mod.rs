@@ -56,10 +56,40 @@ impl Record {
         self.devices.iter().find(|device| device.name == name)
     }
 
+    /// Adds a device.
+    ///
+    /// # Errors
+    /// There is one of that name, or with that secret, already.
+    pub fn add(&mut self, device: Device) -> Result<(), Fact> {
+        if self.device(&device.name).is_some() {
+            return Err(Fact::new("name-taken").with("device", &device.name).or("pam-totp device list shows them"));
+        }
+        if device.secret.as_ref().is_ok_and(|secret| self.holds(secret)) {
+            return Err(Fact::new("secret-taken").with("device", &device.name).or("another device has that secret"));
+        }
+        self.devices.push(device);
+        Ok(())
+    }
+
+    /// Takes a device out.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn remove(&mut self, name: &str) -> Result<(), Fact> {
+        let before = self.devices.len();
+        self.devices.retain(|device| device.name != name);
+        if self.devices.len() < before { Ok(()) } else { Err(no_device(name)) }
+    }
+
     /// Whether one of the devices has this secret already. Its codes would work twice.
     pub fn holds(&self, secret: &Secret<Vec<u8>>) -> bool {
         self.devices.iter().any(|device| device.has_secret(secret))
     }
+}
+
+/// There is no device of that name.
+pub fn no_device(name: &str) -> Fact {
+    Fact::new("no-such-device").with("device", name).or("pam-totp device list shows them")
 }
 
 /// Something that shows codes.
@@ -78,6 +108,12 @@ pub struct Device {
 }
 
 impl Device {
+    /// Whether its codes can be right, where a secret has to have so many bits.
+    pub fn is_usable(&self, min_secret_bits: u64) -> bool {
+        let bits = |secret: &Arc<Secret<Vec<u8>>>| (secret.expose().len() as u64).saturating_mul(8);
+        self.factors().is_some() && self.secret.as_ref().is_ok_and(|secret| bits(secret) >= min_secret_bits)
+    }
+
     fn has_secret(&self, secret: &Secret<Vec<u8>>) -> bool {
         self.secret.as_ref().is_ok_and(|own| own.expose() == secret.expose())
     }

@@ -9,13 +9,14 @@ use crate::fact::Fact;
 use crate::identity::Person;
 use crate::ledger::Receipt;
 use crate::otp::RecoveryCode;
+use crate::record::Record;
 use crate::record::native::Document;
 use crate::secret::Secret;
 use crate::store::seal::KeyRing;
 use crate::store::{Grounds, Ticket};
 
 /// How long somebody may type, in seconds: sshd waits two minutes (LoginGraceTime), and others longer.
-const LIFE: u64 = 600;
+pub(super) const LIFE: u64 = 600;
 /// For nothing else.
 const PURPOSE: &str = "login";
 
@@ -73,7 +74,7 @@ impl Resting {
     }
 }
 
-fn count(length: usize) -> u32 {
+pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
@@ -95,11 +96,19 @@ fn read_receipt(reader: &mut Reader) -> Option<Receipt> {
 // The record to be is written as the store would, of nobody.
 const NOBODY: (&str, u32) = ("-", 0);
 
-fn write_trial(writer: Writer, Trial { grounds, record, failures }: &Trial) -> Writer {
+pub(super) fn write_record(writer: Writer, record: &Record) -> Writer {
     let document = Document { user: NOBODY.0.to_owned(), uid: NOBODY.1, generation: 0, record: record.clone() };
     // One device fits in any record; what does not is nothing that can be read.
     let text = document.text().unwrap_or_else(|_| Secret::new(Vec::new()));
-    let writer = writer.text(text.expose()).number(count(*failures));
+    writer.text(text.expose())
+}
+
+pub(super) fn read_record(reader: &mut Reader) -> Option<Record> {
+    Some(Document::parse(reader.text()?).ok()?.record)
+}
+
+fn write_trial(writer: Writer, Trial { grounds, record, failures }: &Trial) -> Writer {
+    let writer = write_record(writer, record).number(count(*failures));
     match grounds {
         Grounds::First => writer.byte(b'f'),
         Grounds::Ticket(word, ticket) => {
@@ -113,7 +122,7 @@ fn write_trial(writer: Writer, Trial { grounds, record, failures }: &Trial) -> W
 }
 
 fn read_trial(reader: &mut Reader) -> Option<Trial> {
-    let record = Document::parse(reader.text()?).ok()?.record;
+    let record = read_record(reader)?;
     let failures = usize::try_from(reader.number()?).ok()?;
     let text = |reader: &mut Reader| String::from_utf8(reader.text()?.to_vec()).ok();
     let grounds = match reader.byte()? {

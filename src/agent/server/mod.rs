@@ -2,6 +2,7 @@
 
 mod away;
 mod peers;
+mod wishes;
 
 use super::wire::{Bad, Knock, Reply, Request, Verdict};
 use crate::authenticate::{Counter, Done, Login, NoAnswer, Outcome, Question, Step, Visit};
@@ -20,6 +21,7 @@ use away::Resting;
 use peers::Admitted;
 use std::ffi::CString;
 use std::path::PathBuf;
+use wishes::Spent;
 
 /// What answers requests. Every request stands for itself: any number of them can be answered at once.
 pub struct Agent {
@@ -27,8 +29,10 @@ pub struct Agent {
     conf: Option<Vec<u8>>,
     /// The file with the keys that records are sealed with.
     ring: PathBuf,
-    /// Seals logins between two requests, for as long as this process lives.
+    /// Seals logins and wishes between two requests, for as long as this process lives.
     key: KeyRing,
+    /// The wishes that are done.
+    spent: Spent,
 }
 
 /// What goes on in a request.
@@ -44,7 +48,7 @@ impl Agent {
     /// # Errors
     /// As getrandom(2).
     pub fn new(conf: Option<Vec<u8>>, ring: PathBuf) -> Result<Self, Errno> {
-        Ok(Self { conf, ring, key: KeyRing::ephemeral()? })
+        Ok(Self { conf, ring, key: KeyRing::ephemeral()?, spent: Spent::default() })
     }
 
     /// The reply to a request of somebody with this uid. `None`: it is no request.
@@ -56,6 +60,8 @@ impl Agent {
                 Err(fact) => denied(peer, &Knock::default(), fact),
             },
             Ok(Request::Notice(knock)) => Reply::Notice(self.notice(peer, &knock)),
+            Ok(Request::Wish(wish)) => self.wish(peer, wish),
+            Ok(Request::Proof(wish, answer)) => self.prove(peer, &wish, answer),
             Err(Bad::Version(_)) => Reply::Version,
             Err(Bad::Message) => return None,
         };
@@ -79,11 +85,9 @@ impl Agent {
             login_key: &knock.login_key,
             is_silent: knock.is_silent,
         };
-        // Read anew each time: what `pam-totp key` changes holds at once, and keys are in memory while they are used.
-        let ring = match KeyRing::read(&self.ring) {
-            Ok(ring) => Some(ring),
-            Err(NoRing::Missing(_)) => None,
-            Err(no_ring) => return denied(peer, knock, no_ring.fact()),
+        let ring = match self.ring() {
+            Ok(ring) => ring,
+            Err(fact) => return denied(peer, knock, fact),
         };
         let store = store::with_ring(policy, ring.as_ref());
         let (counter, remark) = Counter::of(policy);
@@ -108,11 +112,20 @@ impl Agent {
                     Err(fact) => denied(peer, knock, fact),
                 }
             }
-            Step::Done(Done { outcome, password }) => {
-                let outcome = remark.map_or(outcome.clone(), |remark| outcome.map(|fact| fact.with("ledger", remark)));
+            Step::Done(Done { outcome, password, .. }) => {
+                let outcome = remarked(outcome, remark);
                 let password = password.map(|password| password.expose().len());
                 verdict(peer, knock, outcome, policy.fail_delay.value, password)
             }
+        }
+    }
+
+    /// Read anew each time: what `pam-totp key` changes holds at once, and keys are in memory while they are used.
+    fn ring(&self) -> Result<Option<KeyRing>, Fact> {
+        match KeyRing::read(&self.ring) {
+            Ok(ring) => Ok(Some(ring)),
+            Err(NoRing::Missing(_)) => Ok(None),
+            Err(no_ring) => Err(no_ring.fact()),
         }
     }
 
@@ -130,6 +143,14 @@ fn person(Admitted { knock, policy, is_theirs }: &Admitted) -> Result<Person, Un
         return Err(Unidentified::NotTheirs);
     }
     identify(&knock.user, policy, &knock.login_key, || knock.caller.ok_or(Errno::INVAL))
+}
+
+/// With what an operator should know about the ledger.
+fn remarked(outcome: Outcome, remark: Option<&'static str>) -> Outcome {
+    match remark {
+        Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
+        None => outcome,
+    }
 }
 
 fn denied(peer: u32, knock: &Knock, fact: Fact) -> Reply {

@@ -11,7 +11,7 @@
 
 use super::super::wire::Knock;
 use crate::fact::Fact;
-use crate::identity::Person;
+use crate::identity::{Person, Unidentified};
 use crate::options::Options;
 use crate::policy::{Document, Enrolment, EnrolmentKind, Origin, Policy, Setting, StoreKind};
 use crate::system::passwd;
@@ -40,8 +40,7 @@ impl Admitted {
         }?;
         match admitted.policy.store.value {
             StoreKind::System => Ok(admitted),
-            StoreKind::Home => Err(Fact::new("not-for-the-agent")
-                .or("the agent reads root-only records alone: store = \"system\" in [defaults] of the policy")),
+            StoreKind::Home => Err(not_for_the_agent()),
         }
     }
 
@@ -57,13 +56,7 @@ impl Admitted {
         // How somebody is asked, and nothing that would spare them that.
         let Options { first_pass, forward_pass, echo, prompt, .. } = options.clone();
         let options = Options { first_pass, forward_pass, echo, prompt, ..Options::default() };
-        let policy = Policy {
-            enrolment: ours(Enrolment::of(EnrolmentKind::Required)),
-            grace: ours(0),
-            exemptions: Vec::new(),
-            require: None,
-            ..Policy::new(&service, &options, &document)
-        };
+        let policy = without_favours(Policy::new(&service, &options, &document));
         let knock = Knock {
             service: service.into_bytes(),
             user: knock.user.clone(),
@@ -72,6 +65,34 @@ impl Admitted {
             ..Knock::default()
         };
         Ok(Self { knock, policy, is_theirs })
+    }
+}
+
+/// Who asks about their own devices, by their uid alone, and what holds for their code: what holds for a program that asks for
+/// them.
+pub(super) fn oneself(peer: u32, conf: Option<&[u8]>) -> Result<(Person, Policy), Fact> {
+    match peer {
+        0 => return Err(refused("root").or("root needs no agent for this")),
+        NOBODY => return Err(refused("unmapped")),
+        _ => {}
+    }
+    let policy = without_favours(Policy::new(LOCAL, &Options::default(), &Document::load(conf)?));
+    if policy.store.value != StoreKind::System {
+        return Err(not_for_the_agent());
+    }
+    let account = passwd::by_uid(peer).map_err(|error| Fact::new("user-database").with_error(error))?;
+    let person = Person::from_account(account.ok_or_else(|| refused("unknown-uid"))?);
+    Ok((person.map_err(Unidentified::fact)?, policy))
+}
+
+/// Everybody is asked for a code.
+fn without_favours(policy: Policy) -> Policy {
+    Policy {
+        enrolment: ours(Enrolment::of(EnrolmentKind::Required)),
+        grace: ours(0),
+        exemptions: Vec::new(),
+        require: None,
+        ..policy
     }
 }
 
@@ -92,6 +113,11 @@ fn service(peer: u32, knock: &Knock, document: &Document) -> Result<(String, boo
     let may_ask = |person: &Person| trusted.iter().any(|trusted| trusted.may_ask_for(person));
     // Who does not exist is like anybody else.
     Ok((String::from_utf8_lossy(&knock.service).into_owned(), person.as_ref().is_none_or(may_ask)))
+}
+
+fn not_for_the_agent() -> Fact {
+    Fact::new("not-for-the-agent")
+        .or("the agent reads root-only records alone: store = \"system\" in [defaults] of the policy")
 }
 
 fn ours<T>(value: T) -> Setting<T> {

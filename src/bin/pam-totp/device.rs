@@ -3,11 +3,12 @@
 use crate::common_ground;
 use crate::host::{self, Subject, Whose, by_store};
 use crate::new_device::{self, NewDevice};
+use crate::self_service::{self, Own};
 use crate::status;
 use anyhow::{Result, bail, ensure};
 use pam_totp::fact::Fact;
-use pam_totp::record::Record;
 use pam_totp::record::native::is_device_name;
+use pam_totp::record::{Record, no_device};
 use std::io::{self, Write};
 
 #[derive(clap::Args)]
@@ -48,7 +49,7 @@ enum Command {
     Remove {
         /// What it is called
         name: String,
-        /// Also the last one: nobody gets in as this person from then on
+        /// Also the last one, by root alone: nobody gets in as this person from then on
         #[arg(short, long)]
         force: bool,
         #[command(flatten)]
@@ -65,8 +66,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
+const CHANGE: &str = "change the devices in the root-only store";
+const READ: &str = "read the root-only store";
+
 fn subject(whose: &Whose) -> Result<Subject> {
-    let subject = whose.subject("change the devices in the root-only store")?;
+    let subject = whose.subject(CHANGE)?;
     subject.ensure_system_store("holds one device, without a name")?;
     Ok(subject)
 }
@@ -79,6 +83,9 @@ pub(crate) fn ensure_name(name: &str) -> Result<()> {
 
 fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<()> {
     ensure_name(name)?;
+    if let Some(own) = self_service::own(whose, CHANGE)? {
+        return add_own(&own, name, whose, arguments);
+    }
     let subject = subject(whose)?;
     let store = subject.store();
     ensure_free(&store.load(&subject.person).map_err(by_store)?, name)?;
@@ -92,25 +99,40 @@ fn add(name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<(
     let device = new.confirmed(new.device(name), false)?;
     if whose.json {
         // Before it is stored, as in `enrol`.
-        let (secret, uri) = (new.new.secret(), new.uri());
-        let object = subject.object(serde_json::json!({
-            "device": name, "secret": secret.expose(), "uri": uri.expose(),
-        }));
-        writeln!(io::stdout(), "{object}")?;
+        print_object(&subject, name, &new)?;
     }
-    store
-        .change(&subject.person, &mut |record| {
-            if record.device(name).is_some() {
-                return Err(Fact::new("name-taken").with("device", name));
-            }
-            record.devices.push(device.clone());
-            Ok(())
-        })
-        .map_err(by_store)?;
+    store.change(&subject.person, &mut |record| record.add(device.clone())).map_err(by_store)?;
     if !whose.json && !arguments.quiet {
         say!("{}: {name} added.", subject.title());
     }
     Ok(())
+}
+
+/// By the person themselves: the agent makes the secret, and stores it once it has seen its first code.
+fn add_own(own: &Own, name: &str, whose: &Whose, arguments: &new_device::Arguments) -> Result<()> {
+    ensure!(
+        !arguments.no_confirm && !arguments.quiet,
+        "only root can add a device that has shown no code: leave --no-confirm and --quiet out"
+    );
+    let new = NewDevice::new(arguments, &own.subject.name(), arguments.counter_based, 0)?;
+    common_ground::ensure_names(new.uri().expose())?;
+    common_ground::warn(new.uri().expose());
+    let (new, proposal) = own.add(name, new)?;
+    new.show(whose.json, None)?;
+    proposal.confirmed()?;
+    if whose.json {
+        return print_object(&own.subject, name, &new);
+    }
+    say!("{}: {name} added.", own.subject.title());
+    Ok(())
+}
+
+fn print_object(subject: &Subject, name: &str, new: &NewDevice) -> Result<()> {
+    let (secret, uri) = (new.new.secret(), new.uri());
+    let object = subject.object(serde_json::json!({
+        "device": name, "secret": secret.expose(), "uri": uri.expose(),
+    }));
+    writeln!(io::stdout(), "{object}").map_err(Into::into)
 }
 
 fn ensure_free(record: &Record, name: &str) -> Result<()> {
@@ -120,7 +142,10 @@ fn ensure_free(record: &Record, name: &str) -> Result<()> {
 
 fn list(name: Option<&String>, whose: &Whose) -> Result<()> {
     let whose = Whose { user: whose.user.clone().or_else(|| name.cloned()), ..whose.clone() };
-    let subject = whose.subject("read the root-only store")?;
+    if let Some(own) = self_service::own(&whose, READ)? {
+        return list_own(&own, whose.json);
+    }
+    let subject = whose.subject(READ)?;
     let store = subject.store();
     let mut people = match (subject.person.key(), store.admission()) {
         (None, Some(admission)) => admission.people_of_account(&subject.person).map_err(by_store)?,
@@ -154,6 +179,17 @@ fn list(name: Option<&String>, whose: &Whose) -> Result<()> {
     Ok(())
 }
 
+fn list_own(own: &Own, json: bool) -> Result<()> {
+    let devices = own.status()?.found.map(|(_, record)| record.devices).unwrap_or_default();
+    if json {
+        let devices: Vec<_> = devices.iter().map(|device| status::object(device, None)).collect();
+        say!("{}", own.subject.object(serde_json::json!({ "devices": devices })));
+    } else {
+        devices.iter().for_each(|device| say!("{}", status::line(device)));
+    }
+    Ok(())
+}
+
 fn rename(old: &str, new: &str, whose: &Whose) -> Result<()> {
     ensure_name(new)?;
     let subject = subject(whose)?;
@@ -172,6 +208,12 @@ fn rename(old: &str, new: &str, whose: &Whose) -> Result<()> {
 }
 
 fn remove(name: &str, force: bool, whose: &Whose) -> Result<()> {
+    if let Some(own) = self_service::own(whose, CHANGE)? {
+        // No device has a name that is none.
+        ensure_name(name)?;
+        own.remove(name)?;
+        return report(whose, &own.subject, name, "removed", serde_json::json!({ "removed": true }));
+    }
     let subject = subject(whose)?;
     let store = subject.store();
     let record = store.load(&subject.person).map_err(by_store)?;
@@ -180,14 +222,12 @@ fn remove(name: &str, force: bool, whose: &Whose) -> Result<()> {
     }
     store
         .change(&subject.person, &mut |record| {
-            let before = record.devices.len();
-            record.devices.retain(|device| device.name != name);
-            match record.devices.len() {
-                left if left == before => Err(no_device(name)),
-                // Somebody else removed the others meanwhile.
-                0 if !force => Err(Fact::new("last-device").with("device", name).or("--force removes it")),
-                _ => Ok(()),
+            record.remove(name)?;
+            // Somebody else removed the others meanwhile.
+            if record.devices.is_empty() && !force {
+                return Err(Fact::new("last-device").with("device", name).or("--force removes it"));
             }
+            Ok(())
         })
         .map_err(by_store)?;
     report(whose, &subject, name, "removed", serde_json::json!({ "removed": true }))
@@ -203,8 +243,4 @@ fn report(whose: &Whose, subject: &Subject, device: &str, words: &str, mut objec
         say!("{}: {device} {words}.", subject.title());
     }
     Ok(())
-}
-
-fn no_device(name: &str) -> Fact {
-    Fact::new("no-such-device").with("device", name).or("pam-totp device list shows them")
 }

@@ -62,6 +62,11 @@ impl Whose {
 }
 
 impl Subject {
+    /// Whoever runs this, and is not root.
+    pub(crate) fn own(whose: &Whose) -> Result<Self> {
+        Ok(Self { policy: policy(whose.conf.as_ref())?, person: person(whose.user.as_deref())?, ring: None })
+    }
+
     pub(crate) fn store(&self) -> Box<dyn Store + '_> {
         store::with_ring(&self.policy, self.ring.as_ref())
     }

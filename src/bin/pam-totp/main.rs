@@ -35,6 +35,7 @@ mod recovery;
 mod remove;
 mod resync;
 mod root;
+mod self_service;
 mod setup;
 mod sheet;
 

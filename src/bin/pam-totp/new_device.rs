@@ -153,6 +153,11 @@ impl<'a> NewDevice<'a> {
         Ok(Self { arguments, new, user: user.to_owned() })
     }
 
+    /// The same with another secret.
+    pub(crate) fn with_secret(self, secret: Secret<Vec<u8>>) -> Self {
+        Self { new: enrol::NewDevice::with_secret(self.new.codes(), secret), ..self }
+    }
+
     pub(crate) fn is_counter_based(&self) -> bool {
         matches!(self.new.codes().moving, Moving::Counter { .. })
     }
@@ -223,15 +228,17 @@ impl<'a> NewDevice<'a> {
                 (Verdict::Denied(Denial::NotACode), _) => {
                     writeln!(io::stderr(), "A code has {} digits.", self.new.codes().digits.get())?;
                 }
-                _ => writeln!(
-                    io::stderr(),
-                    "That is not the code of this secret now. Is the clock of the device right? Here it is {} UTC.",
-                    time_of_day(clock::now())
-                )?,
+                _ => writeln!(io::stderr(), "{}", not_its_code())?,
             }
         }
         bail!("no right code in {CONFIRMATIONS} tries; nothing was stored")
     }
+}
+
+/// What somebody is told whose first code is not right.
+pub(crate) fn not_its_code() -> String {
+    let now = time_of_day(clock::now());
+    format!("That is not the code of this secret now. Is the clock of the device right? Here it is {now} UTC.")
 }
 
 /// Judges an answer as a login would, and says what the device would be then. Mistyping here is no guess: the budget begins

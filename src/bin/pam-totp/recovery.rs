@@ -1,7 +1,8 @@
 //! `pam-totp recovery`: codes for the day when no device is at hand.
 
-use crate::host::{Whose, by_store};
+use crate::host::{Subject, Whose, by_store};
 use crate::new_device::Spares;
+use crate::self_service;
 use anyhow::{Context, Result, ensure};
 use clap::value_parser;
 use pam_totp::enrol::SPARES;
@@ -26,9 +27,17 @@ enum Command {
     },
 }
 
+const WHAT: &str = "change the root-only store";
+const NOT_STORED: &str = "the codes above were not stored, the old ones work";
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Command::New { count, whose } = &arguments.command;
-    let subject = whose.subject("change the root-only store")?;
+    if let Some(own) = self_service::own(whose, WHAT)? {
+        let (spares, proposal) = own.recovery(*count)?;
+        show(whose, &own.subject, &spares)?;
+        return proposal.seen().context(NOT_STORED);
+    }
+    let subject = whose.subject(WHAT)?;
     subject.ensure_system_store("gets new scratch codes with pam-totp enrol --force")?;
     ensure!(subject.policy.allow_scratch_codes.value, "the policy has allow_scratch_codes = false");
     let store = subject.store();
@@ -37,19 +46,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let spares = Spares::recovery(*count)?;
     let mut record = Record::of(Vec::new());
     spares.put_into(&mut record)?;
-    // What cannot be shown is not stored either.
-    if whose.json {
-        let codes: Vec<String> = spares.texts().iter().map(|code| code.expose().clone()).collect();
-        writeln!(io::stdout(), "{}", subject.object(serde_json::json!({ "recovery_codes": codes })))?;
-    } else {
-        spares.show(&mut io::stdout())?;
-    }
-    io::stdout().flush()?;
+    show(whose, &subject, &spares)?;
     store
         .change(&subject.person, &mut |stored| {
             stored.recovery = record.recovery.clone();
             Ok(())
         })
         .map_err(by_store)
-        .context("the codes above were not stored, the old ones work")
+        .context(NOT_STORED)
+}
+
+/// What cannot be shown is not stored either.
+fn show(whose: &Whose, subject: &Subject, spares: &Spares) -> Result<()> {
+    if whose.json {
+        let codes: Vec<String> = spares.texts().iter().map(|code| code.expose().clone()).collect();
+        writeln!(io::stdout(), "{}", subject.object(serde_json::json!({ "recovery_codes": codes })))?;
+    } else {
+        spares.show(&mut io::stdout())?;
+    }
+    io::stdout().flush().map_err(Into::into)
 }

@@ -1,7 +1,8 @@
 //! `pam-totp status`.
 
-use crate::host::{Whose, by_store};
+use crate::host::{Subject, Whose, by_store};
 use crate::people;
+use crate::self_service;
 use anyhow::Result;
 use pam_totp::identity::Named;
 use pam_totp::policy::{Policy, StoreKind};
@@ -10,6 +11,9 @@ use pam_totp::store::StoreError;
 use pam_totp::store::system::SystemStore;
 use pam_totp::system::clock;
 use std::io::{self, Write};
+use std::path::PathBuf;
+
+const WHAT: &str = "read the root-only store";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -35,7 +39,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.all {
         return people::run(whose);
     }
-    let subject = whose.subject("read the root-only store")?;
+    if let Some(own) = self_service::own(whose, WHAT)? {
+        return show(whose, &own.subject, &own.status()?);
+    }
+    let subject = whose.subject(WHAT)?;
     let store = subject.store();
     let path = store.path(&subject.person).map_err(crate::host::by_fact)?;
     let record = match store.load(&subject.person) {
@@ -45,28 +52,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let sealed_with = sealed_with(&subject.policy, &subject.person.named());
     let had_one = !store.never_enrolled(&subject.person).map_err(by_store)?;
+    let found = record.map(|record| (spares(&record), record));
+    show(whose, &subject, &Status { path, found, had_one, sealed_with })
+}
+
+/// What there is of somebody.
+pub(crate) struct Status {
+    pub(crate) path: PathBuf,
+    /// How many recovery codes are left, and the record.
+    pub(crate) found: Option<(usize, Record)>,
+    pub(crate) had_one: bool,
+    pub(crate) sealed_with: Option<String>,
+}
+
+fn show(whose: &Whose, subject: &Subject, status: &Status) -> Result<()> {
+    let Status { path, found, had_one, sealed_with } = status;
     let out = &mut io::stdout();
     if whose.json {
         let object = subject.object(serde_json::json!({
                 "store": store_name(&subject.policy),
                 "path": path.to_string_lossy(),
-                "enrolled": record.is_some(),
+                "enrolled": found.is_some(),
                 "ever_enrolled": had_one,
                 "sealed_with": sealed_with,
-                "devices": record.as_ref().map(devices).unwrap_or_default(),
-                "recovery_codes": record.as_ref().map_or(0, spares),
+                "devices": found.as_ref().map(|(_, record)| devices(record)).unwrap_or_default(),
+                "recovery_codes": found.as_ref().map_or(0, |(spares, _)| *spares),
         }));
         return writeln!(out, "{object}").map_err(Into::into);
     }
     let name = subject.title();
-    match &record {
-        None if had_one => writeln!(out, "{name}: no device any more; had one, and is not let pass without")?,
+    match found {
+        None if *had_one => writeln!(out, "{name}: no device any more; had one, and is not let pass without")?,
         None => writeln!(out, "{name}: not enrolled")?,
-        Some(record) => {
-            let sealed = sealed_with.map_or_else(String::new, |key| format!(", sealed with key {key}"));
+        Some((spares, record)) => {
+            let sealed = sealed_with.as_ref().map_or_else(String::new, |key| format!(", sealed with key {key}"));
             writeln!(out, "{name}: enrolled, in {}{sealed}", path.display())?;
             record.devices.iter().try_for_each(|device| writeln!(out, "  {}", line(device)))?;
-            writeln!(out, "  {} left", count(spares(record), "recovery code"))?;
+            writeln!(out, "  {} left", count(*spares, "recovery code"))?;
         }
     }
     Ok(())
