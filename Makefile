@@ -9,6 +9,7 @@ PAMDIR  ?= $(shell multiarch=$$(cc -print-multiarch 2>/dev/null); \
                [ -e $$dir/pam_unix.so ] && echo $$dir && break; \
              done)
 BINDIR  := $(DESTDIR)$(PREFIX)/bin
+SBINDIR := $(DESTDIR)$(PREFIX)/sbin
 DIST    := target/dist
 FLAGS   := --locked --target-dir target
 
@@ -97,6 +98,7 @@ prerequisites:
 SHARE        := $(DESTDIR)$(PREFIX)/share
 SYSCONFDIR   ?= /etc
 TMPFILESDIR  ?= $(PREFIX)/lib/tmpfiles.d
+UNITDIR      ?= $(PREFIX)/lib/systemd/system
 ZSHDIR       ?= $(PREFIX)/share/zsh/site-functions
 PAMCONFIGDIR ?= $(wildcard /usr/share/pam-configs)
 EXAMPLES     := $(SHARE)/doc/pam-totp/examples
@@ -106,10 +108,13 @@ INSTALLED = \
   $(DIST)/pam-totp.1:$(SHARE)/man/man1/pam-totp.1 \
   docs/man/pam_totp.toml.5:$(SHARE)/man/man5/pam_totp.toml.5 \
   docs/man/pam_totp.8:$(SHARE)/man/man8/pam_totp.8 \
+  docs/man/pam-totp-agent.8:$(SHARE)/man/man8/pam-totp-agent.8 \
   $(DIST)/completion/bash:$(SHARE)/bash-completion/completions/pam-totp \
   $(DIST)/completion/zsh:$(DESTDIR)$(ZSHDIR)/_pam-totp \
   $(DIST)/completion/fish:$(SHARE)/fish/vendor_completions.d/pam-totp.fish \
   packaging/tmpfiles.d/pam_totp.conf:$(DESTDIR)$(TMPFILESDIR)/pam_totp.conf \
+  packaging/systemd/pam-totp-agent.socket:$(DESTDIR)$(UNITDIR)/pam-totp-agent.socket \
+  packaging/systemd/pam-totp-agent.service:$(DESTDIR)$(UNITDIR)/pam-totp-agent.service \
   packaging/sshd_config.d/10-pam_totp.conf:$(EXAMPLES)/sshd_config.d/10-pam_totp.conf \
   $(if $(PAMCONFIGDIR),packaging/pam-configs/totp:$(DESTDIR)$(PAMCONFIGDIR)/totp) \
   $(foreach file,$(wildcard pam.d-examples/*),$(file):$(EXAMPLES)/pam.d/$(notdir $(file)))
@@ -121,21 +126,23 @@ pairs = for pair in $(1); do file=$${pair%%:*} place=$${pair\#*:};
 
 # What `make build` made: whoever is root by sudo has no cargo, as a rule. By rename, so that there is no moment without a
 # module, or with half of one. With GOOGLE_LINK=1 the program can be called by the name google-authenticator too, for scripts
-# that do.
+# that do. The agent's units are put there, and not enabled.
 install:
-	@for file in $(DIST)/pam_totp.so $(DIST)/pam-totp $(GENERATED); do \
+	@for file in $(DIST)/pam_totp.so $(DIST)/pam-totp $(DIST)/pam-totp-agent $(GENERATED); do \
 	  [ -e $$file ] || { echo "$$file is not there: run \`make build\` first" >&2; exit 1; }; done
 	@[ -n "$(PAMDIR)" ] || { echo "No directory of PAM modules found: set PAMDIR" >&2; exit 1; }
-	install -d $(DESTDIR)$(PAMDIR) $(BINDIR)
+	install -d $(DESTDIR)$(PAMDIR) $(BINDIR) $(SBINDIR)
 	install -m 0644 $(DIST)/pam_totp.so $(DESTDIR)$(PAMDIR)/pam_totp.so.new
 	mv -f $(DESTDIR)$(PAMDIR)/pam_totp.so.new $(DESTDIR)$(PAMDIR)/pam_totp.so
 	install -m 0755 $(DIST)/pam-totp $(BINDIR)/pam-totp
+	install -m 0755 $(DIST)/pam-totp-agent $(SBINDIR)/pam-totp-agent
 	@[ -z "$(GOOGLE_LINK)" ] || ln -sfn pam-totp $(BINDIR)/google-authenticator
 	@$(call pairs,$(INSTALLED)) install -D -m 0644 $$file $$place || exit; done
+	@sed -i 's|=/usr/sbin/|=$(PREFIX)/sbin/|' $(DESTDIR)$(UNITDIR)/pam-totp-agent.service
 	@$(call pairs,$(SETTINGS)) [ -e $$place ] || install -D -m 0644 $$file $$place || exit; done
 
 uninstall:
-	rm -f $(DESTDIR)$(PAMDIR)/pam_totp.so $(BINDIR)/pam-totp
+	rm -f $(DESTDIR)$(PAMDIR)/pam_totp.so $(BINDIR)/pam-totp $(SBINDIR)/pam-totp-agent
 	@[ "$$(readlink $(BINDIR)/google-authenticator)" != pam-totp ] || rm -f $(BINDIR)/google-authenticator
 	@$(call pairs,$(INSTALLED)) rm -f $$place; done
 	@$(call pairs,$(SETTINGS)) ! cmp -s $$file $$place || rm -f $$place; done

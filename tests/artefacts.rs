@@ -124,9 +124,13 @@ fn install_and_uninstall_put_files_where_they_belong() {
     for file in [
         &format!("{} 644", module.display()),
         "/usr/bin/pam-totp 755",
+        "/usr/sbin/pam-totp-agent 755",
         "/usr/share/man/man1/pam-totp.1 644",
         "/usr/share/man/man5/pam_totp.toml.5 644",
         "/usr/share/man/man8/pam_totp.8 644",
+        "/usr/share/man/man8/pam-totp-agent.8 644",
+        "/usr/lib/systemd/system/pam-totp-agent.socket 644",
+        "/usr/lib/systemd/system/pam-totp-agent.service 644",
         "/usr/share/bash-completion/completions/pam-totp 644",
         "/usr/share/zsh/site-functions/_pam-totp 644",
         "/usr/share/fish/vendor_completions.d/pam-totp.fish 644",
@@ -139,7 +143,7 @@ fn install_and_uninstall_put_files_where_they_belong() {
         assert!(installed.contains(file), "{file} is not in {installed:#?}");
     }
     let examples = fs::read_dir(project().join("pam.d-examples")).unwrap().count();
-    assert_eq!(installed.len(), 13 + examples, "{installed:#?}");
+    assert_eq!(installed.len(), 17 + examples, "{installed:#?}");
     assert_eq!(
         fs::read(root.path().join(module.strip_prefix("/").unwrap())).unwrap(),
         fs::read(dist("pam_totp.so")).unwrap()
@@ -155,9 +159,11 @@ fn install_and_uninstall_put_files_where_they_belong() {
     assert_eq!(fs::read_to_string(&jail).unwrap(), "changed");
     make("install", &["PAMDIR=/opt/security"]);
     let installed = files(root.path());
-    for file in ["/opt/security/pam_totp.so 644", "/usr/local/bin/pam-totp 755"] {
+    for file in ["/opt/security/pam_totp.so 644", "/usr/local/bin/pam-totp 755", "/usr/local/sbin/pam-totp-agent 755"] {
         assert!(installed.contains(file), "{file} is not in {installed:#?}");
     }
+    let unit = root.path().join("usr/local/lib/systemd/system/pam-totp-agent.service");
+    assert!(fs::read_to_string(unit).unwrap().contains("\nExecStart=/usr/local/sbin/pam-totp-agent\n"));
 }
 
 /// Files below a directory, with their modes.
@@ -179,7 +185,7 @@ fn files(root: &Path) -> BTreeSet<String> {
 }
 
 /// Who may import whom, from the pure core outwards.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("secret", &[]),
     ("fact", &[]),
     ("otp", &["secret"]),
@@ -201,8 +207,27 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         ],
     ),
     (
+        "agent",
+        &[
+            "authenticate",
+            "journal",
+            "store",
+            "ledger",
+            "record",
+            "otp",
+            "identity",
+            "source",
+            "policy",
+            "options",
+            "system",
+            "secret",
+            "fact",
+        ],
+    ),
+    (
         "pam",
         &[
+            "agent",
             "authenticate",
             "journal",
             "store",

@@ -631,6 +631,26 @@ fn settings_of_sshd_that_are_right_and_wrong() {
             vec!["sshd gate-forwards ssh/sshd_config:7"],
         ),
         (
+            "the gate, and variables of clients that say nothing to a shell",
+            vec![(CONFIG, after(&format!("AcceptEnv LANG LC_* EDITOR\nMatch User backup\n{GATE}{NOTHING_BESIDE}")))],
+            vec![],
+        ),
+        (
+            "the gate, and any variable of clients",
+            vec![(CONFIG, after(&format!("AcceptEnv LANG\nAcceptEnv *\nMatch User backup\n{GATE}{NOTHING_BESIDE}")))],
+            vec!["sshd gate-environment ssh/sshd_config:8"],
+        ),
+        (
+            "the gate, variables of clients that a block takes back, and those of the home",
+            vec![(
+                CONFIG,
+                after(&format!(
+                    "AcceptEnv BASH_*\nPermitUserEnvironment LANG,LD_*\nMatch User backup\nAcceptEnv LANG\n{GATE}{NOTHING_BESIDE}"
+                )),
+            )],
+            vec!["sshd gate-user-environment ssh/sshd_config:9"],
+        ),
+        (
             "the gate, and files without a code",
             vec![(
                 CONFIG,

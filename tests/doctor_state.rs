@@ -1,5 +1,7 @@
 //! What `pam-totp doctor` says of the module's file, the policy's, the store, people and the clock.
 
+use crate::agent_units::helper;
+use crate::support::agent::{Agent, SOCKET};
 use crate::support::disk::{Disk, FileSystem};
 use crate::support::machine::{ALICE, BOB, CAROL, Machine, SUCCESS};
 use crate::support::root_only::{POLICY, STACK, STATE, json as printed, machine as root_only, run, ticket, totp};
@@ -7,7 +9,9 @@ use crate::support::totp::SECRET;
 use crate::support::{disk, output_of};
 use serde_json::Value;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 /// What doctor has to say of a machine.
@@ -399,4 +403,121 @@ fn nothing_is_changed_by_a_look() {
     let before = listed();
     Said::of(&machine, &[]);
     assert_eq!(listed(), before);
+}
+
+const AGENT: [&str; 9] = [
+    "agent-missing",
+    "agent-directory",
+    "agent-link",
+    "agent-squatted",
+    "agent-closed-to-others",
+    "agent-unanswered",
+    "agent-version",
+    "trusted-caller-unknown",
+    "trusted-caller-policy",
+];
+
+fn about_the_agent(said: &Said) -> Vec<&str> {
+    said.findings.iter().filter_map(|finding| finding["name"].as_str()).filter(|name| AGENT.contains(name)).collect()
+}
+
+#[test]
+fn an_agent_that_is_not_there_or_not_what_answers_is_a_finding() {
+    let machine = root_only(&format!("{OPTIONAL}via = \"agent\"\n"));
+    let said = Said::of(&machine, &[]);
+    assert!(is_weight(said.only("agent-missing"), "closed"));
+    assert_eq!(said.only("agent-missing")["lines"][0], "systemctl enable --now pam-totp-agent.socket");
+    let agent = Agent::start(&machine);
+    assert_eq!(about_the_agent(&Said::of(&machine, &[])), [""; 0]);
+    set_mode(&machine, SOCKET, 0o600);
+    assert_eq!(about_the_agent(&Said::of(&machine, &[])), ["agent-closed-to-others"]);
+    set_mode(&machine, SOCKET, 0o666);
+    set_mode(&machine, "/run", 0o777);
+    let said = Said::of(&machine, &[]);
+    assert!(is_weight(said.only("agent-directory"), "closed"));
+    assert_eq!(said.only("agent-directory")["lines"][0], "chmod go-w /run");
+    set_mode(&machine, "/run", 0o755);
+    drop(agent);
+    assert_eq!(about_the_agent(&Said::of(&machine, &[])), ["agent-unanswered"], "nobody listens");
+
+    // What is no socket of root's is not asked.
+    machine.write_as(SOCKET, "", 0, 0o666);
+    assert_eq!(about_the_agent(&Said::of(&machine, &[])), ["agent-squatted"]);
+    fs::remove_file(machine.path(SOCKET)).unwrap();
+    fs::create_dir(machine.path(SOCKET)).unwrap();
+    assert_eq!(about_the_agent(&Said::of(&machine, &[])), ["agent-squatted"]);
+}
+
+#[test]
+fn whoever_answers_in_the_agents_place_is_a_finding() {
+    let machine = root_only(&format!("{OPTIONAL}via = \"agent\"\nagent_socket = \"/run/agent/socket\"\n"));
+    machine.make_directory("/run/agent", 0o755, ALICE.uid);
+    let mut squatter = machine.command_as(ALICE, helper(&machine));
+    let mut squatter = squatter.args(["/run/agent/socket", "-", "sleep", "60"]).spawn().unwrap();
+    let path = machine.path("/run/agent/socket");
+    while !path.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let said = Said::of(&machine, &[]);
+    assert_eq!(about_the_agent(&said), ["agent-directory", "agent-squatted"]);
+    assert!(said.only("agent-squatted")["what"].to_string().contains("belongs to uid 20001, not to root"));
+    // Made to look like root's.
+    for path in [&path, path.parent().unwrap()] {
+        chown(path, Some(0), None).unwrap();
+    }
+    let said = Said::of(&machine, &[]);
+    assert!(said.only("agent-squatted")["what"].to_string().contains("somebody else listens"), "{:#?}", said.findings);
+    squatter.kill().unwrap();
+    squatter.wait().unwrap();
+
+    for (reply, name) in [
+        (&b"\0\0\0\x02\x02n"[..], "agent-version"),
+        (b"\0\0\0\x01x", "agent-version"),
+        (b"\0\0\0\x02\x01x", "agent-unanswered"),
+        (b"", "agent-unanswered"),
+    ] {
+        fs::remove_file(&path).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        set_mode(&machine, "/run/agent/socket", 0o666);
+        let answering = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut length = [0; 4];
+            peer.read_exact(&mut length).unwrap();
+            peer.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).unwrap();
+            peer.write_all(reply).unwrap();
+        });
+        let said = Said::of(&machine, &[]);
+        assert_eq!(about_the_agent(&said), [name], "{reply:?} {:#?}", said.findings);
+        answering.join().unwrap();
+    }
+    fs::remove_file(&path).unwrap();
+    symlink("/run/elsewhere", &path).unwrap();
+    assert_eq!(about_the_agent(&Said::of(&machine, &[])), ["agent-unanswered", "agent-link"]);
+}
+
+#[test]
+fn a_trusted_caller_that_is_not_there_or_cannot_read_the_policy_is_a_finding() {
+    let callers = "[[trusted_caller]]\nuser = \"carol\"\nservices = [\"test\"]\ngroups = [\"alice\"]\n\
+                   [[trusted_caller]]\nuser = \"gone\"\nservices = [\"test\"]\ngroups = [\"any\"]\n\
+                   [[trusted_caller]]\nuser = \"bob\"\nservices = [\"test\"]\ngroups = [\"alice\", \"nobodies\"]\n";
+    let machine = root_only(&format!("{OPTIONAL}via = \"agent\"\n{callers}"));
+    let _agent = Agent::start(&machine);
+    let said = Said::of(&machine, &[]);
+    assert_eq!(about_the_agent(&said), ["trusted-caller-unknown"; 2]);
+    let whats: Vec<_> =
+        said.named("trusted-caller-unknown").iter().map(|finding| finding["what"].to_string()).collect();
+    assert!(whats[0].contains("a user") && whats[0].contains("gone") && whats[1].contains("nobodies"), "{whats:?}");
+    set_mode(&machine, POLICY, 0o600);
+    let said = Said::of(&machine, &[]);
+    let unreadable = said.named("trusted-caller-policy");
+    assert_eq!(unreadable.len(), 2, "carol and bob: {:#?}", said.findings);
+    assert_eq!(unreadable[0]["lines"][0], format!("chmod a+r {POLICY}"));
+    // By the group of one of the two.
+    chown(machine.path(POLICY), None, Some(BOB.uid)).unwrap();
+    set_mode(&machine, POLICY, 0o640);
+    let said = Said::of(&machine, &[]);
+    assert!(said.only("trusted-caller-policy")["what"].to_string().contains("carol"));
+    set_mode(&machine, POLICY, 0o644);
+    set_mode(&machine, "/etc/security", 0o750);
+    assert_eq!(Said::of(&machine, &[]).named("trusted-caller-policy")[0]["lines"][0], "chmod a+x /etc/security");
 }

@@ -182,9 +182,27 @@ fn the_page_of_the_module_and_the_readme_have_the_same_reasons() {
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let cells = rows.map(|row| row.split('|').nth(1).unwrap());
     let mut known: Names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
-    known.insert("no-store".to_owned()); // Below the table, as it is no denial.
+    // Below the table, as they are no denials.
+    let unavailable = ["no-store", "no-agent", "agent-of-another", "agent-of-other-version", "agent-makes-no-sense"];
+    known.extend(unavailable.map(str::to_owned));
+    assert!(unavailable.iter().all(|reason| readme.contains(&format!("`{reason}`")) || *reason == "no-store"));
     assert!(known.len() > 40, "{known:?}");
     assert_eq!(entries(&written("docs/man/pam_totp.8"), "Sy"), known);
+}
+
+#[test]
+fn the_page_of_the_agent_has_every_flag_and_no_other() {
+    let help = output_of(Command::new(dist("pam-totp-agent")).arg("--help"));
+    let page = written("docs/man/pam-totp-agent.8");
+    let lines = page.lines().filter_map(|line| line.strip_prefix(".It Fl Fl "));
+    let long: Names = lines.map(|line| format!("--{}", line.split(' ').next().unwrap())).collect();
+    assert_eq!(long, flags(&help));
+    let synopsis = page.split("\n.Sh ").find(|section| section.starts_with("SYNOPSIS")).unwrap();
+    assert!(long.iter().all(|flag| synopsis.contains(&format!("Fl Fl {}", &flag[2..]))), "{synopsis}");
+    let version = output_of(Command::new(dist("pam-totp-agent")).arg("--version"));
+    assert!(version.starts_with("pam-totp-agent "), "{version}");
+    let wrong = Command::new(dist("pam-totp-agent")).arg("--nonsense").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 /// The fields of a struct of the policy file.
@@ -214,6 +232,7 @@ fn the_page_of_the_policy_has_every_key_in_its_place_and_no_other() {
     assert_eq!(section("[compat] and [service.NAME.compat]"), fields(file, "Compat"));
     assert_eq!(section("[throttle]"), fields("src/policy/throttle.rs", "Throttle"));
     assert_eq!(section("[[exempt]]"), fields("src/policy/exempt.rs", "Written"));
+    assert_eq!(section("[[trusted_caller]]"), fields("src/policy/callers.rs", "Written"));
     assert_eq!(section("[require]"), fields("src/policy/exempt.rs", "WrittenRequire"));
 }
 
@@ -230,7 +249,8 @@ fn the_example_of_the_policy_is_a_policy() {
 #[test]
 fn the_pages_are_well_formed() {
     need("mandoc", "mandoc");
-    let pages = [dist("pam-totp.1"), project().join("docs/man/pam_totp.toml.5"), project().join("docs/man/pam_totp.8")];
+    let written = ["pam_totp.toml.5", "pam_totp.8", "pam-totp-agent.8"];
+    let pages = written.map(|name| project().join("docs/man").join(name)).into_iter().chain([dist("pam-totp.1")]);
     let output = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(pages).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
 }

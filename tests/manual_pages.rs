@@ -6,7 +6,8 @@
 use crate::setup;
 use crate::shared_accounts::says;
 use crate::support::agent::Agent;
-use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, Machine, SUCCESS, User};
+use crate::support::machine::{ALICE, AUTH_ERR, AUTHINFO_UNAVAIL, BOB, CAROL, Machine, SUCCESS, User};
+use crate::support::postgres::Postgres;
 use crate::support::root_only::{self, POLICY, json, next_code, recovery_codes, secret, totp};
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd, fingerprint, public};
 use crate::support::terminal::Terminal;
@@ -534,10 +535,7 @@ fn service_accounts_md() {
     ];
     let mut page = Page::open_with(&machine, "service-accounts.md", &instead);
     // No systemd is there.
-    let systemctl = machine.shared().join("systemctl");
-    fs::write(&systemctl, "#!/bin/sh\n[ \"$*\" = 'reload ssh' ] && kill -HUP $(pgrep -o -x sshd) && sleep 1\n")
-        .unwrap();
-    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    put_systemctl(&machine, "#!/bin/sh\n[ \"$*\" = 'reload ssh' ] && kill -HUP $(pgrep -o -x sshd) && sleep 1\n");
     assert!(!sshd.login(BACKUP, &[]).succeeded);
     page.root(&[]);
     let (session, asked) = page.ssh(&sshd, BACKUP.name, &sshd.key(BACKUP), |_| String::new());
@@ -635,6 +633,77 @@ fn sealed_records() {
     assert!(refused.contains("active-key"), "{refused}");
     page.root(&[]);
     assert_eq!(login().result(), SUCCESS);
+}
+
+/// What systemd would do about the agent, where there is none.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+case $* in
+"enable --now pam-totp-agent.socket" | "start pam-totp-agent.socket")
+    "$here/pam-totp-agent" >/dev/null 2>&1 &
+    echo $! >"$here/agent.pid"
+    until [ -S /run/pam_totp-agent.sock ]; do sleep 0.05; done
+    ;;
+"stop pam-totp-agent.socket pam-totp-agent.service" | "disable --now pam-totp-agent.socket pam-totp-agent.service")
+    kill "$(cat "$here/agent.pid")" && rm /run/pam_totp-agent.sock
+    ;;
+*) exit 1 ;;
+esac
+"#;
+
+fn put_systemctl(machine: &Machine, script: &str) {
+    let systemctl = machine.shared().join("systemctl");
+    fs::write(&systemctl, script).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn agent_md() {
+    const LINE: &str = "hostssl all all 127.0.0.1/32 pam pamservice=postgresql";
+    let machine = setup::debian();
+    machine.agent();
+    put_systemctl(&machine, SYSTEMCTL);
+    totp(&machine, &["setup", "store"]);
+    totp(&machine, &["setup", "sudo"]);
+    totp(&machine, &["setup", "confirm"]);
+    let alice = Enrolled::by_root(&machine, "alice");
+    let mut codes = alice.recovery.iter().map(String::as_str);
+    let mut page = Page::open(&machine, "agent.md");
+    page.root(&[]); // enable
+    page.root(&[]); // One service
+    page.root(&[codes.next().unwrap(), "password"]);
+    page.root_types(&[]); // doctor
+    page.root(&[]); // All
+    page.root(&[codes.next().unwrap(), "password"]);
+    for _ in 0..4 {
+        page.root(&[]); // groupadd, usermod, --install, usermod
+    }
+    assert!(fs::read_to_string(project().join("docs/agent.md")).unwrap().contains(LINE));
+    let postgres = Postgres::start(&machine, LINE);
+    let code = code_now(&alice.secret);
+    assert!(!postgres.lets_in("password000000"));
+    assert!(postgres.lets_in(&format!("password{code}")), "{} {:#?}", postgres.log(), machine.log());
+    assert!(!postgres.lets_in(&format!("password{code}")), "used");
+    let of_postgres = |line: &String| line.starts_with("pam_totp(postgresql:auth): denied") && line.contains(" peer=");
+    assert!(machine.log().iter().any(of_postgres));
+
+    let (line, shown) = page.next('#'); // systemctl stop
+    assert!(shown.is_empty());
+    let unlocks = |user: User, name: &str, code: &str| {
+        machine.login_as(user, "swaylock", name).answer(code).answer("password").run().result()
+    };
+    let code = codes.next().unwrap();
+    assert_ne!(unlocks(BOB, "alice", code), SUCCESS, "of another");
+    assert_eq!(unlocks(ALICE, "alice", code), SUCCESS);
+    assert_ne!(unlocks(ALICE, "alice", code), SUCCESS, "used");
+    output_of(machine.command("sh").args(["-c", &format!("PATH=\"{}:$PATH\"; {line}", machine.shared().display())]));
+    assert_eq!(unlocks(ALICE, "alice", codes.next().unwrap()), AUTHINFO_UNAVAIL);
+    page.root_fails(&[]); // doctor
+    for _ in 0..4 {
+        page.root(&[]); // start, sed, --install, disable
+    }
+    let sudo = machine.login("sudo", "alice").answer(next_code(&alice.secret)).answer("password").run();
+    assert_eq!(sudo.result(), SUCCESS, "{sudo:#?}");
 }
 
 #[test]

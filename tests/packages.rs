@@ -34,7 +34,8 @@ fn the_deb_has_everything_in_its_place_and_is_the_same_each_time() {
     let mut names = BTreeSet::new();
     for line in list.lines() {
         let words: Vec<_> = line.split_whitespace().collect();
-        let mode = if line.starts_with('d') || line.ends_with("/usr/bin/pam-totp") { "rwxr-xr-x" } else { "rw-r--r--" };
+        let is_program = line.ends_with("/usr/bin/pam-totp") || line.ends_with("/usr/sbin/pam-totp-agent");
+        let mode = if line.starts_with('d') || is_program { "rwxr-xr-x" } else { "rw-r--r--" };
         assert_eq!((&words[0][1..], words[1]), (mode, "root/root"), "{line}");
         names.insert(words[5].trim_start_matches('.').to_owned());
     }
@@ -42,9 +43,13 @@ fn the_deb_has_everything_in_its_place_and_is_the_same_each_time() {
     assert!(modules.len() == 1 && modules[0].starts_with("/usr/lib/"), "{modules:?}");
     for file in [
         "/usr/bin/pam-totp",
+        "/usr/sbin/pam-totp-agent",
+        "/usr/lib/systemd/system/pam-totp-agent.socket",
+        "/usr/lib/systemd/system/pam-totp-agent.service",
         "/usr/share/man/man1/pam-totp.1.gz",
         "/usr/share/man/man5/pam_totp.toml.5.gz",
         "/usr/share/man/man8/pam_totp.8.gz",
+        "/usr/share/man/man8/pam-totp-agent.8.gz",
         "/usr/share/bash-completion/completions/pam-totp",
         "/usr/share/zsh/vendor-completions/_pam-totp",
         "/usr/share/fish/vendor_completions.d/pam-totp.fish",
@@ -90,7 +95,11 @@ fn the_rpm_has_everything_in_its_place() {
     for file in [
         "/usr/lib64/security/pam_totp.so",
         "/usr/bin/pam-totp",
+        "/usr/sbin/pam-totp-agent",
+        "/usr/lib/systemd/system/pam-totp-agent.socket",
+        "/usr/lib/systemd/system/pam-totp-agent.service",
         "/usr/share/man/man8/pam_totp.8.gz",
+        "/usr/share/man/man8/pam-totp-agent.8.gz",
         "/usr/share/bash-completion/completions/pam-totp",
         "/usr/share/zsh/site-functions/_pam-totp",
         "/usr/share/fish/vendor_completions.d/pam-totp.fish",
@@ -108,12 +117,16 @@ fn the_rpm_has_everything_in_its_place() {
     assert!(owners.lines().all(|owner| owner == "root:root"), "{owners}");
 }
 
-/// The script of the package by which removal is refused.
-fn preun() -> String {
+/// A script of the package: PREUN is that by which removal is refused.
+fn rpm_script(name: &str) -> String {
     let package = build("rpm");
     let database = tempfile::tempdir().unwrap();
     let mut command = Command::new("rpm");
-    let command = command.arg("--dbpath").arg(database.path()).args(["-qp", "--queryformat", "%{PREUN}"]).arg(package);
+    let command = command
+        .arg("--dbpath")
+        .arg(database.path())
+        .args(["-qp", "--queryformat", &format!("%{{{name}}}")])
+        .arg(package);
     output_of(command)
 }
 
@@ -216,6 +229,15 @@ fn installed_used_upgraded_and_removed_without_a_moment_without_the_module() {
     assert!(server.gets_in("first", &code), "{:#?}", debian.log());
     assert!(!server.gets_in("again", &code), "a code worked twice");
 
+    // From here on there is a systemd, which is asked to do things, and does none.
+    assert!(!debian.path("/run/systemd/system").exists());
+    debian.sh("mkdir -p /run/systemd/system
+               for program in systemctl deb-systemd-invoke; do
+                   printf '#!/bin/sh\\necho \"${0##*/} $*\" >>/root/calls\\nexit 1\\n' >/usr/local/sbin/$program
+                   chmod 755 /usr/local/sbin/$program
+               done");
+    let asked_of_systemd = || debian.sh("cat /root/calls; rm /root/calls");
+
     // Upgraded, while somebody looks whether the module is there, and while people log in.
     let module = debian.sh("ls /usr/lib/*/security/pam_totp.so");
     let module = debian.path(module.trim());
@@ -253,6 +275,10 @@ fn installed_used_upgraded_and_removed_without_a_moment_without_the_module() {
         (watcher.join().unwrap(), people.join().unwrap())
     });
     assert_eq!(debian.sh("dpkg-query --show --showformat '${Version}' pam-totp"), "9.0-1");
+    assert_eq!(
+        asked_of_systemd(),
+        "systemctl --system daemon-reload\ndeb-systemd-invoke try-restart pam-totp-agent.service\n"
+    );
     let (looks, inodes) = looks;
     assert!(looks > 1000 && logins > 0, "{looks} looks, {logins} logins");
     assert!(inodes.len() == 2, "not replaced by rename: {inodes:?}");
@@ -289,10 +315,24 @@ fn installed_used_upgraded_and_removed_without_a_moment_without_the_module() {
     assert!(output.status.success(), "{}", words(&output));
     assert!(words(&output).contains("/var/lib/pam_totp"), "{}", words(&output));
     assert!(!module.exists());
+    // What was refused before has stopped nothing.
+    let asked = asked_of_systemd();
+    let stopped =
+        "deb-systemd-invoke stop pam-totp-agent.socket pam-totp-agent.service\nsystemctl --system daemon-reload\n";
+    assert!(asked.ends_with(stopped) && asked.matches("deb-systemd-invoke").count() == 1, "{asked}");
     assert_eq!(debian.sh("grep -l '^[^#]*pam_totp' -r /etc/pam.d /etc/fail2ban 2>/dev/null || true"), "");
     // Who was enrolled stays known, for the day when it is installed again.
     assert!(debian.path("/var/lib/pam_totp").exists());
     assert!(rpm(&debian, 0).status.success());
+    let agent = "pam-totp-agent.socket pam-totp-agent.service";
+    assert_eq!(asked_of_systemd(), format!("systemctl --no-reload disable --now {agent}\n"));
+    let postun = |left| {
+        fs::write(debian.path("/root/postun"), rpm_script("POSTUN")).unwrap();
+        debian.sh(&format!("sh /root/postun {left}"));
+        asked_of_systemd()
+    };
+    assert_eq!(postun(0), "systemctl daemon-reload\n");
+    assert_eq!(postun(1), "systemctl daemon-reload\nsystemctl try-restart pam-totp-agent.service\n");
 }
 
 /// The next code, as each works once.
@@ -309,7 +349,7 @@ fn code_now_other_than(secret: &str, used: &str) -> String {
 
 /// Runs what runs before the other package is removed; `left`: how many versions of it are there afterwards.
 fn rpm(debian: &Debian, left: u32) -> Output {
-    fs::write(debian.path("/root/preun"), preun()).unwrap();
+    fs::write(debian.path("/root/preun"), rpm_script("PREUN")).unwrap();
     debian.try_sh(&format!("sh /root/preun {left}"))
 }
 

@@ -73,6 +73,17 @@ pub fn notice(agent: &Path, knock: Knock) -> Option<Notice> {
     }
 }
 
+/// Whether somebody answers there, as the agent of this release does. Nobody is asked about.
+///
+/// # Errors
+/// Why not.
+pub fn greet(agent: &Path) -> Result<(), Fact> {
+    match exchange(agent, &Request::Notice(Knock::default()))? {
+        Reply::Notice(_) => Ok(()),
+        _ => Err(unexpected()),
+    }
+}
+
 fn ask(
     prompt: &[u8],
     echo: bool,

@@ -1,7 +1,6 @@
 //! Servers that are not root and may ask the agent about others than themselves: PostgreSQL, for one.
 
 use super::values::{Name, Set};
-use crate::identity::Person;
 use crate::system::groups;
 use serde::Deserialize;
 
@@ -36,6 +35,20 @@ impl TryFrom<Written> for TrustedCaller {
 }
 
 impl TrustedCaller {
+    /// The account's name.
+    pub fn user(&self) -> &str {
+        &self.user.0
+    }
+
+    /// The groups whose members it may ask for, as far as they are named.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        let named = match &self.groups {
+            Set::Any => &[],
+            Set::Of(groups) => groups.as_slice(),
+        };
+        named.iter().map(|Name(group)| group.as_str())
+    }
+
     /// Whether this is the account, and it may ask for somebody at that service.
     pub fn may_ask_at(&self, caller: &[u8], service: &[u8]) -> bool {
         let Self { user: Name(user), services, .. } = self;
@@ -43,9 +56,9 @@ impl TrustedCaller {
     }
 
     /// Whether it may ask for this person. A group that is unknown, or cannot be asked for, has no members here.
-    pub fn may_ask_for(&self, person: &Person) -> bool {
-        let is_in = |Name(group): &Name| groups::is_member(person.name(), person.gid(), group) == Ok(Some(true));
-        person.uid() != 0
+    pub fn may_ask_for(&self, name: &[u8], (uid, gid): (u32, u32)) -> bool {
+        let is_in = |Name(group): &Name| groups::is_member(name, gid, group) == Ok(Some(true));
+        uid != 0
             && match &self.groups {
                 Set::Any => true,
                 Set::Of(groups) => groups.iter().any(is_in),

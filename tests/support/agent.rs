@@ -44,11 +44,21 @@ impl<'a> Agent<'a> {
         agent
     }
 
+    /// Starts one by a command of the test's own.
+    pub fn start_by(machine: &'a Machine, command: &mut Command) -> Self {
+        let mut agent = Self { machine, process: None, inside: SOCKET.into(), outside: machine.path(SOCKET) };
+        agent.run(command);
+        agent
+    }
+
     /// Starts it anew.
     pub fn again(&mut self) {
         self.kill();
-        let mut command = Self::command(self.machine);
-        let process = command.arg("--socket").arg(&self.inside).stdout(Stdio::null()).spawn().unwrap();
+        self.run(Self::command(self.machine).arg("--socket").arg(&self.inside));
+    }
+
+    fn run(&mut self, command: &mut Command) {
+        let process = command.stdout(Stdio::null()).spawn().unwrap();
         self.process = Some(process);
         let is_up = (0..400).any(|_| {
             thread::sleep(Duration::from_millis(5));

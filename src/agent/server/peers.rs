@@ -62,6 +62,8 @@ impl Admitted {
             user: knock.user.clone(),
             uid: peer,
             is_silent: true,
+            // How they are asked is read from these again when their answer comes.
+            arguments: knock.arguments.clone(),
             ..Knock::default()
         };
         Ok(Self { knock, policy, is_theirs })
@@ -110,7 +112,9 @@ fn service(peer: u32, knock: &Knock, document: &Document) -> Result<(String, boo
         return Err(refused("not-trusted")
             .or("[[trusted_caller]] in the policy says who may ask about others, about whom, and at which service"));
     }
-    let may_ask = |person: &Person| trusted.iter().any(|trusted| trusted.may_ask_for(person));
+    let may_ask = |person: &Person| {
+        trusted.iter().any(|trusted| trusted.may_ask_for(person.name(), (person.uid(), person.gid())))
+    };
     // Who does not exist is like anybody else.
     Ok((String::from_utf8_lossy(&knock.service).into_owned(), person.as_ref().is_none_or(may_ask)))
 }

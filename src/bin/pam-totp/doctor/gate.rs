@@ -6,6 +6,12 @@ use super::ways_in::Found;
 use crate::sshd_config::{Block, Config, Connection, Criterion, Effective, Forwarding, Origin, PATH, Tunnel};
 use std::path::Path;
 
+/// Variables by which code is run, or another program is, before the gate is there: by the shell that starts it (bash runs what
+/// BASH_ENV says, `$(…)` in it too, and PS4 where SHELLOPTS traces; zsh reads a file in ZDOTDIR), by what looks for it, and by
+/// ld.so.
+const RUN_BEFORE: [&str; 9] =
+    ["BASH_ENV", "ENV", "SHELLOPTS", "BASH_FUNC_x%%", "ZDOTDIR", "PATH", "LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"];
+
 /// Whether the command that sshd starts is the gate.
 pub(super) fn is_there(effective: &Effective) -> bool {
     words(effective).is_some()
@@ -122,6 +128,7 @@ fn findings(block: Option<&Block>, effective: &Effective) -> Vec<Finding> {
             )
         });
     }
+    findings.extend(variables_before(block, effective));
     if effective.permit_user_rc.value {
         findings.push(Finding {
             lines: vec!["PermitUserRC no".to_owned()],
@@ -130,6 +137,41 @@ fn findings(block: Option<&Block>, effective: &Effective) -> Vec<Finding> {
                 effective,
                 (Weight::Weak, "gate-user-rc"),
                 "sshd runs ~/.ssh/rc before the gate",
+                "Who was in once, or could write one file in that home, leaves something there that no code stops.",
+            )
+        });
+    }
+    findings
+}
+
+/// What the environment brings in before the gate: from whoever connects, and from the home.
+fn variables_before(block: Option<&Block>, effective: &Effective) -> Vec<Finding> {
+    let named = |takes: &dyn Fn(&str) -> bool| RUN_BEFORE.into_iter().filter(|name| takes(name)).collect::<Vec<_>>();
+    let of_client = named(&|name| effective.takes_from_client(name));
+    let of_home = named(&|name| effective.takes_from_home(name));
+    let mut findings = Vec::new();
+    if !of_client.is_empty() {
+        findings.push(Finding {
+            way_out: "Name in each AcceptEnv what is meant, and leave out what fits one of these:".to_owned(),
+            lines: vec!["AcceptEnv LANG LC_*".to_owned()],
+            ..finding(
+                block,
+                effective,
+                (Weight::Open, "gate-environment"),
+                &format!("the gate asks for a code, but clients set {} before it (AcceptEnv)", of_client.join(", ")),
+                "Whoever has stolen a key has the shell that starts the gate run something else: bash runs what is in BASH_ENV.",
+            )
+        });
+    }
+    if !of_home.is_empty() {
+        findings.push(Finding {
+            way_out: format!("Write into {PATH}, above everything else:"),
+            lines: vec!["PermitUserEnvironment no".to_owned()],
+            ..finding(
+                block,
+                effective,
+                (Weight::Weak, "gate-user-environment"),
+                &format!("~/.ssh/environment sets {} before the gate", of_home.join(", ")),
                 "Who was in once, or could write one file in that home, leaves something there that no code stops.",
             )
         });

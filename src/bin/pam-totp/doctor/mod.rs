@@ -2,6 +2,7 @@
 //!
 //! `case` reads what there is; each of the others judges a part of it.
 
+mod agent;
 mod case;
 mod gate;
 mod machine;
@@ -85,6 +86,7 @@ pub(crate) fn examine(root: &Root, services: &[String], user: Option<&str>, conf
     }
     module::examine(&case, &mut report);
     state::examine(&case, &mut report);
+    agent::examine(&case, &mut report);
     people::examine(&case, &mut report);
     machine::examine(&case, &mut report);
     report.sort();

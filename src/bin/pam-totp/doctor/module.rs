@@ -302,7 +302,7 @@ fn judge_policy(case: &Case<'_>, path: &Path, place: Option<String>, report: &mu
 
 /// Why a file is not root's alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
+pub(super) enum Flaw {
     Owner(u32),
     Writable(u32),
 }
@@ -317,7 +317,7 @@ impl std::fmt::Display for Flaw {
 }
 
 impl Flaw {
-    fn commands(self, path: &Path) -> Vec<String> {
+    pub(super) fn commands(self, path: &Path) -> Vec<String> {
         match self {
             Self::Owner(_) => vec![format!("chown root:root {}", quoted(path))],
             Self::Writable(_) => vec![format!("chmod go-w {}", quoted(path))],
@@ -327,7 +327,7 @@ impl Flaw {
 
 /// The file, or the directory above it, that others than root can change. `is_sticky`: where only its owner can replace a
 /// file, as in /tmp, what is root's stays root's.
-fn flaw(root: &Root, path: &Path, is_sticky: bool) -> Option<(PathBuf, Flaw)> {
+pub(super) fn flaw(root: &Root, path: &Path, is_sticky: bool) -> Option<(PathBuf, Flaw)> {
     // A tree that somebody unpacked who is not root belongs to them: that says nothing about the machine it will be.
     let keeps_owners = root.stat(Path::new("/")).is_ok_and(|stat| stat.st_uid == 0);
     // By each of its names: libpam goes by the links.
@@ -355,12 +355,12 @@ fn is_roots_process() -> bool {
     passwd::process_uids().1 == 0
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
 }
 
 /// For a shell, which reads the escapes of Rust between `$'` and `'`.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let shown = shown(path);
     let is_plain = shown.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._,%@+~-".contains(&byte));
     if is_plain { shown } else { format!("$'{shown}'") }

@@ -89,11 +89,11 @@ fn finding(weight: Weight, name: &'static str, path: &Path, what: impl Into<Stri
 }
 
 impl Finding {
-    fn because(self, why: impl Into<String>) -> Self {
+    pub(super) fn because(self, why: impl Into<String>) -> Self {
         Self { why: why.into(), ..self }
     }
 
-    fn until(self, way_out: impl Into<String>, lines: &[String]) -> Self {
+    pub(super) fn until(self, way_out: impl Into<String>, lines: &[String]) -> Self {
         Self { way_out: way_out.into(), lines: lines.to_vec(), ..self }
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Effective {
     /// `yes`, `no` or patterns for names.
     pub(crate) permit_user_environment: Setting<String>,
     pub(crate) permit_user_rc: Setting<bool>,
+    /// Patterns for names of variables.
+    pub(crate) accept_env: Setting<Vec<String>>,
     pub(crate) allow_users: Setting<Vec<String>>,
     pub(crate) deny_users: Setting<Vec<String>>,
     pub(crate) allow_groups: Setting<Vec<String>>,
@@ -125,6 +127,20 @@ impl Effective {
             self.deny_users.value.iter().any(|pattern| is_named(pattern, false)) || is_in(&self.deny_groups.value);
         let is_allowed = users.is_empty() || users.iter().any(|pattern| is_named(pattern, true));
         !is_denied && is_allowed && (all.is_empty() || is_in(all))
+    }
+
+    /// Whether a client sets a variable of this name for what sshd starts.
+    pub(crate) fn takes_from_client(&self, variable: &str) -> bool {
+        self.accept_env.value.iter().any(|pattern| matching::wildcard(variable.as_bytes(), pattern.as_bytes()))
+    }
+
+    /// Whether ~/.ssh/environment, or a line of authorized_keys, does.
+    pub(crate) fn takes_from_home(&self, variable: &str) -> bool {
+        match self.permit_user_environment.value.as_str() {
+            "yes" => true,
+            "no" => false,
+            patterns => matching::list(variable, patterns) == Verdict::Yes,
+        }
     }
 
     /// Whether sshd drops a list of AuthenticationMethods, as a method in it is off: the first of those switches.
@@ -257,6 +273,7 @@ impl From<&Values> for Effective {
             permit_user_environment: values
                 .one(Key::PermitUserEnvironment, "no".to_owned(), |word| Some(word.to_owned())),
             permit_user_rc: values.flag(Key::PermitUserRc, true),
+            accept_env: values.words(Key::AcceptEnv),
             allow_users: values.words(Key::AllowUsers),
             deny_users: values.words(Key::DenyUsers),
             allow_groups: values.words(Key::AllowGroups),

@@ -30,6 +30,7 @@ pub(crate) enum Key {
     ExposeAuthInfo,
     PermitUserEnvironment,
     PermitUserRc,
+    AcceptEnv,
     AllowUsers,
     DenyUsers,
     AllowGroups,
@@ -99,7 +100,7 @@ impl Key {
             Self::AuthorizedKeysCommand => Kind::Command,
             Self::AuthorizedKeysFile => Kind::Words,
             Self::AllowUsers | Self::DenyUsers => Kind::UserPatterns,
-            Self::AllowGroups | Self::DenyGroups => Kind::Patterns,
+            Self::AllowGroups | Self::DenyGroups | Self::AcceptEnv => Kind::Patterns,
             Self::AuthenticationMethods => Kind::Methods,
             Self::TrustedUserCaKeys | Self::PermitUserEnvironment | Self::AuthorizedKeysCommandUser => Kind::Word,
             _ => Kind::Choice(FLAG),
@@ -156,6 +157,7 @@ const SETTINGS: &[(Key, &str, bool)] = &[
     (Key::ExposeAuthInfo, "ExposeAuthInfo", false),
     (Key::PermitUserEnvironment, "PermitUserEnvironment", true),
     (Key::PermitUserRc, "PermitUserRC", false),
+    (Key::AcceptEnv, "AcceptEnv", false),
     (Key::AllowUsers, "AllowUsers", false),
     (Key::DenyUsers, "DenyUsers", false),
     (Key::AllowGroups, "AllowGroups", false),
@@ -175,7 +177,7 @@ const OTHER_GLOBAL: &str = "
 
 /// The same, anywhere.
 const OTHER: &str = "
-    AcceptEnv AuthorizedPrincipalsCommand AuthorizedPrincipalsCommandUser AuthorizedPrincipalsFile
+    AuthorizedPrincipalsCommand AuthorizedPrincipalsCommandUser AuthorizedPrincipalsFile
     Banner CASignatureAlgorithms ChannelTimeout ChrootDirectory ClientAliveCountMax ClientAliveInterval GSSAPIEnablek5users
     HostbasedAcceptedAlgorithms HostbasedAcceptedKeyTypes HostbasedUsesNameFromPacketOnly IgnoreRhosts IPQoS LogLevel LogVerbose
     MaxSessions PermitListen PermitOpen PermitTTY PubkeyAcceptedAlgorithms PubkeyAcceptedKeyTypes

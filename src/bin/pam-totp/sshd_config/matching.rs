@@ -96,7 +96,7 @@ impl Network {
 }
 
 /// `*` and `?`; in time that grows with the product of the two lengths at most.
-fn wildcard(name: &[u8], pattern: &[u8]) -> bool {
+pub(super) fn wildcard(name: &[u8], pattern: &[u8]) -> bool {
     let (mut rest, mut pattern) = (name, pattern);
     // Where the last `*` stood: what comes after it, and what it has not swallowed yet.
     let mut star: Option<(&[u8], &[u8])> = None;
