@@ -23,16 +23,16 @@ use std::time::{Duration, Instant};
 /// A module that waits for longer than this has not denied in time.
 const IN_TIME: Duration = Duration::from_secs(6);
 /// What is tested is not the ledger.
-const WITHOUT_LIMITS: &str = "[throttle]\nuser = \"\"\nhost = \"\"\n";
+pub const WITHOUT_LIMITS: &str = "[throttle]\nuser = \"\"\nhost = \"\"\n";
 const NOBODY: u32 = 65534;
 
 /// The machine, and the agent's part of its policy. What is in `policy` goes on from `[defaults]`.
-fn machine(policy: &str) -> Machine {
+pub fn machine(policy: &str) -> Machine {
     root_only::machine(&format!("via = \"agent\"\nfail_delay = \"0s\"\n{policy}"))
 }
 
 /// The same, with the agent where anybody outside of the machine gets to it too.
-fn shared(policy: &str) -> Machine {
+pub fn shared(policy: &str) -> Machine {
     let machine = Machine::new();
     let socket = shared_socket(&machine);
     root_only::ready(
@@ -42,22 +42,22 @@ fn shared(policy: &str) -> Machine {
 }
 
 /// A new device of somebody's, and its secret.
-fn enrol(machine: &Machine, user: User) -> String {
+pub fn enrol(machine: &Machine, user: User) -> String {
     let printed = json(machine, &["enrol", "--user", user.name, "--no-confirm", "--force"]);
     printed["secret"].as_str().unwrap().to_owned()
 }
 
 /// The same, of a device that counts.
-fn enrol_counter(machine: &Machine, user: User) -> String {
+pub fn enrol_counter(machine: &Machine, user: User) -> String {
     let printed = json(machine, &["enrol", "--user", user.name, "--no-confirm", "--force", "--counter-based"]);
     printed["secret"].as_str().unwrap().to_owned()
 }
 
-fn knock(service: &str, user: &str) -> Knock {
+pub fn knock(service: &str, user: &str) -> Knock {
     Knock { service: service.into(), user: user.into(), ..Knock::default() }
 }
 
-fn begin(knock: Knock) -> Request {
+pub fn begin(knock: Knock) -> Request {
     Request::Begin(knock, None)
 }
 
@@ -445,7 +445,10 @@ fn connections_of_somebody_who_says_nothing_are_in_nobody_elses_way() {
     let open = |uid: u32, count: usize| {
         as_uid(uid, || (0..count).map(|_| UnixStream::connect(agent.socket()).unwrap()).collect::<Vec<_>>())
     };
-    let idle: Vec<_> = [20_100, 20_101, 20_102, 20_103, 20_104, 20_105].map(|uid| open(uid, 100)).into();
+    let others = ["dora", "emil", "fred", "gina", "hugo", "iris"];
+    let others: Vec<_> = others.into_iter().zip(20_100..).map(|(name, uid)| User { name, uid }).collect();
+    others.iter().for_each(|&user| machine.add(user));
+    let idle: Vec<_> = others.iter().map(|user| open(user.uid, 100)).collect();
     let started = Instant::now();
     assert_eq!(machine.login("test", "alice").answer(code_now(&alice)).run().result(), SUCCESS);
     assert!(started.elapsed() < Duration::from_millis(1900), "{:?}", started.elapsed());

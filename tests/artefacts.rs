@@ -215,6 +215,8 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "ledger",
             "record",
             "otp",
+            "enrol",
+            "verify",
             "identity",
             "source",
             "policy",

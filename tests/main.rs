@@ -7,6 +7,7 @@
 mod support;
 
 mod agent;
+mod agent_attacks;
 mod agent_units;
 mod apps;
 mod artefacts;

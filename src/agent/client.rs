@@ -14,6 +14,8 @@ use std::time::Duration;
 /// How long the agent may take for one request. It is longer than the five seconds for which it waits for a lock, and with
 /// what else a login takes it is within six.
 const PATIENCE: Duration = Duration::from_millis(5_500);
+/// The same where all that is lost is a notice: somebody is in, and waits.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 /// Questions of one login: a ticket and three first codes, and some to spare.
 const MOST_QUESTIONS: usize = 8;
 
@@ -56,7 +58,7 @@ pub fn authenticate(
             Ok(Reply::Notice(_) | Reply::Granted(_) | Reply::Refused(_) | Reply::Version) => {
                 return unexpected().into();
             }
-            Err(fact) => return fact.into(),
+            Err(unanswered) => return unanswered.into(),
         };
         let answer = ask(&prompt, echo, text, application);
         typed = answer.as_ref().ok().map(|text| Secret::new(text.expose().clone()));
@@ -67,7 +69,7 @@ pub fn authenticate(
 
 /// What failed since somebody's last login. Where there is no agent, nothing is said.
 pub fn notice(agent: &Path, knock: Knock) -> Option<Notice> {
-    match exchange(agent, &Request::Notice(knock)) {
+    match exchange_within(LITTLE_PATIENCE, agent, &Request::Notice(knock)) {
         Ok(Reply::Notice(notice)) => notice,
         _ => None,
     }
@@ -78,7 +80,7 @@ pub fn notice(agent: &Path, knock: Knock) -> Option<Notice> {
 /// # Errors
 /// Why not.
 pub fn greet(agent: &Path) -> Result<(), Fact> {
-    match exchange(agent, &Request::Notice(Knock::default()))? {
+    match exchange(agent, &Request::Notice(Knock::default())).map_err(Unanswered::into_fact)? {
         Reply::Notice(_) => Ok(()),
         _ => Err(unexpected()),
     }
@@ -104,32 +106,89 @@ fn forward(length: Option<usize>, typed: Option<&Secret<Vec<u8>>>, application: 
     password.is_some_and(|password| application.forward(&Secret::new(password.to_vec())))
 }
 
+/// Why there is no answer.
+pub enum Unanswered {
+    /// What was to be said is too long. Who makes it so long is at the door: no outage, which some stacks let pass.
+    TooLong,
+    /// There is no agent, or one that is not root's, not of this version, or out of its mind.
+    NoAgent(Fact),
+}
+
+impl Unanswered {
+    /// For the log, or for the operator.
+    pub fn into_fact(self) -> Fact {
+        match self {
+            Self::TooLong => Fact::new("login-too-long"),
+            Self::NoAgent(fact) => fact,
+        }
+    }
+}
+
+impl From<Unanswered> for Ended {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::TooLong => Self::Here(Outcome::Denied(unanswered.into_fact())),
+            Unanswered::NoAgent(fact) => Self::Here(Outcome::Unavailable(fact)),
+        }
+    }
+}
+
 /// Says something to the agent that listens there, and hears what it says to that.
 ///
 /// # Errors
-/// There is no agent, or one that is not root's, or not of this version.
-pub fn exchange(agent: &Path, request: &Request) -> Result<Reply, Fact> {
-    let message = request.message().map_err(|_| Fact::new("login-too-long"))?;
-    let failed = |call| move |error: Errno| no_agent(agent, call, error);
-    let mut budget = Budget::new(PATIENCE);
-    let socket = socket::connect(agent, &mut budget).map_err(failed("connect"))?;
+/// [`Unanswered`].
+pub fn exchange(agent: &Path, request: &Request) -> Result<Reply, Unanswered> {
+    exchange_within(PATIENCE, agent, request)
+}
+
+/// Why there is no reply.
+enum NoReply {
+    /// What was said was not read, at this call: it has no place for us now. Nothing has come of it.
+    Unread(&'static str, Errno),
+    Other(Fact),
+}
+
+fn exchange_within(patience: Duration, agent: &Path, request: &Request) -> Result<Reply, Unanswered> {
+    let message = request.message().map_err(|_| Unanswered::TooLong)?;
+    let mut budget = Budget::new(patience);
+    let reply = loop {
+        let no_agent = match reply(agent, message.expose(), &mut budget) {
+            Ok(reply) => break reply,
+            Err(NoReply::Unread(call, error)) => no_agent(agent, call, error),
+            Err(NoReply::Other(fact)) => return Err(Unanswered::NoAgent(fact)),
+        };
+        budget.pause().map_err(|_| Unanswered::NoAgent(no_agent))?;
+    };
+    match Reply::parse(reply.expose()) {
+        Ok(Reply::Version) | Err(Bad::Version(_)) => Err(Unanswered::NoAgent(
+            Fact::new("agent-of-other-version")
+                .with_path(agent)
+                .or("module and agent have to be of the same release, or of two that follow each other"),
+        )),
+        Ok(reply) => Ok(reply),
+        Err(Bad::Message) => Err(Unanswered::NoAgent(unexpected())),
+    }
+}
+
+fn reply(agent: &Path, message: &[u8], budget: &mut Budget) -> Result<Secret<Vec<u8>>, NoReply> {
+    let failed = |call| {
+        move |error| match error {
+            Errno::PIPE | Errno::CONNRESET => NoReply::Unread(call, error),
+            error => NoReply::Other(no_agent(agent, call, error)),
+        }
+    };
+    let socket = socket::connect(agent, budget).map_err(failed("connect"))?;
     // Before it gets a code: whoever listens there is root's, or nobody.
     match socket::peer(&socket) {
         Ok(0) => {}
         Ok(uid) => {
-            return Err(Fact::new("agent-of-another").with_path(agent).with_number("uid", uid).or("it is not root's"));
+            let fact = Fact::new("agent-of-another").with_path(agent).with_number("uid", uid);
+            return Err(NoReply::Other(fact.or("it is not root's")));
         }
-        Err(error) => return Err(no_agent(agent, "getsockopt", error)),
+        Err(error) => return Err(NoReply::Other(no_agent(agent, "getsockopt", error))),
     }
-    socket::send_message(&socket, message.expose(), &mut budget).map_err(failed("send"))?;
-    let reply = socket::receive_message(&socket, &mut budget).map_err(failed("receive"))?;
-    match Reply::parse(reply.expose()) {
-        Ok(Reply::Version) | Err(Bad::Version(_)) => Err(Fact::new("agent-of-other-version")
-            .with_path(agent)
-            .or("module and agent have to be of the same release, or of two that follow each other")),
-        Ok(reply) => Ok(reply),
-        Err(Bad::Message) => Err(unexpected()),
-    }
+    socket::send_message(&socket, message, budget).map_err(failed("send"))?;
+    socket::receive_message(&socket, budget).map_err(failed("receive"))
 }
 
 fn no_agent(agent: &Path, call: &'static str, error: Errno) -> Fact {

@@ -394,13 +394,13 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::enrol::{Codes, NewDevice};
     use crate::otp::{Algorithm, Digits, Moving};
     use crate::record::{Device, Kind};
 
-    pub(in super::super) fn knock() -> Knock {
+    fn knock() -> Knock {
         Knock {
             service: b"sshd".to_vec(),
             user: b"alice".to_vec(),

@@ -19,7 +19,7 @@ pub const MAX_MESSAGE: usize = 1 << 16;
 const LENGTH: usize = size_of::<u32>();
 /// A wait costs at least so much, whatever the clock says: one that stands still must not make a login hang.
 const LEAST: Duration = Duration::from_millis(1);
-/// How long until the next look at a listener that has no place left.
+/// How long until the next look at who has no place left.
 const NEXT_LOOK: Duration = Duration::from_millis(10);
 
 /// How long an exchange may take in all.
@@ -39,6 +39,14 @@ impl Budget {
             // Ready, or somebody sent a signal.
             if count || !self.left.is_zero() { Ok(()) } else { Err(Errno::TIMEDOUT) }
         })
+    }
+
+    /// Waits a moment, for who has no place left now.
+    ///
+    /// # Errors
+    /// [`Errno::TIMEDOUT`]: that would take too long.
+    pub fn pause(&mut self) -> Result<(), Errno> {
+        self.poll(&mut [], NEXT_LOOK).map(drop)
     }
 
     fn poll(&mut self, descriptors: &mut [PollFd], longest: Duration) -> Result<bool, Errno> {
@@ -77,7 +85,7 @@ pub fn connect(path: &Path, budget: &mut Budget) -> Result<OwnedFd, Errno> {
         match connect_to(&socket, &address) {
             Ok(()) => return Ok(socket),
             // unix(7): there is no place left in the queue of who listens.
-            Err(Errno::AGAIN) => drop(budget.poll(&mut [], NEXT_LOOK)?),
+            Err(Errno::AGAIN) => budget.pause()?,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
@@ -115,7 +123,8 @@ pub fn peer(socket: impl AsFd) -> Result<u32, Errno> {
 /// Sends a message.
 ///
 /// # Errors
-/// [`Errno::MSGSIZE`]: it is too long. As send(2); [`Errno::TIMEDOUT`] where the other end does not read in time.
+/// [`Errno::MSGSIZE`]: it is too long. [`Errno::PIPE`]: the other end went away before it had all of it. As send(2);
+/// [`Errno::TIMEDOUT`] where the other end does not read in time.
 pub fn send_message(socket: impl AsFd, message: &[u8], budget: &mut Budget) -> Result<(), Errno> {
     if message.len() > MAX_MESSAGE {
         return Err(Errno::MSGSIZE);
@@ -137,8 +146,9 @@ pub fn send_message(socket: impl AsFd, message: &[u8], budget: &mut Budget) -> R
 /// Receives a message.
 ///
 /// # Errors
-/// [`Errno::MSGSIZE`]: it is none, or longer than any. [`Errno::CONNRESET`]: the other end went away before its end. As
-/// recv(2); [`Errno::TIMEDOUT`] where it does not come in time.
+/// [`Errno::MSGSIZE`]: it is none, or longer than any. [`Errno::CONNABORTED`]: the other end went away before its end.
+/// [`Errno::CONNRESET`]: it did, and had not read all that it was sent. As recv(2); [`Errno::TIMEDOUT`] where it does not come in
+/// time.
 pub fn receive_message(socket: impl AsFd, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
     let length = receive(&socket, LENGTH, budget)?;
     let length = length.expose().iter().fold(0_usize, |length, &byte| length << 8 | usize::from(byte));
@@ -158,7 +168,7 @@ fn receive(socket: impl AsFd, length: usize, budget: &mut Budget) -> Result<Secr
 fn fill(socket: impl AsFd, mut rest: &mut [u8], budget: &mut Budget) -> Result<(), Errno> {
     while !rest.is_empty() {
         match recv(&socket, &mut *rest, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err(Errno::CONNRESET),
+            Ok((_, 0)) => return Err(Errno::CONNABORTED),
             Ok((_, received)) => rest = rest.get_mut(received..).unwrap_or_default(),
             Err(Errno::AGAIN) => budget.wait(socket.as_fd(), PollFlags::IN)?,
             Err(Errno::INTR) => {}
@@ -224,7 +234,7 @@ mod tests {
                 let (mut one, other) = UnixStream::pair().unwrap();
                 one.write_all(sent).unwrap();
                 drop(one);
-                assert_eq!(receive_message(&other, &mut soon()).err(), Some(Errno::CONNRESET), "{sent:?}");
+                assert_eq!(receive_message(&other, &mut soon()).err(), Some(Errno::CONNABORTED), "{sent:?}");
             }
         }
     }
@@ -246,6 +256,21 @@ mod tests {
         drop(other);
         let drops = dripping.join().unwrap();
         assert!((2..500).contains(&drops), "{drops}");
+    }
+
+    /// Who was not read can ask again: nothing has come of it.
+    #[test]
+    fn who_went_away_without_reading_is_told_from_who_read() {
+        for has_read in [true, false] {
+            let (mut one, other) = UnixStream::pair().unwrap();
+            send_message(&other, b"x", &mut soon()).unwrap();
+            if has_read {
+                std::io::Read::read_exact(&mut one, &mut [0; LENGTH + 1]).unwrap();
+            }
+            drop(one);
+            let expected = if has_read { Errno::CONNABORTED } else { Errno::CONNRESET };
+            assert_eq!(receive_message(&other, &mut soon()).err(), Some(expected), "{has_read}");
+        }
     }
 
     #[test]

@@ -69,10 +69,16 @@ impl Agent {
         reply.message().ok()
     }
 
+    /// The reply to a request that came to nothing by a fault of ours.
+    pub fn denial() -> Option<Secret<Vec<u8>>> {
+        let fail_delay = u32::try_from(FAIL_DELAY).unwrap_or(u32::MAX);
+        Reply::Verdict { verdict: Verdict::Deny, fail_delay, password: None }.message().ok()
+    }
+
     fn step(&self, peer: u32, knock: &Knock, stage: Stage) -> Reply {
         let admitted = match Admitted::new(peer, knock, self.conf.as_deref()) {
             Ok(admitted) => admitted,
-            Err(fact) => return denied(peer, knock, fact),
+            Err(fact) => return denied(peer, &peers::of_refused(peer, knock), fact),
         };
         let Admitted { knock, policy, .. } = &admitted;
         let person = person(&admitted);
@@ -174,6 +180,3 @@ fn log(service: &[u8], (priority, line): &Line) {
         syslog::write(&front, *priority, line);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -98,6 +98,14 @@ fn without_favours(policy: Policy) -> Policy {
     }
 }
 
+/// A request that was refused, for the log. Log readers have addresses banned: who is not root names none, and no service.
+pub(super) fn of_refused(peer: u32, knock: &Knock) -> Knock {
+    match peer {
+        0 => knock.clone(),
+        _ => Knock { service: LOCAL.into(), user: knock.user.clone(), uid: peer, ..Knock::default() },
+    }
+}
+
 /// At which service somebody asks, and whether for somebody for whom they may.
 fn service(peer: u32, knock: &Knock, document: &Document) -> Result<(String, bool), Fact> {
     let person = Person::in_database(&knock.user).ok();

@@ -4,10 +4,12 @@
 use pam_totp::agent::server::Agent;
 use pam_totp::fact::Fact;
 use pam_totp::system::Errno;
+use pam_totp::system::passwd;
 use pam_totp::system::socket::{self, Budget, Listener};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -54,7 +56,7 @@ impl Connections {
     }
 
     fn take(self: &Arc<Self>, connection: OwnedFd) {
-        // Who has no place, or cannot be asked for their uid, finds the connection closed.
+        // Who has no place, or cannot be asked for their uid, finds the connection closed, and a module asks again.
         let Ok(peer) = socket::peer(&connection) else { return };
         let Some(place) = Place::take(self, peer) else { return };
         // Where there is no thread to be had, the place is given back with what was to run in it.
@@ -92,10 +94,20 @@ impl Place {
         Some(Self { connections: Arc::clone(connections), peer })
     }
 
+    /// Nobody waits for who has no name here. They are refused whatever they ask, and of such uids (subuid(5)) everybody may have
+    /// enough to keep all places that are not root's.
+    fn patience(&self) -> Duration {
+        let is_nobody = self.peer != 0 && passwd::by_uid(self.peer) == Ok(None);
+        if is_nobody { Duration::ZERO } else { PROMPTLY }
+    }
+
     /// One request, one reply.
     fn serve(&self, connection: &OwnedFd) {
-        let Ok(request) = socket::receive_message(connection, &mut Budget::new(PROMPTLY)) else { return };
-        let Some(reply) = self.connections.agent.reply(self.peer, request.expose()) else { return };
+        let Ok(request) = socket::receive_message(connection, &mut Budget::new(self.patience())) else { return };
+        let agent = &self.connections.agent;
+        let reply = catch_unwind(AssertUnwindSafe(|| agent.reply(self.peer, request.expose())));
+        // A panic is a denial, as in the module.
+        let Some(reply) = reply.unwrap_or_else(|_| Agent::denial()) else { return };
         // Who went away has their verdict in the log.
         let _ = socket::send_message(connection, reply.expose(), &mut Budget::new(PROMPTLY));
     }

@@ -6,7 +6,7 @@ use crate::new_device::{NewDevice, Spares, not_its_code};
 use crate::prompt::{self, shown};
 use crate::status::Status;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use pam_totp::agent::client::exchange;
+use pam_totp::agent::client::{Unanswered, exchange};
 use pam_totp::agent::wire::{Reply, Request, Verdict};
 use pam_totp::agent::wish::{Granted, Wish};
 use pam_totp::otp::{RECOVERY_BYTES, RecoveryCode};
@@ -101,7 +101,10 @@ impl Own {
     /// What the agent says to that. Whose code was not accepted learns no more.
     fn said(&self, request: &Request) -> Result<Reply> {
         let reply = exchange(&self.subject.policy.agent_socket, request);
-        match reply.map_err(|fact| anyhow!("only root can {}, or pam-totp-agent for you: {fact}", self.what))? {
+        match reply
+            .map_err(Unanswered::into_fact)
+            .map_err(|fact| anyhow!("only root can {}, or pam-totp-agent for you: {fact}", self.what))?
+        {
             Reply::Refused(reason) => bail!("{}", shown(&reason)),
             Reply::Verdict { verdict: Verdict::Unavailable, .. } => {
                 bail!("there is nothing to judge the code by now; the log of this machine says why")

@@ -5,6 +5,7 @@ use crate::fact::Fact;
 use crate::system::Errno;
 use crate::system::files::open_trusted_directory;
 use crate::system::socket::Budget;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, Mode, chmodat, renameat, unlinkat};
 use rustix::net::sockopt::{socket_acceptconn, socket_domain};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
@@ -73,11 +74,37 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// The next connection.
+    /// The next connection, waited for, whatever systemd was told about the socket (NonBlocking=).
     ///
     /// # Errors
     /// As accept4(2).
     pub fn accept(&self) -> Result<OwnedFd, Errno> {
-        accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        loop {
+            match accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?),
+                result => return result,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn a_socket_that_does_not_wait_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let socket = UnixListener::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let listener = Listener(socket.into());
+        let connecting = std::thread::spawn(move || {
+            Budget::new(Duration::from_secs(1)).pause().unwrap();
+            UnixStream::connect(path).unwrap()
+        });
+        assert!(listener.accept().is_ok());
+        connecting.join().unwrap();
     }
 }

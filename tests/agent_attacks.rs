@@ -1,0 +1,105 @@
+//! What a local user, or a server that is not root, tries at the agent.
+
+use crate::agent::{WITHOUT_LIMITS, begin, enrol, enrol_counter, knock, machine, shared};
+use crate::support::agent::{Agent, as_uid, shared_socket};
+use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, SUCCESS};
+use crate::support::root_only::STACK;
+use crate::support::totp::hotp;
+use pam_totp::agent::wire::{Knock, Reply, Verdict};
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Somebody of this machine whom no policy names.
+const STRANGER: u32 = 20_100;
+
+/// fail2ban reads these lines, and believes them: the process is root's.
+#[test]
+fn who_is_refused_does_not_say_from_where_and_at_which_service() {
+    let machine = shared("[[trusted_caller]]\nuser = \"bob\"\nservices = [\"vpn\"]\ngroups = [\"any\"]\n");
+    let agent = Agent::start_shared(&machine);
+    enrol(&machine, ALICE);
+    let forged = Knock { rhost: b"198.51.100.7".to_vec(), ..knock("sshd", "alice") };
+    for uid in [BOB.uid, CAROL.uid, 65534] {
+        let _ = machine.log();
+        let reply = agent.reply_to(uid, &begin(forged.clone()));
+        assert!(matches!(reply, Some(Reply::Verdict { verdict: Verdict::Deny, .. })), "{uid}");
+        let log = machine.log();
+        assert_eq!(log.len(), 1, "{log:#?}");
+        assert!(
+            log[0].starts_with("pam_totp(local:auth): denied user=alice rhost= reason=caller-refused "),
+            "{log:#?}"
+        );
+        assert!(log[0].contains(&format!("peer={uid}")), "{log:#?}");
+    }
+}
+
+#[test]
+fn how_somebody_is_asked_holds_for_the_answer_too() {
+    let machine = machine(WITHOUT_LIMITS);
+    let _agent = Agent::start(&machine);
+    machine.service("both", "auth required pam_totp.so forward_pass\naccount required pam_permit.so\n");
+    let secret = enrol_counter(&machine, ALICE);
+    let login = machine.login_as(ALICE, "both", "alice").answer(format!("password{}", hotp(&secret, 1))).run();
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+}
+
+#[test]
+fn many_logins_of_one_server_at_once_are_all_judged() {
+    let machine = machine(WITHOUT_LIMITS);
+    let _agent = Agent::start(&machine);
+    machine.service("locker", STACK);
+    let secret = enrol_counter(&machine, ALICE);
+    let race = machine.login_as(ALICE, "locker", "alice").with(&["--parallel", "40"]).answer(hotp(&secret, 1)).run();
+    assert_eq!((race.count(SUCCESS), race.count(AUTH_ERR)), (1, 39), "{:?} {:#?}", race.results, race.log.last());
+}
+
+/// Everybody may have uids of their own by the thousands (subuid(5)), and so be many.
+#[test]
+fn uids_that_nobody_has_keep_no_places_from_others() {
+    let machine = shared(WITHOUT_LIMITS);
+    let agent = Agent::start_shared(&machine);
+    machine.service("locker", STACK);
+    let secret = enrol_counter(&machine, ALICE);
+    let is_over = AtomicBool::new(false);
+    let login = thread::scope(|scope| {
+        for uid in (STRANGER..STRANGER + 8).flat_map(|uid| [uid; 8]) {
+            let (is_over, socket) = (&is_over, agent.socket());
+            let idle = move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut stream = UnixStream::connect(socket).unwrap();
+                    let _ = stream.read(&mut [0]);
+                }
+            };
+            scope.spawn(move || as_uid(uid, idle));
+        }
+        thread::sleep(Duration::from_millis(200));
+        let login = machine.login_as(ALICE, "locker", "alice").answer(hotp(&secret, 1)).run();
+        is_over.store(true, Ordering::Relaxed);
+        login
+    });
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+}
+
+#[test]
+fn a_session_does_not_wait_long_for_an_agent_that_hangs() {
+    let machine = shared("");
+    let _listener = UnixListener::bind(shared_socket(&machine)).unwrap();
+    machine
+        .service("late", "auth required pam_permit.so\naccount required pam_permit.so\nsession optional pam_totp.so\n");
+    let started = Instant::now();
+    let login = machine.login("late", "alice").with(&["--open-session"]).run();
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+/// That is for where there is no agent, and some stacks let people in then.
+#[test]
+fn what_is_too_long_to_be_asked_is_a_denial_and_no_outage() {
+    let machine = machine("");
+    let _agent = Agent::start(&machine);
+    let login = machine.login("test", "x".repeat(70_000)).answer("123456").run();
+    assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "login-too-long"));
+}
