@@ -454,9 +454,15 @@ fn connections_of_somebody_who_says_nothing_are_in_nobody_elses_way() {
     assert!(started.elapsed() < Duration::from_millis(1900), "{:?}", started.elapsed());
     // They are not kept for ever either, and then there is a place for everybody.
     for mut stream in idle.into_iter().flatten() {
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Long enough for a machine that has other things to do.
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let end = stream.read(&mut [0]);
-        assert!(matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+        let is_closed = match &end {
+            Ok(0) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            Ok(_) => false,
+        };
+        assert!(is_closed, "{end:?} after {:?}", started.elapsed());
     }
     assert_eq!(verdict(&agent, BOB.uid, &knock("", "bob"), &code_now(&bob)), Some(Verdict::Allow));
 }
