@@ -347,3 +347,39 @@ fn unsafe_code_is_where_it_may_be() {
     let lib = fs::read_to_string(project().join("src/lib.rs")).unwrap();
     assert_eq!(lib.matches("#[allow(unsafe_code)]\npub mod").count(), 2);
 }
+
+#[test]
+fn what_is_linked_is_named_with_its_licence() {
+    let tree = output_of(Command::new(env!("CARGO")).current_dir(project()).args([
+        "tree",
+        "--locked",
+        "--offline",
+        "--features",
+        "cli",
+        "-e",
+        "normal,no-proc-macro",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}|{l}",
+    ]));
+    let line = |line: &str| {
+        let (package, licence) = line.trim_end_matches(" (*)").split_once('|').unwrap();
+        (licence.to_owned(), package.split(' ').next().unwrap().to_owned())
+    };
+    let linked: BTreeSet<_> = tree.lines().map(line).filter(|(_, name)| name != "pam_totp").collect();
+    let copyright = fs::read_to_string(project().join("packaging/debian/copyright")).unwrap();
+    let (_, comment) = copyright.split_once("\nComment:\n").unwrap();
+    let (mut named, mut licence) = (BTreeSet::new(), String::new());
+    for line in comment.lines().take_while(|line| !line.is_empty()) {
+        match line.strip_prefix("  ") {
+            Some(names) => {
+                let names = names.split([',', ' ']).filter(|name| !name.is_empty());
+                named.extend(names.map(|name| (licence.clone(), name.to_owned())));
+            }
+            None => line.trim().trim_end_matches(':').clone_into(&mut licence),
+        }
+    }
+    let difference: Vec<_> = linked.symmetric_difference(&named).collect();
+    assert!(linked.len() > 50 && difference.is_empty(), "packaging/debian/copyright: {difference:#?}");
+}
