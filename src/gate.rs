@@ -76,11 +76,7 @@ impl Gate {
         };
         let (counter, remark) = Counter::of(policy);
         let store = Limited { store: store::of(policy), is_needed: matches!(counter, Counter::Nothing) };
-        let outcome = authenticate(&visit, policy, application, &store, &counter, clock::now);
-        match remark {
-            Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
-            None => outcome,
-        }
+        authenticate(&visit, policy, application, &store, &counter, clock::now).with_remark(remark)
     }
 
     /// Writes to the log how it ended.

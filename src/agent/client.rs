@@ -41,14 +41,12 @@ pub fn authenticate(
     first_pass: Option<Secret<Vec<u8>>>,
     application: &mut impl Application,
 ) -> Ended {
-    // What the agent means by the password before a code is a part of this.
-    let mut typed = first_pass.as_ref().map(|text| Secret::new(text.expose().clone()));
     let mut request = Request::Begin(knock, first_pass);
     for _ in 0..MOST_QUESTIONS {
         let (prompt, echo, text, login) = match exchange(agent, &request) {
             Ok(Reply::Question { text, prompt, echo, login }) => (prompt, echo, text, login),
             Ok(Reply::Verdict { verdict, fail_delay, password }) => {
-                let is_forwarded = verdict != Verdict::Allow || forward(password, typed.as_ref(), application);
+                let is_forwarded = verdict != Verdict::Allow || forward(password, &request, application);
                 return if is_forwarded {
                     Ended::Judged(verdict, fail_delay)
                 } else {
@@ -60,9 +58,7 @@ pub fn authenticate(
             }
             Err(unanswered) => return unanswered.into(),
         };
-        let answer = ask(&prompt, echo, text, application);
-        typed = answer.as_ref().ok().map(|text| Secret::new(text.expose().clone()));
-        request = Request::Answer(login, answer);
+        request = Request::Answer(login, ask(&prompt, echo, text, application));
     }
     unexpected().into()
 }
@@ -99,9 +95,15 @@ fn ask(
     application.ask(prompt, echo)
 }
 
-/// Leaves the password for the modules behind us, where there is one. `false`: it cannot be left.
-fn forward(length: Option<usize>, typed: Option<&Secret<Vec<u8>>>, application: &mut impl Application) -> bool {
+/// Leaves the password for the modules behind us, where there is one: so many bytes of what the agent was just told. `false`: it
+/// cannot be left.
+fn forward(length: Option<usize>, told: &Request, application: &mut impl Application) -> bool {
     let Some(length) = length else { return true };
+    let typed = match told {
+        Request::Begin(_, first_pass) => first_pass.as_ref(),
+        Request::Answer(_, answer) => answer.as_ref().ok(),
+        Request::Notice(_) | Request::Wish(_) | Request::Proof(..) => None,
+    };
     let password = typed.and_then(|typed| typed.expose().get(..length));
     password.is_some_and(|password| application.forward(&Secret::new(password.to_vec())))
 }

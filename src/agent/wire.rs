@@ -20,6 +20,7 @@ use crate::authenticate::{NoAnswer, Outcome};
 use crate::ledger::Notice;
 use crate::secret::Secret;
 use crate::system::socket::MAX_MESSAGE;
+use zeroize::Zeroize;
 
 /// The only version so far. A later one will be spoken beside the one before it.
 pub const VERSION: u8 = 1;
@@ -194,11 +195,8 @@ impl Reply {
             Self::Verdict { verdict, fail_delay, password } => {
                 let place = VERDICTS.iter().position(|known| known == verdict);
                 let place = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX);
-                let writer = Writer::of(b'V').byte(place).number(*fail_delay);
-                match password.map(u32::try_from) {
-                    None => writer.byte(0),
-                    Some(length) => writer.byte(1).number(length.unwrap_or(u32::MAX)),
-                }
+                let length = password.map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+                Writer::of(b'V').byte(place).number(*fail_delay).maybe_number(length)
             }
             Self::Notice(None) => Writer::of(b'n').byte(0),
             Self::Notice(Some(notice)) => Writer::of(b'n').byte(1).long(notice.failures).long(notice.latest),
@@ -251,7 +249,10 @@ fn parse<T>(message: &[u8], rest: impl FnOnce(&mut Reader, u8) -> Option<T>) -> 
     rest(&mut reader, kind).filter(|_| reader.rest.is_empty()).ok_or(Bad::Message)
 }
 
-/// A message that is put together. It never grows, so that no half-grown copy of a secret is left behind.
+/// Bytes of a message without a QR code, as a rule.
+const USUAL: usize = 1024;
+
+/// A message that is put together. Of what was there before it grew nothing is left behind.
 pub(super) struct Writer {
     bytes: Vec<u8>,
     is_too_long: bool,
@@ -263,15 +264,21 @@ impl Writer {
     }
 
     pub(super) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(MAX_MESSAGE), is_too_long: false }
+        Self { bytes: Vec::with_capacity(USUAL), is_too_long: false }
     }
 
     fn put(mut self, bytes: &[u8]) -> Self {
-        if self.bytes.len().saturating_add(bytes.len()) > MAX_MESSAGE {
+        let length = self.bytes.len().saturating_add(bytes.len());
+        if length > MAX_MESSAGE {
             self.is_too_long = true;
-        } else {
-            self.bytes.extend_from_slice(bytes);
+            return self;
         }
+        if length > self.bytes.capacity() {
+            let mut larger = Vec::with_capacity(length.saturating_mul(2));
+            larger.extend_from_slice(&self.bytes);
+            std::mem::replace(&mut self.bytes, larger).zeroize();
+        }
+        self.bytes.extend_from_slice(bytes);
         self
     }
 
@@ -305,6 +312,14 @@ impl Writer {
     }
 
     /// A number that may not be there.
+    pub(super) fn maybe_number(self, number: Option<u32>) -> Self {
+        match number {
+            None => self.byte(0),
+            Some(number) => self.byte(1).number(number),
+        }
+    }
+
+    /// The same, of a long one.
     pub(super) fn maybe_long(self, number: Option<u64>) -> Self {
         match number {
             None => self.byte(0),
@@ -315,10 +330,7 @@ impl Writer {
     pub(super) fn knock(self, knock: &Knock) -> Self {
         let Knock { service, user, rhost, login_key, uid, caller, is_silent, arguments } = knock;
         let writer = self.text(service).text(user).text(rhost).text(login_key).number(*uid);
-        let writer = match caller {
-            None => writer.byte(0),
-            Some(uid) => writer.byte(1).number(*uid),
-        };
+        let writer = writer.maybe_number(*caller);
         let Ok(count) = u8::try_from(arguments.len()) else { return Self { is_too_long: true, ..writer } };
         let writer = writer.byte((*is_silent).into()).byte(count);
         arguments.iter().fold(writer, |writer, argument| writer.text(argument))

@@ -98,6 +98,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The same outcome, with what an operator should know about the ledger.
+    #[must_use]
+    pub fn with_remark(self, remark: Option<&'static str>) -> Self {
+        match remark {
+            Some(remark) => self.map(|fact| fact.with("ledger", remark)),
+            None => self,
+        }
+    }
+
     /// The same outcome, with more to say about it.
     #[must_use]
     pub fn map(self, change: impl FnOnce(Fact) -> Fact) -> Self {
@@ -172,8 +181,7 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
     now: impl Fn() -> u64,
 ) -> Outcome {
     let mut login = Login::new(visit, policy, store, counter, now);
-    let is_looked_at = policy.options.first_pass != FirstPass::Prompt;
-    let mut step = login.begin(is_looked_at.then(|| application.first_pass()).flatten());
+    let mut step = login.begin(first_pass(policy, application));
     loop {
         step = match step {
             Step::Ask(Question { text, pending }) => {
@@ -186,6 +194,14 @@ pub fn authenticate<M: Memory, C: Fn() -> Moment>(
                 return if is_forwarded { outcome } else { Outcome::Denied(not_forwarded()) };
             }
         };
+    }
+}
+
+/// What an earlier module asked for, where it is looked at.
+pub fn first_pass(policy: &Policy, application: &impl Application) -> Option<Secret<Vec<u8>>> {
+    match policy.options.first_pass {
+        FirstPass::Prompt => None,
+        FirstPass::Try | FirstPass::Use => application.first_pass(),
     }
 }
 

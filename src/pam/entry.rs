@@ -4,12 +4,12 @@ use super::handle::Handle;
 use super::sys;
 use crate::agent::client::{self, Ended};
 use crate::agent::wire::{Knock, Verdict};
-use crate::authenticate::{Application, Counter, Outcome, Visit, authenticate};
+use crate::authenticate::{Application, Counter, Outcome, Visit, authenticate, first_pass};
 use crate::fact::Fact;
 use crate::identity::{self, Unidentified, identify};
 use crate::journal::{Line, Visitor};
 use crate::ledger::{Notice, Who};
-use crate::options::{FirstPass, Options};
+use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Identity, Policy, Via};
 use crate::secret::Secret;
 use crate::source::Source;
@@ -186,11 +186,7 @@ fn attend(handle: &mut Handle, flags: c_int, arguments: &[&[u8]]) -> Attended {
         is_silent: flags & sys::PAM_SILENT != 0,
     };
     let (counter, remark) = Counter::of(&policy);
-    let outcome = authenticate(&visit, &policy, handle, &*store, &counter, clock::now);
-    let outcome = match remark {
-        Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
-        None => outcome,
-    };
+    let outcome = authenticate(&visit, &policy, handle, &*store, &counter, clock::now).with_remark(remark);
     Attended { user, ended: Ended::Here(outcome), fail_delay: policy.fail_delay.value }
 }
 
@@ -207,8 +203,7 @@ fn by_agent(
         Ok(knock) => knock,
         Err(fact) => return Ended::Here(Outcome::Denied(fact)),
     };
-    let is_looked_at = policy.options.first_pass != FirstPass::Prompt;
-    let first_pass = is_looked_at.then(|| handle.first_pass()).flatten();
+    let first_pass = first_pass(policy, handle);
     client::authenticate(&policy.agent_socket, knock, first_pass, handle)
 }
 

@@ -402,6 +402,17 @@ impl KeyRing {
         Self::parse(text.expose()).map_err(|bad| NoRing::Text(path.to_owned(), bad))
     }
 
+    /// The same. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// [`NoRing::File`], [`NoRing::Text`].
+    pub fn read_if_there(path: &Path) -> Result<Option<Self>, NoRing> {
+        match Self::read(path) {
+            Err(NoRing::Missing(_)) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     /// Puts the ring in the place of the one that is there: on disk when it returns, and never half of it.
     ///
     /// # Errors

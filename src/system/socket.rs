@@ -180,12 +180,10 @@ fn fill(socket: impl AsFd, mut rest: &mut [u8], budget: &mut Budget) -> Result<(
 
 // ---- The other end ----
 
-/// A socket to accept connections from.
-#[cfg(feature = "agent")]
-pub struct Listener(OwnedFd);
-
 #[cfg(feature = "agent")]
 mod listener;
+#[cfg(feature = "agent")]
+pub use listener::Listener;
 
 #[cfg(test)]
 mod tests {

@@ -29,8 +29,8 @@ pub(super) struct Resting {
 impl Resting {
     /// Puts it into words that nobody else can read.
     pub(super) fn seal(&self, key: &KeyRing, peer: u32, knock: &Knock, now: u64) -> Result<Vec<u8>, Fact> {
-        let text = self.write(Writer::new().long(now).knock(knock)).end().map_err(|_| Fact::new("login-too-long"))?;
-        key.seal(PURPOSE, &peer.to_be_bytes(), text.expose()).map_err(|error| error.fact())
+        let writer = self.write(Writer::new().long(now).knock(knock));
+        put_away(key, (PURPOSE, peer), writer, || Fact::new("login-too-long"))
     }
 
     /// Reads it again.
@@ -39,14 +39,10 @@ impl Resting {
             Fact::new("unknown-login")
                 .or("the agent was started anew while somebody typed, or these are words of another's")
         };
-        let text = key.open(PURPOSE, &peer.to_be_bytes(), sealed).map_err(|_| unknown())?;
-        let mut reader = Reader { rest: text.expose() };
         let read = |reader: &mut Reader| Some((reader.long()?, reader.knock()?, Self::read(reader)?));
-        let (began, knock, resting) = read(&mut reader).filter(|_| reader.rest.is_empty()).ok_or_else(unknown)?;
-        match now.checked_sub(began) {
-            Some(age) if age < LIFE => Ok((knock, resting)),
-            _ => Err(Fact::new("typed-too-late").with_number("seconds", LIFE)),
-        }
+        let (began, knock, resting) = taken_up(key, (PURPOSE, peer), sealed, read).ok_or_else(unknown)?;
+        ensure_in_time(began, now)?;
+        Ok((knock, resting))
     }
 
     fn write(&self, writer: Writer) -> Writer {
@@ -74,6 +70,35 @@ impl Resting {
     }
 }
 
+/// Seals words that come back to this process alone, for one purpose, from this uid.
+pub(super) fn put_away(
+    key: &KeyRing,
+    (purpose, peer): (&str, u32),
+    words: Writer,
+    too_long: impl FnOnce() -> Fact,
+) -> Result<Vec<u8>, Fact> {
+    let text = words.end().map_err(|_| too_long())?;
+    key.seal(purpose, &peer.to_be_bytes(), text.expose()).map_err(|error| error.fact())
+}
+
+/// Reads such words to their end. `None`: they are none of ours, for another purpose, or from another uid.
+pub(super) fn taken_up<T>(
+    key: &KeyRing,
+    (purpose, peer): (&str, u32),
+    sealed: &[u8],
+    read: impl FnOnce(&mut Reader) -> Option<T>,
+) -> Option<T> {
+    let text = key.open(purpose, &peer.to_be_bytes(), sealed).ok()?;
+    let mut reader = Reader { rest: text.expose() };
+    read(&mut reader).filter(|_| reader.rest.is_empty())
+}
+
+/// Fails where they were put away too long ago.
+pub(super) fn ensure_in_time(began: u64, now: u64) -> Result<(), Fact> {
+    let is_in_time = now.checked_sub(began).is_some_and(|age| age < LIFE);
+    if is_in_time { Ok(()) } else { Err(Fact::new("typed-too-late").with_number("seconds", LIFE)) }
+}
+
 pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -81,10 +106,7 @@ pub(super) fn count(length: usize) -> u32 {
 fn write_receipt(writer: Writer, receipt: &Receipt) -> Writer {
     let writer = writer.number(count(receipt.entries.len()));
     let writer = receipt.entries.iter().fold(writer, |writer, (place, word)| writer.number(*place).long(*word));
-    match receipt.counter {
-        None => writer.byte(0),
-        Some(place) => writer.byte(1).number(place),
-    }
+    writer.maybe_number(receipt.counter)
 }
 
 fn read_receipt(reader: &mut Reader) -> Option<Receipt> {
@@ -124,19 +146,18 @@ fn write_trial(writer: Writer, Trial { grounds, record, failures }: &Trial) -> W
 fn read_trial(reader: &mut Reader) -> Option<Trial> {
     let record = read_record(reader)?;
     let failures = usize::try_from(reader.number()?).ok()?;
-    let text = |reader: &mut Reader| String::from_utf8(reader.text()?.to_vec()).ok();
     let grounds = match reader.byte()? {
         b'f' => Grounds::First,
         b't' => {
             let word = RecoveryCode::new(reader.text()?.try_into().ok()?);
             let (made, expires) = (reader.long()?, reader.long()?);
-            Grounds::Ticket(word, Ticket { made, expires, device: text(reader)? })
+            Grounds::Ticket(word, Ticket { made, expires, device: reader.string()? })
         }
         b'a' => {
             let account = Person::in_database(reader.text()?).ok()?;
-            let key = text(reader)?;
+            let key = reader.string()?;
             let voucher = if key.is_empty() { account } else { account.holder(&key)? };
-            Grounds::Account(voucher, text(reader)?)
+            Grounds::Account(voucher, reader.string()?)
         }
         _ => return None,
     };

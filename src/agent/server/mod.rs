@@ -14,7 +14,7 @@ use crate::policy::FAIL_DELAY;
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store;
-use crate::store::seal::{KeyRing, NoRing};
+use crate::store::seal::KeyRing;
 use crate::system::clock;
 use crate::system::{Errno, syslog};
 use away::Resting;
@@ -119,20 +119,15 @@ impl Agent {
                 }
             }
             Step::Done(Done { outcome, password, .. }) => {
-                let outcome = remarked(outcome, remark);
                 let password = password.map(|password| password.expose().len());
-                verdict(peer, knock, outcome, policy.fail_delay.value, password)
+                verdict(peer, knock, outcome.with_remark(remark), policy.fail_delay.value, password)
             }
         }
     }
 
     /// Read anew each time: what `pam-totp key` changes holds at once, and keys are in memory while they are used.
     fn ring(&self) -> Result<Option<KeyRing>, Fact> {
-        match KeyRing::read(&self.ring) {
-            Ok(ring) => Ok(Some(ring)),
-            Err(NoRing::Missing(_)) => Ok(None),
-            Err(no_ring) => Err(no_ring.fact()),
-        }
+        KeyRing::read_if_there(&self.ring).map_err(|no_ring| no_ring.fact())
     }
 
     fn notice(&self, peer: u32, knock: &Knock) -> Option<Notice> {
@@ -149,14 +144,6 @@ fn person(Admitted { knock, policy, is_theirs }: &Admitted) -> Result<Person, Un
         return Err(Unidentified::NotTheirs);
     }
     identify(&knock.user, policy, &knock.login_key, || knock.caller.ok_or(Errno::INVAL))
-}
-
-/// With what an operator should know about the ledger.
-fn remarked(outcome: Outcome, remark: Option<&'static str>) -> Outcome {
-    match remark {
-        Some(remark) => outcome.map(|fact| fact.with("ledger", remark)),
-        None => outcome,
-    }
 }
 
 fn denied(peer: u32, knock: &Knock, fact: Fact) -> Reply {

@@ -13,9 +13,9 @@
 
 use super::super::wire::{Knock, Reader, Reply, Verdict, Writer};
 use super::super::wish::{Granted, Wish};
-use super::away::{LIFE, count, read_record, write_record};
+use super::away::{LIFE, count, ensure_in_time, put_away, read_record, taken_up, write_record};
 use super::peers::{LOCAL, oneself};
-use super::{Agent, log, remarked, verdict};
+use super::{Agent, log, verdict};
 use crate::authenticate::{Counter, Done, Login, Outcome, Pending, Step, Visit, rules};
 use crate::enrol::{NewDevice, recovery_codes};
 use crate::fact::Fact;
@@ -275,7 +275,7 @@ impl Asker {
             Step::Ask(_) => (Outcome::Denied(Fact::new("asked-again")), None),
         };
         let is_accepted = Verdict::of(&outcome) == Verdict::Allow;
-        let reply = verdict(self.peer, &self.knock(), remarked(outcome, remark), self.policy.fail_delay.value, None);
+        let reply = verdict(self.peer, &self.knock(), outcome.with_remark(remark), self.policy.fail_delay.value, None);
         (reply, by.filter(|_| is_accepted))
     }
 
@@ -375,22 +375,17 @@ impl Resting {
             None => writer.byte(0),
             Some(proposal) => proposal.write(writer.byte(1)),
         };
-        let text = writer.end().map_err(|_| Fact::new("wish-too-long"))?;
-        key.seal(PURPOSE, &peer.to_be_bytes(), text.expose()).map_err(|error| error.fact())
+        put_away(key, (PURPOSE, peer), writer, || Fact::new("wish-too-long"))
     }
 
     fn open(key: &KeyRing, peer: u32, sealed: &[u8], now: u64) -> Result<Self, Fact> {
         let unknown = || Fact::new("unknown-wish").or("the agent was started anew while you typed: start again");
-        let text = key.open(PURPOSE, &peer.to_be_bytes(), sealed).map_err(|_| unknown())?;
-        let mut reader = Reader { rest: text.expose() };
         let read = |reader: &mut Reader| {
             Some(Self { began: reader.long()?, wish: reader.wish()?, proposal: reader.maybe(Proposal::read)? })
         };
-        let resting = read(&mut reader).filter(|_| reader.rest.is_empty()).ok_or_else(unknown)?;
-        match now.checked_sub(resting.began) {
-            Some(age) if age < LIFE => Ok(resting),
-            _ => Err(Fact::new("typed-too-late").with_number("seconds", LIFE).or("start again")),
-        }
+        let resting = taken_up(key, (PURPOSE, peer), sealed, read).ok_or_else(unknown)?;
+        ensure_in_time(resting.began, now).map_err(|fact| fact.or("start again"))?;
+        Ok(resting)
     }
 }
 

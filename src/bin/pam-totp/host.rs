@@ -5,7 +5,7 @@ use pam_totp::fact::Fact;
 use pam_totp::identity::{Person, Unidentified};
 use pam_totp::options::Options;
 use pam_totp::policy::{Document, Policy, StoreKind};
-use pam_totp::store::seal::{self, NoRing};
+use pam_totp::store::seal;
 use pam_totp::store::{self, KeyRing, Store, StoreError};
 use pam_totp::system::lock::{HostLock, NoLock, Patience, exclusive_on_host};
 use pam_totp::system::passwd::{self, Account};
@@ -115,11 +115,11 @@ pub(crate) fn ring(policy: &Policy, path: Option<&Path>) -> Result<Option<KeyRin
     if policy.store.value != StoreKind::System || passwd::process_uids().1 != 0 {
         return Ok(None);
     }
-    match KeyRing::read(path.unwrap_or(Path::new(seal::PATH))) {
-        Ok(ring) => Ok(Some(ring)),
-        Err(NoRing::Missing(_)) if path.is_none() => Ok(None),
-        Err(error) => Err(by_fact(error.fact())),
-    }
+    let ring = match path {
+        Some(path) => KeyRing::read(path).map(Some),
+        None => KeyRing::read_if_there(Path::new(seal::PATH)),
+    };
+    ring.map_err(|error| by_fact(error.fact()))
 }
 
 /// Keeps other programs on this host from what we are at, or says that one of them is at it.

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use pam_totp::identity::Named;
 use pam_totp::options::Options;
 use pam_totp::policy::{Policy, StoreKind, Via};
-use pam_totp::store::seal::{self, KeyId, KeyRing, NoRing};
+use pam_totp::store::seal::{self, KeyId, KeyRing};
 use pam_totp::store::system::SystemStore;
 use pam_totp::system::lock::HostLock;
 use std::collections::BTreeMap;
@@ -123,10 +123,8 @@ struct Keys<'a> {
 }
 
 fn new(open: &Open<'_>) -> Result<()> {
-    let mut ring = match KeyRing::read(open.path) {
-        Err(NoRing::Missing(_)) => KeyRing::empty(),
-        read => read.map_err(|error| by_fact(error.fact()))?,
-    };
+    let ring = KeyRing::read_if_there(open.path).map_err(|error| by_fact(error.fact()))?;
+    let mut ring = ring.unwrap_or_else(KeyRing::empty);
     let id = ring.add().map_err(|refused| by_fact(refused.fact()))?;
     open.write(&ring)?;
     let path = open.path.display();
@@ -161,8 +159,8 @@ fn ensure_system(policy: &Policy) -> Result<()> {
 fn ensure_readable(open: &Open, yes: bool) -> Result<()> {
     ensure!(
         yes || !open.is_in_process,
-        "not all services have via = \"agent\" in the policy, and the module itself has no keys: from the next write of a record on that person gets in through pam-totp-agent alone, \
-         and is denied everywhere else (sealed-record). With --yes it is done"
+        "not all services have via = \"agent\" in the policy, and the module itself has no keys: from the next write of a \
+         record on that person gets in through pam-totp-agent alone, and is denied everywhere else (sealed-record). With --yes it is done"
     );
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! For the agent: where connections come in.
 
-use super::{Listener, connect};
+use super::connect;
 use crate::fact::Fact;
 use crate::system::Errno;
 use crate::system::files::open_trusted_directory;
@@ -19,6 +19,9 @@ const PASSED: i32 = 3;
 const BACKLOG: i32 = 4096;
 /// What a socket is called until it takes connections.
 const TEMPORARY: &str = ".new";
+
+/// A socket to accept connections from.
+pub struct Listener(OwnedFd);
 
 impl Listener {
     /// The socket that systemd has passed to this process. `Ok(None)`: it has passed none.
