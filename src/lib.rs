@@ -15,7 +15,8 @@
 //! 11. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
 //! 12. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
 //!
-//! [`agent`] is the same login, decided in another process. [`gate`] is it without PAM, for the program; [`journal`] has the lines of the log for both.
+//! [`agent`] is the same login, decided in another process. [`gate`] is it without PAM, for the program; [`journal`] has the
+//! lines of the log for all of them.
 
 #[allow(unsafe_code)]
 pub mod pam;
