@@ -3,13 +3,11 @@
 use super::cost::Guess;
 use super::{Done, Login, NoAnswer, Outcome, Pending, Step};
 use crate::fact::Fact;
-use crate::ledger::Memory;
 use crate::options::FirstPass;
 use crate::otp::{Answer, Form, NotACode};
 use crate::record::Record;
 use crate::secret::Secret;
 use crate::store::{Attempt, StoreError};
-use crate::system::clock::Moment;
 use crate::verify::{self, Accepted, Denial, Earlier, Try, Verdict};
 
 /// What an answer came to.
@@ -55,7 +53,7 @@ impl From<Fact> for NotJudged {
     }
 }
 
-impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
+impl<N: Fn() -> u64> Login<'_, N> {
     /// First what an earlier module got, if it shall be looked at, then what the person is asked for.
     pub(super) fn with_code(&mut self, first_pass: Option<Secret<Vec<u8>>>) -> Step {
         let wanted = self.policy.options.first_pass;

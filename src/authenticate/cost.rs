@@ -3,14 +3,13 @@
 use super::{Counter, Login};
 use crate::fact::Fact;
 use crate::identity::Person;
-use crate::ledger::{self, Charge, Grace, Memory, Refusal, Who};
+use crate::ledger::{self, Grace, Refusal, Who};
 use crate::policy::throttle::Trigger;
 use crate::record::Record;
-use crate::system::clock::Moment;
 use crate::verify::{Denial, Verdict};
 use std::cell::OnceCell;
 
-impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
+impl<'a, N: Fn() -> u64> Login<'a, N> {
     /// Charges a guess, once. Whoever has no budget left is refused, as is everybody where the ledger does not work.
     pub(super) fn charge(&self, guess: &Guess, record: Option<&Record>) -> Result<(), Fact> {
         if !guess.is_one {
@@ -25,8 +24,8 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
             Counter::Ledger(ledger) => {
                 let own_limit = record.filter(|_| self.rules.is_counted).and_then(own_limit);
                 match ledger.charge(&ledger::Login { own_limit, ..self.counted() }) {
-                    Ok(charge) => {
-                        self.charges.borrow_mut().push(charge);
+                    Ok(receipt) => {
+                        self.charges.borrow_mut().push(receipt);
                         Ok(())
                     }
                     Err(refusal) => Err(refused(refusal)),
@@ -69,10 +68,12 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         }
     }
 
-    fn take_back_from(&self, paid_before: usize) {
-        let mut charges = self.charges.borrow_mut();
-        let first = paid_before.min(charges.len());
-        charges.drain(first..).for_each(Charge::take_back);
+    pub(super) fn take_back_from(&self, paid_before: usize) {
+        let first = paid_before.min(self.charges.borrow().len());
+        let receipts = self.charges.borrow_mut().split_off(first);
+        if let Counter::Ledger(ledger) = self.counter {
+            receipts.into_iter().for_each(|receipt| ledger.take_back(&self.counted(), receipt));
+        }
     }
 
     /// This login, as the ledger counts it.

@@ -4,14 +4,11 @@ use super::Counter;
 use crate::fact::Fact;
 use crate::ledger;
 use crate::policy::Policy;
-use crate::system::clock::{self, Moment};
+use crate::system::clock;
 use crate::system::passwd;
-use crate::system::table::Table;
+use std::rc::Rc;
 
-/// How the ledger reads the time.
-type Clock = fn() -> Moment;
-
-impl Counter<Table, Clock> {
+impl Counter<'_> {
     /// What counts under a policy, and what an operator should know about it.
     pub fn of(policy: &Policy) -> (Self, Option<&'static str>) {
         if policy.throttle.is_none() && !policy.has_dates() {
@@ -21,8 +18,8 @@ impl Counter<Table, Clock> {
             // Nobody but root can read or write it, so what holds here is the RATE_LIMIT of the person's file.
             return (Self::Nothing, Some("not-for-this-process"));
         }
-        match ledger::open(&policy.state_dir, clock::moment as Clock) {
-            Ok(opened) => (Self::Ledger(opened.ledger), opened.remark),
+        match ledger::open(&policy.state_dir, clock::moment) {
+            Ok(opened) => (Self::Ledger(Rc::new(opened.ledger)), opened.remark),
             Err(error) => (Self::Broken(Fact::new("ledger-error").because(&error.fact())), None),
         }
     }

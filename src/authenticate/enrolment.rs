@@ -11,7 +11,7 @@ use crate::enrol::qr::Drawing;
 use crate::enrol::{Codes, DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified, login_key};
-use crate::ledger::{Charge, Memory, Who};
+use crate::ledger::Who;
 use crate::options::FirstPass;
 use crate::otp::{Answer, NotACode, RecoveryCode};
 use crate::policy::values::End;
@@ -19,7 +19,6 @@ use crate::policy::{EnrolmentKind, Qr};
 use crate::record::{Record, RecoveryCodes};
 use crate::secret::Secret;
 use crate::store::{Admission, Attempt, Grounds, StoreError};
-use crate::system::clock::Moment;
 use crate::system::random;
 use crate::verify::{self, Accepted, Denial, Rules, Try, Verdict};
 
@@ -50,7 +49,7 @@ pub struct Trial {
     pub failures: usize,
 }
 
-impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
+impl<'a, N: Fn() -> u64> Login<'a, N> {
     /// Whether whoever logs in has no device and may have one. Where the store or the ledger does not work, nobody may.
     pub(super) fn newcomer(&self) -> Option<Newcomer<'a>> {
         let (person, admission) = (self.visit.person.ok()?, self.store.admission()?);
@@ -100,7 +99,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
         match grounds {
             Ok(grounds) => {
                 // What was right costs nothing.
-                self.charges.take().into_iter().for_each(Charge::take_back);
+                self.take_back_from(0);
                 self.new_device(&newcomer, grounds)
             }
             Err(not_judged) => not_judged.into_outcome().into(),

@@ -9,17 +9,17 @@ mod unasked;
 
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified};
-use crate::ledger::{Charge, Ledger, Memory, Who};
+use crate::ledger::{Ledger, Receipt, Who};
 use crate::options::FirstPass;
 use crate::policy::{Identity, Policy, StoreKind};
 use crate::record::Record;
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::Store;
-use crate::system::clock::Moment;
 use crate::verify::{Accepted, Earlier, Rules};
 use asked::NotJudged;
 use std::cell::RefCell;
+use std::rc::Rc;
 
 pub use away::Away;
 pub use cost::own_limit;
@@ -75,9 +75,9 @@ pub struct Visit<'a> {
 }
 
 /// What counts the guesses.
-pub enum Counter<M, C> {
+pub enum Counter<'a> {
     /// The ledger.
-    Ledger(Ledger<M, C>),
+    Ledger(Rc<dyn Ledger + 'a>),
     /// Nothing: the policy says so, or this process cannot get at the ledger.
     Nothing,
     /// The ledger is there for us and does not work: nobody gets in.
@@ -172,12 +172,12 @@ impl From<Pending> for Step {
 /// Asks for a code and judges it.
 ///
 /// Whoever is unknown, not enrolled or throttled is asked as everybody else is, so that the prompt tells nothing.
-pub fn authenticate<M: Memory, C: Fn() -> Moment>(
+pub fn authenticate(
     visit: &Visit,
     policy: &Policy,
     application: &mut impl Application,
     store: &dyn Store,
-    counter: &Counter<M, C>,
+    counter: &Counter,
     now: impl Fn() -> u64,
 ) -> Outcome {
     let mut login = Login::new(visit, policy, store, counter, now);
@@ -227,7 +227,7 @@ pub fn rules<'a>(policy: &Policy, host: &'a str) -> Rules<'a> {
 }
 
 /// Whether the ledger counts, and not the person's file. The C module counts in the file whatever else there is.
-fn is_counted<M, C>(policy: &Policy, counter: &Counter<M, C>) -> bool {
+fn is_counted(policy: &Policy, counter: &Counter) -> bool {
     matches!(counter, Counter::Ledger(_)) && policy.throttle.is_some() && !policy.google.value
 }
 
@@ -249,20 +249,20 @@ fn who<'a>(visit: &Visit<'a>, store: &dyn Store) -> Who<'a> {
 }
 
 /// One login under way. Between two of its steps it can be put away and made anew, in another process of the same machine.
-pub struct Login<'a, M, C, N> {
+pub struct Login<'a, N> {
     who: Who<'a>,
     visit: &'a Visit<'a>,
     policy: &'a Policy,
     rules: Rules<'a>,
     store: &'a dyn Store,
-    counter: &'a Counter<M, C>,
+    counter: &'a Counter<'a>,
     now: N,
     /// The C module charges a login once.
     earlier: Earlier,
     /// The C module, which looks for 6 digits first and for 8 then, asks for the 8 once more if it got nothing.
     is_asked_again: bool,
     /// What the answers of this login have cost.
-    charges: RefCell<Vec<Charge<'a>>>,
+    charges: RefCell<Vec<Receipt>>,
     /// The record before the person was asked, where there is a grace of the policy's.
     record: Option<Record>,
     /// An answer could not be a code.
@@ -271,13 +271,13 @@ pub struct Login<'a, M, C, N> {
     void_exemption: Option<String>,
 }
 
-impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
+impl<'a, N: Fn() -> u64> Login<'a, N> {
     /// Somebody knocks.
     pub fn new(
         visit: &'a Visit<'a>,
         policy: &'a Policy,
         store: &'a dyn Store,
-        counter: &'a Counter<M, C>,
+        counter: &'a Counter<'a>,
         now: N,
     ) -> Self {
         Self {
@@ -358,7 +358,7 @@ impl<'a, M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'a, M, C, N> {
     fn settle(&self, outcome: Outcome) -> Outcome {
         if let Counter::Ledger(ledger) = self.counter {
             let login = self.counted();
-            self.charges.take().into_iter().for_each(|charge| ledger.keep(&login, charge));
+            self.charges.take().into_iter().for_each(|receipt| ledger.keep(&login, receipt));
             if self.was_no_code && matches!(outcome, Outcome::Denied(_)) {
                 ledger.charge_source(&login);
             }

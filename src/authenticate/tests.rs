@@ -1,9 +1,11 @@
 use super::*;
 use crate::ledger::tests::{Table, ledger};
+use crate::ledger::{HostLedger, Kept};
 use crate::options::{FirstPass, Options};
 use crate::policy::Document;
 use crate::store::conformance::record;
 use crate::store::memory::MemoryStore;
+use crate::system::clock::Moment;
 use std::cell::Cell;
 
 const TEXT: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\n\" TOTP_AUTH\n";
@@ -51,16 +53,18 @@ impl Drop for Script {
 const NOTHING: &str = "";
 const GOOGLE: &str = "[compat]\ngoogle = true\n";
 
-type Counting = Counter<Table, Box<dyn Fn() -> Moment>>;
-
 /// The ledger of a machine that was started at 1970, where the time is always `now`.
-fn counting(now: impl Fn() -> u64 + 'static) -> Counting {
+fn counting(now: impl Fn() -> u64 + 'static) -> Counter<'static> {
+    Counter::Ledger(host_ledger(now))
+}
+
+fn host_ledger(now: impl Fn() -> u64 + 'static) -> Rc<HostLedger<Table, impl Fn() -> Moment>> {
     // What was started does not go back, whatever the wall clock does.
     let boot = Cell::new(0);
-    Counter::Ledger(ledger(Box::new(move || {
+    Rc::new(ledger(move || {
         boot.set(boot.get().max(now()));
         Moment { wall: now(), boot: boot.get() }
-    })))
+    }))
 }
 
 fn policy(options: &Options, file: &str) -> Policy {
@@ -77,7 +81,7 @@ fn run(
     store: &MemoryStore,
     now: impl Fn() -> u64,
 ) -> Outcome {
-    visited(person, &policy(options, file), script, store, &Counting::Nothing, now)
+    visited(person, &policy(options, file), script, store, &Counter::Nothing, now)
 }
 
 fn visited(
@@ -85,7 +89,7 @@ fn visited(
     policy: &Policy,
     script: &mut Script,
     store: &dyn Store,
-    counter: &Counting,
+    counter: &Counter,
     now: impl Fn() -> u64,
 ) -> Outcome {
     from("192.0.2.1", person, policy, script, store, counter, now)
@@ -97,7 +101,7 @@ fn from(
     policy: &Policy,
     script: &mut Script,
     store: &dyn Store,
-    counter: &Counting,
+    counter: &Counter,
     now: impl Fn() -> u64,
 ) -> Outcome {
     let source = Source::new(host.as_bytes(), 1000);
@@ -316,14 +320,14 @@ fn where_there_is_no_store_everybody_is_asked_and_nobody_charged() {
         homes: None,
         ring: None,
     };
-    let counter = counting(|| 90);
+    let ledger = host_ledger(|| 90);
+    let counter = Counter::Ledger(ledger.clone());
     for answer in [WRONG, "969429", "no code", ""] {
         let outcome = visited(Ok(&person), &policy, &mut Script::answers(&[Ok(answer)]), &nowhere, &counter, || 90);
         let expected = if answer.len() == 6 { ("unavailable", "no-store") } else { ("denied", word(&outcome).1) };
         assert_eq!(word(&outcome), expected, "{answer}");
     }
-    let Counting::Ledger(ledger) = &counter else { unreachable!() };
-    assert!(ledger.list(policy.throttle.as_ref()).iter().all(|row| row.kind.name() == "source"));
+    assert!(ledger.list(policy.throttle.as_ref()).unwrap().iter().all(|row| row.kind.name() == "source"));
     let nullok = Options { nullok: true, ..Options::default() };
     let policy = self::policy(&nullok, "");
     let outcome = visited(Ok(&person), &policy, &mut Script::answers(&[Ok(WRONG)]), &nowhere, &counter, || 90);
@@ -354,13 +358,19 @@ fn a_guess_in_the_first_pass_is_not_given_back_for_an_answer_that_was_none() {
     let options = Options { first_pass: FirstPass::Try, ..Options::default() };
     for compat in [NOTHING, GOOGLE] {
         let policy = policy(&options, &format!("[throttle]\nuser = \"*:2/1h\"\nhost = \"\"\n{compat}"));
-        let counter = counting(|| 90);
+        let ledger = host_ledger(|| 90);
+        let counter = Counter::Ledger(ledger.clone());
         let counts = [(); 2].map(|()| {
             let mut script = Script::answers(&[Ok("no code")]);
             script.authtok = Some("hunter000000".into());
             visited(Ok(&person), &policy, &mut script, &store, &counter, || 90);
-            let Counting::Ledger(ledger) = &counter else { unreachable!() };
-            ledger.list(policy.throttle.as_ref()).iter().find(|row| row.kind.name() == "strangers").unwrap().failures
+            ledger
+                .list(policy.throttle.as_ref())
+                .unwrap()
+                .iter()
+                .find(|row| row.kind.name() == "strangers")
+                .unwrap()
+                .failures
         });
         assert_eq!(counts, [1, 2], "{compat}");
     }
@@ -369,7 +379,7 @@ fn a_guess_in_the_first_pass_is_not_given_back_for_an_answer_that_was_none() {
 #[test]
 fn a_ledger_that_does_not_work_lets_nobody_in_and_opens_nothing() {
     let (person, store) = enrolled();
-    let counter = Counting::Broken(Fact::new("ledger-error"));
+    let counter = Counter::Broken(Fact::new("ledger-error"));
     let exempt = "[[exempt]]\nusers = [\"any\"]\nnetworks = [\"any\"]\nservices = [\"any\"]\nuntil = 2999-01-01\nreason = \"x\"\n";
     for file in [NOTHING, "[defaults]\ngrace = \"1d\"\n", exempt] {
         let mut script = Script::answers(&[Ok("969429")]);
@@ -428,7 +438,7 @@ fn who_is_in_no_required_group_is_asked_if_they_have_a_device() {
     let (nobody, (_, somebody)) = (MemoryStore::default(), enrolled());
     let log_in = |file: &str, store, answers: &[Result<&'static str, NoAnswer>]| {
         let policy = policy(&Options::default(), file);
-        word(&visited(Ok(&person), &policy, &mut Script::answers(answers), store, &Counting::Nothing, || 90))
+        word(&visited(Ok(&person), &policy, &mut Script::answers(answers), store, &Counter::Nothing, || 90))
     };
     // A group that exists everywhere, and that nobody who runs tests is in.
     let others = "[require]\ngroups = [\"nogroup\"]\n";

@@ -4,16 +4,15 @@ use super::asked::Judged;
 use super::{Counter, Done, Login, Outcome, Pending, Step, lines_period};
 use crate::fact::Fact;
 use crate::identity::Person;
-use crate::ledger::{EARLIEST, Grace, Memory};
+use crate::ledger::{EARLIEST, Grace};
 use crate::otp::Answer;
 use crate::policy::exempt::{self, Visitor};
 use crate::policy::{EnrolmentKind, Identity};
 use crate::record::Record;
 use crate::secret::Secret;
-use crate::system::clock::Moment;
 use crate::verify::{self, Verdict};
 
-impl<M: Memory, C: Fn() -> Moment, N: Fn() -> u64> Login<'_, M, C, N> {
+impl<N: Fn() -> u64> Login<'_, N> {
     /// An exemption that is not over. One that is over is void, and the log says so.
     pub(super) fn exempt(&mut self) -> Option<Outcome> {
         let person = self.visit.person.ok()?;

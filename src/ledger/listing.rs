@@ -2,7 +2,10 @@
 
 use super::people::Tally;
 use super::table::Rows;
-use super::{EARLIEST, HIGHEST, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who, label};
+use super::{
+    EARLIEST, HIGHEST, HostLedger, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who, label,
+};
+use crate::fact::Fact;
 use crate::identity::Named;
 use crate::policy::throttle::Throttle;
 use crate::source::Source;
@@ -58,9 +61,44 @@ impl Listed {
     }
 }
 
-impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
+/// A ledger in the hands of root.
+pub trait Kept: Ledger {
     /// All rows with failures in them.
-    pub fn list(&self, throttle: Option<&Throttle>) -> Vec<Listed> {
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn list(&self, throttle: Option<&Throttle>) -> Result<Vec<Listed>, Fact>;
+
+    /// Forgets all failures of a person: both rows, and those in a row. Says whether there were any.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn unlock_person(&self, who: Who, throttle: Option<&Throttle>) -> Result<bool, Fact>;
+
+    /// The same for somebody who is gone from the user database, by name and key (empty: of the account itself).
+    ///
+    /// # Errors
+    /// As [`Kept::unlock_person`].
+    fn unlock_name(&self, name: &[u8], key: &str, throttle: Option<&Throttle>) -> Result<bool, Fact>;
+
+    /// Forgets all failures from a source. Says whether there were any.
+    ///
+    /// # Errors
+    /// As [`Kept::unlock_person`].
+    fn unlock_source(&self, source: &Source, throttle: Option<&Throttle>) -> Result<bool, Fact>;
+
+    /// Ends a person's failures in a row, as a login does.
+    ///
+    /// # Errors
+    /// As [`Kept::unlock_person`].
+    fn end_row(&self, who: Who) -> Result<(), Fact>;
+
+    /// Forgets the latest time that the wall clock showed.
+    fn forget_latest_wall(&self);
+}
+
+impl<M: Memory, C: Fn() -> Moment> Kept for HostLedger<M, C> {
+    fn list(&self, throttle: Option<&Throttle>) -> Result<Vec<Listed>, Fact> {
         let rows = self.rows(self.now(), throttle);
         let regions = [
             (Kind::Known, KNOWN),
@@ -75,22 +113,20 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         });
         let in_a_row = PEOPLE.all(&self.memory).filter_map(Tally::read);
         let in_a_row = in_a_row.map(|(name, failures)| Listed { kind: Kind::InARow, name, failures, ages: Vec::new() });
-        failures.chain(in_a_row).collect()
+        Ok(failures.chain(in_a_row).collect())
     }
 
-    /// Forgets all failures of a person: both rows, and those in a row. Says whether there were any.
-    pub fn unlock_person(&self, who: Who, throttle: Option<&Throttle>) -> bool {
+    fn unlock_person(&self, who: Who, throttle: Option<&Throttle>) -> Result<bool, Fact> {
         let now = self.now();
         let rows = self.rows(now, throttle);
         let (own, shared) = (self.person(who), self.shared(who.name()));
         let places = [(KNOWN, &own), (STRANGERS, &own), (SHARED, &shared), (KNOWN_SHARED, &shared)];
         let failures = places.map(|(region, subject)| rows.forget(region, subject) == Ok(true));
         let in_a_row = self.tally(who, now).is_ok_and(|tally| tally.clear());
-        failures.contains(&true) || in_a_row
+        Ok(failures.contains(&true) || in_a_row)
     }
 
-    /// The same for somebody who is gone from the user database, by name and key (empty: of the account itself).
-    pub fn unlock_name(&self, name: &[u8], key: &str, throttle: Option<&Throttle>) -> bool {
+    fn unlock_name(&self, name: &[u8], key: &str, throttle: Option<&Throttle>) -> Result<bool, Fact> {
         let name = &*label(name, key);
         let rows = self.rows(self.now(), throttle);
         let failures = [KNOWN, STRANGERS].into_iter().flat_map(|region| region.all(&self.memory));
@@ -100,17 +136,22 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         let people = PEOPLE.all(&self.memory);
         let people = people.filter(|row| Tally::read(row).is_some_and(|(listed, _)| listed == name));
         let in_a_row = people.filter(|row| Tally::clear_row(row)).count();
-        !failures.is_empty() || in_a_row > 0
+        Ok(!failures.is_empty() || in_a_row > 0)
     }
 
-    /// Forgets all failures from a source. Says whether there were any.
-    pub fn unlock_source(&self, source: &Source, throttle: Option<&Throttle>) -> bool {
+    fn unlock_source(&self, source: &Source, throttle: Option<&Throttle>) -> Result<bool, Fact> {
         let subject = self.source(source);
-        self.rows(self.now(), throttle).forget(SOURCES, &subject) == Ok(true)
+        Ok(self.rows(self.now(), throttle).forget(SOURCES, &subject) == Ok(true))
     }
 
-    /// Forgets the latest time that the wall clock showed.
-    pub fn forget_latest_wall(&self) {
+    fn end_row(&self, who: Who) -> Result<(), Fact> {
+        if let Ok(tally) = self.tally(who, self.now()) {
+            tally.logged_in();
+        }
+        Ok(())
+    }
+
+    fn forget_latest_wall(&self) {
         if let Some(word) = self.word(HIGHEST) {
             word.store(EARLIEST, SeqCst);
         }

@@ -159,21 +159,60 @@ impl Login<'_> {
     }
 }
 
-/// What a try has cost.
-#[derive(Debug, Default)]
-#[must_use = "a charge stands until it is given back"]
-pub struct Charge<'a> {
-    entries: Vec<Entry<'a>>,
-    counter: Option<&'a AtomicU64>,
-}
-
-/// A charge without the table that it stands in, for a login that goes on in another process.
+/// What a try has cost, as whoever has made it keeps it: also in another process, where a login goes on there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use = "a charge stands until it is taken back"]
 pub struct Receipt {
     /// Which words of the table, and what was written there.
     pub entries: Vec<(u32, u64)>,
     /// Which word counts the person's failures.
     pub counter: Option<u32>,
+}
+
+/// A charge in the table.
+#[derive(Default)]
+struct Charge<'a> {
+    entries: Vec<Entry<'a>>,
+    counter: Option<&'a AtomicU64>,
+}
+
+/// What counts the guesses of logins.
+pub trait Ledger {
+    /// Charges a guess, before it is judged.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it must not be judged, and has cost nothing.
+    fn charge(&self, login: &Login) -> Result<Receipt, Refusal>;
+
+    /// Charges the source alone: for what cannot be a code, and so is no guess at a person's.
+    fn charge_source(&self, login: &Login);
+
+    /// A charge that stands: the code was wrong, or could not be judged.
+    fn keep(&self, login: &Login, receipt: Receipt);
+
+    /// Takes a charge back, and nothing else: it was no guess. What cannot be found stands.
+    fn take_back(&self, login: &Login, receipt: Receipt);
+
+    /// A right code takes back what this login was charged, and nothing else. From here on the source is known, and with
+    /// `grace` it is not asked for a while.
+    ///
+    /// # Errors
+    /// [`Unwritable`]: the source is not known, and has no grace.
+    fn give_back(&self, login: &Login, receipts: Vec<Receipt>, grace: Option<&Grace>) -> Result<(), Unwritable>;
+
+    /// Whether the person got in here lately enough not to be asked: with the same factors, while nothing blocks them, and
+    /// with less than three failures since.
+    fn has_grace(&self, login: &Login, grace: &Grace) -> bool;
+
+    /// Whether so many codes of a person failed in a row that the device is disabled. Where that cannot be said, it is.
+    fn is_disabled(&self, who: Who) -> bool;
+
+    /// Takes the notice for a person who has just got in: what failed since the last time.
+    fn take_notice(&self, who: Who) -> Option<Notice>;
+
+    /// The wall clock, or the latest time that it ever showed: what opens something until a date must not open it again
+    /// when the clock is set back.
+    fn latest_wall(&self) -> u64;
 }
 
 /// Why a try is not judged.
@@ -207,7 +246,7 @@ pub struct Grace<'a> {
 }
 
 /// The ledger of this host.
-pub struct Ledger<M, C> {
+pub struct HostLedger<M, C> {
     memory: M,
     clock: C,
 }
@@ -225,7 +264,7 @@ impl Memory for Table {
 /// A ledger that was opened.
 pub struct Opened<C> {
     /// It.
-    pub ledger: Ledger<Table, C>,
+    pub ledger: HostLedger<Table, C>,
     /// What an operator should know about it.
     pub remark: Option<&'static str>,
 }
@@ -245,7 +284,7 @@ pub fn open<C: Fn() -> Moment>(state_dir: &Path, clock: C) -> Result<Opened<C>, 
         },
         Err(error) => return Err(error),
     };
-    Ok(Opened { ledger: Ledger { memory, clock }, remark })
+    Ok(Opened { ledger: HostLedger { memory, clock }, remark })
 }
 
 /// What a login would find in the place of the ledger.
@@ -303,23 +342,84 @@ fn is_good(words: &[AtomicU64]) -> bool {
     word(0) == MAGIC && word(1) == SHAPE && KEY.clone().any(|at| word(at) != 0) && is_plausible
 }
 
-impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
-    /// Charges a guess, before it is judged.
-    ///
-    /// # Errors
-    /// [`Refusal`]: it must not be judged, and has cost nothing.
-    pub fn charge(&self, login: &Login) -> Result<Charge<'_>, Refusal> {
+impl<M: Memory, C: Fn() -> Moment> Ledger for HostLedger<M, C> {
+    fn charge(&self, login: &Login) -> Result<Receipt, Refusal> {
         for _ in 0..TRIES {
             let now = self.now();
             let charge = self.charge_at(now, login)?;
             if self.now().uptime.saturating_sub(now.uptime) <= PROMPTLY {
-                return Ok(charge);
+                return Ok(self.receipt(&charge));
             }
             charge.take_back();
         }
         Err(Refusal::Unwritable)
     }
 
+    fn charge_source(&self, login: &Login) {
+        let now = self.now();
+        let mut charge = Charge::default();
+        // Whoever is over the limit has nothing left to be charged for.
+        let _ = self.charge_source_in(&self.rows(now, login.throttle), login, false, &mut charge);
+    }
+
+    fn keep(&self, login: &Login, receipt: Receipt) {
+        if receipt.counter.is_some()
+            && let now = self.now()
+            && let Ok(tally) = self.tally(login.who, now)
+        {
+            tally.failed(now);
+        }
+    }
+
+    fn take_back(&self, _: &Login, receipt: Receipt) {
+        self.charge_of(&receipt).take_back();
+    }
+
+    fn give_back(&self, login: &Login, receipts: Vec<Receipt>, grace: Option<&Grace>) -> Result<(), Unwritable> {
+        receipts.iter().for_each(|receipt| self.charge_of(receipt).take_back());
+        let now = self.now();
+        let tally = self.tally(login.who, now)?;
+        tally.logged_in();
+        let key = self.mark_key(login, &self.known_parts(login));
+        Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, 0, 0);
+        if let Some(grace) = grace {
+            let key = self.mark_key(login, &self.grace_parts(login, grace));
+            let factors = self.hash("factors", &[grace.factors]).0;
+            Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, factors, tally.total());
+        }
+        Ok(())
+    }
+
+    fn has_grace(&self, login: &Login, grace: &Grace) -> bool {
+        let now = self.now();
+        let key = self.mark_key(login, &self.grace_parts(login, grace));
+        let Ok(bucket) = MARKS.bucket(&self.memory, key.owner) else { return false };
+        let Some(mark) = Mark::find(bucket, &key) else { return false };
+        let factors = self.hash("factors", &[grace.factors]).0;
+        let Ok(tally) = self.tally(login.who, now) else { return false };
+        let failures = tally.total().wrapping_sub(mark.total);
+        now.longest_since(mark.when, self.latest_wall()).is_some_and(|age| age < grace.period)
+            && mark.factors == factors
+            && failures < GRACE_FAILURES
+            && !tally.is_disabled()
+            && !self.is_blocked(login, now)
+    }
+
+    fn is_disabled(&self, who: Who) -> bool {
+        self.tally(who, self.now()).map_or(true, |tally| tally.is_disabled())
+    }
+
+    fn take_notice(&self, who: Who) -> Option<Notice> {
+        self.tally(who, self.now()).ok()?.take_notice()
+    }
+
+    fn latest_wall(&self) -> u64 {
+        let now = self.now();
+        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall))
+    }
+}
+
+impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
     fn charge_at(&self, now: Time, login: &Login) -> Result<Charge<'_>, Refusal> {
         let is_known = self.is_known(login, now);
         let rows = self.rows(now, login.throttle);
@@ -334,14 +434,6 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
                 Err(refusal)
             }
         }
-    }
-
-    /// Charges the source alone: for what cannot be a code, and so is no guess at a person's.
-    pub fn charge_source(&self, login: &Login) {
-        let now = self.now();
-        let mut charge = Charge::default();
-        // Whoever is over the limit has nothing left to be charged for.
-        let _ = self.charge_source_in(&self.rows(now, login.throttle), login, false, &mut charge);
     }
 
     fn charge_source_in<'a>(
@@ -396,8 +488,8 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         Ok(())
     }
 
-    /// What [`Ledger::charge_of`] makes the charge again from. Whoever loses it has paid.
-    pub fn receipt(&self, charge: &Charge) -> Receipt {
+    /// What [`HostLedger::charge_of`] makes the charge again from. Whoever loses it has paid.
+    fn receipt(&self, charge: &Charge) -> Receipt {
         let start = self.memory.words().as_ptr().addr();
         let place = |word: &AtomicU64| {
             let bytes = std::ptr::from_ref(word).addr().checked_sub(start)?;
@@ -408,7 +500,7 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
     }
 
     /// The charge of a receipt. What cannot be found stands.
-    pub fn charge_of(&self, receipt: &Receipt) -> Charge<'_> {
+    fn charge_of(&self, receipt: &Receipt) -> Charge<'_> {
         let word = |place: u32| {
             let place = usize::try_from(place).ok().filter(|place| *place >= HEADER)?;
             let word = self.memory.words().get(place)?;
@@ -418,82 +510,11 @@ impl<M: Memory, C: Fn() -> Moment> Ledger<M, C> {
         Charge { entries: receipt.entries.iter().filter_map(entry).collect(), counter: receipt.counter.and_then(word) }
     }
 
-    /// A charge that stands: the code was wrong, or could not be judged.
-    pub fn keep(&self, login: &Login, charge: Charge) {
-        if charge.counter.is_some()
-            && let now = self.now()
-            && let Ok(tally) = self.tally(login.who, now)
-        {
-            tally.failed(now);
-        }
-    }
-
-    /// A right code takes back what this login was charged, and nothing else. From here on the source is known, and with
-    /// `grace` it is not asked for a while.
-    ///
-    /// # Errors
-    /// [`Unwritable`]: the source is not known, and has no grace.
-    pub fn give_back(&self, login: &Login, charges: Vec<Charge>, grace: Option<&Grace>) -> Result<(), Unwritable> {
-        charges.into_iter().for_each(Charge::take_back);
-        let now = self.now();
-        let tally = self.tally(login.who, now)?;
-        tally.logged_in();
-        let key = self.mark_key(login, &self.known_parts(login));
-        Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, 0, 0);
-        if let Some(grace) = grace {
-            let key = self.mark_key(login, &self.grace_parts(login, grace));
-            let factors = self.hash("factors", &[grace.factors]).0;
-            Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, factors, tally.total());
-        }
-        Ok(())
-    }
-
-    /// Whether the person got in here lately enough not to be asked: with the same factors, while nothing blocks them, and
-    /// with less than three failures since.
-    pub fn has_grace(&self, login: &Login, grace: &Grace) -> bool {
-        let now = self.now();
-        let key = self.mark_key(login, &self.grace_parts(login, grace));
-        let Ok(bucket) = MARKS.bucket(&self.memory, key.owner) else { return false };
-        let Some(mark) = Mark::find(bucket, &key) else { return false };
-        let factors = self.hash("factors", &[grace.factors]).0;
-        let Ok(tally) = self.tally(login.who, now) else { return false };
-        let failures = tally.total().wrapping_sub(mark.total);
-        now.longest_since(mark.when, self.latest_wall()).is_some_and(|age| age < grace.period)
-            && mark.factors == factors
-            && failures < GRACE_FAILURES
-            && !tally.is_disabled()
-            && !self.is_blocked(login, now)
-    }
-
-    /// Whether so many codes of a person failed in a row that the device is disabled. Where that cannot be said, it is.
-    pub fn is_disabled(&self, who: Who) -> bool {
-        self.tally(who, self.now()).map_or(true, |tally| tally.is_disabled())
-    }
-
-    /// Ends a person's failures in a row, as a login does.
-    pub fn end_row(&self, who: Who) {
-        if let Ok(tally) = self.tally(who, self.now()) {
-            tally.logged_in();
-        }
-    }
-
     /// Whether the person's known sources are blocked, by their own row or by the one for those who have none.
     fn is_blocked(&self, login: &Login, now: Time) -> bool {
         let (rows, triggers) = (self.rows(now, login.throttle), login.user_triggers());
         let places = [(KNOWN, self.person(login.who)), (KNOWN_SHARED, self.shared(login.who.name()))];
         places.iter().any(|(region, subject)| rows.is_reached(*region, subject, &triggers) != Ok(None))
-    }
-
-    /// Takes the notice for a person who has just got in: what failed since the last time.
-    pub fn take_notice(&self, who: Who) -> Option<Notice> {
-        self.tally(who, self.now()).ok()?.take_notice()
-    }
-
-    /// The wall clock, or the latest time that it ever showed: what opens something until a date must not open it again
-    /// when the clock is set back.
-    pub fn latest_wall(&self) -> u64 {
-        let now = self.now();
-        self.word(HIGHEST).map_or(u64::MAX, |word| word.load(SeqCst).max(now.wall))
     }
 
     /// Whether the person got in from this source lately.
@@ -621,8 +642,8 @@ fn label(name: &[u8], key: &str) -> Vec<u8> {
 }
 
 impl Charge<'_> {
-    /// Takes it back, and nothing else: it was no guess.
-    pub fn take_back(self) {
+    /// Takes it back, and nothing else.
+    fn take_back(self) {
         self.entries.into_iter().for_each(Entry::take_back);
         if let Some(counter) = self.counter {
             people::take_back(counter);
@@ -631,7 +652,7 @@ impl Charge<'_> {
 }
 
 mod listing;
-pub use listing::{Kind, Listed};
+pub use listing::{Kept, Kind, Listed};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -26,8 +26,8 @@ fn table() -> Table {
     Table(words)
 }
 
-pub(crate) fn ledger<C: Fn() -> Moment>(clock: C) -> Ledger<Table, C> {
-    Ledger { memory: table(), clock }
+pub(crate) fn ledger<C: Fn() -> Moment>(clock: C) -> HostLedger<Table, C> {
+    HostLedger { memory: table(), clock }
 }
 
 fn rules(user: &str, host: &str) -> Throttle {
@@ -54,13 +54,13 @@ impl Machine {
         self.boot.store(boot, SeqCst);
     }
 
-    fn ledger(&self) -> Ledger<Table, impl Fn() -> Moment + '_> {
+    fn ledger(&self) -> HostLedger<Table, impl Fn() -> Moment + '_> {
         ledger(|| Moment { wall: self.wall.load(SeqCst), boot: self.boot.load(SeqCst) })
     }
 }
 
 /// Guesses until it is refused, at most `most` times; how many were judged.
-fn guess<C: Fn() -> Moment>(ledger: &Ledger<Table, C>, login: &Login, most: usize) -> usize {
+fn guess<C: Fn() -> Moment>(ledger: &HostLedger<Table, C>, login: &Login, most: usize) -> usize {
     (0..most).take_while(|_| ledger.charge(login).map(|charge| ledger.keep(login, charge)).is_ok()).count()
 }
 
@@ -254,7 +254,7 @@ fn the_hundredth_failure_in_a_row_disables_and_a_login_begins_anew() {
         guess(&ledger, &Login { who: Who::Person { name: b"bob", uid: 2, key: "", is_virtual: false }, ..login }, 5),
         5
     );
-    assert!(ledger.unlock_person(ALICE, Some(&throttle)));
+    assert!(ledger.unlock_person(ALICE, Some(&throttle)).unwrap());
     assert_eq!(guess(&ledger, &login, 1000), 100);
 }
 
@@ -312,7 +312,7 @@ fn people_for_whom_no_row_is_left_share_one_and_are_bound_by_it() {
         assert!(guess(&ledger, &login(somebody(name), &here, &throttle), 100) <= 10, "{name}");
     }
     // Live rows stay whose they are.
-    let live = ledger.list(Some(&throttle)).iter().filter(|row| row.kind == Kind::Strangers).count();
+    let live = ledger.list(Some(&throttle)).unwrap().iter().filter(|row| row.kind == Kind::Strangers).count();
     assert!(live > 2000, "{live}");
     let nobodys: usize =
         (0..1000).map(|n| guess(&ledger, &login(Who::Nobody(format!("x{n}").as_bytes()), &here, &throttle), 100)).sum();
@@ -331,7 +331,7 @@ fn rows_of_long_ago_are_given_to_others() {
             let from = Source::Address(std::net::Ipv4Addr::from(0x0a00_0000 + number + 1000 * day as u32).into());
             ledger.charge_source(&login(Who::Nobody(b"x"), &from, &throttle));
         }
-        counted += ledger.list(Some(&throttle)).iter().filter(|row| row.kind == Kind::Source).count();
+        counted += ledger.list(Some(&throttle)).unwrap().iter().filter(|row| row.kind == Kind::Source).count();
         assert!(counted > 990, "day {day}: {counted}");
     }
 }
@@ -362,6 +362,7 @@ fn unlocking_one_leaves_the_others() {
     }
     let listed: Vec<_> = ledger
         .list(Some(&throttle))
+        .unwrap()
         .into_iter()
         .map(|row| (row.kind.name(), String::from_utf8(row.name).unwrap(), row.failures))
         .collect();
@@ -374,15 +375,18 @@ fn unlocking_one_leaves_the_others() {
     ] {
         assert!(listed.contains(&(expected.0, expected.1.to_owned(), expected.2)), "{expected:?} {listed:?}");
     }
-    assert!(ledger.unlock_person(ALICE, Some(&throttle)));
-    assert!(!ledger.unlock_person(ALICE, Some(&throttle)) && !ledger.unlock_name(b"nobody", "", Some(&throttle)));
+    assert!(ledger.unlock_person(ALICE, Some(&throttle)).unwrap());
+    assert!(
+        !ledger.unlock_person(ALICE, Some(&throttle)).unwrap()
+            && !ledger.unlock_name(b"nobody", "", Some(&throttle)).unwrap()
+    );
     assert_eq!(guess(&ledger, &login(ALICE, &two, &throttle), 5), 3);
     assert_eq!(guess(&ledger, &login(bob, &two, &throttle), 5), 0);
     assert_eq!(
         ledger.charge(&login(ALICE, &one, &throttle)).unwrap_err(),
         Refusal::Source(Trigger { failures: 5, period: HOUR })
     );
-    assert!(ledger.unlock_source(&one, Some(&throttle)));
+    assert!(ledger.unlock_source(&one, Some(&throttle)).unwrap());
     assert_eq!(guess(&ledger, &login(bob, &one, &throttle), 5), 0);
 }
 
@@ -401,7 +405,7 @@ fn garbage_counts_for_nothing_and_blocks_nobody() {
     for name in ["alice", "bob", "carol", "dave"] {
         let who = Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false };
         // Counters in a row may be anything, which disables at the worst.
-        ledger.unlock_person(who, Some(&throttle));
+        ledger.unlock_person(who, Some(&throttle)).unwrap();
         let judged = guess(&ledger, &login(who, &here, &throttle), 100);
         assert!(judged <= 10, "{name}: {judged}");
     }
@@ -474,7 +478,7 @@ fn a_guess_that_was_stopped_before_it_was_written_down_is_written_down_anew() {
         stops.store(1, SeqCst);
         let charge = ledger.charge(&login).unwrap();
         ledger.keep(&login, charge);
-        let listed = ledger.list(Some(&throttle));
+        let listed = ledger.list(Some(&throttle)).unwrap();
         let row = listed.iter().find(|row| row.kind == Kind::Strangers).unwrap();
         assert_eq!(row.ages.first(), Some(&0), "it is as old as it is: {listed:?}");
     }
@@ -540,7 +544,7 @@ fn a_device_is_disabled_for_its_own_failures_alone_and_can_be_unlocked_in_any_ca
         .filter(|name| !ledger.tally(somebody(name), ledger.now()).unwrap().is_shared())
         .filter(|name| ledger.tally(somebody(name), ledger.now()).unwrap().is_disabled());
     assert_eq!(disabled.count(), 0, "nobody who has a row of their own");
-    assert!(ledger.unlock_person(ALICE, Some(&throttle)));
+    assert!(ledger.unlock_person(ALICE, Some(&throttle)).unwrap());
     assert!(ledger.charge(&login(ALICE, &here, &throttle)).is_ok());
     // Whoever made the row was killed before the name was in it.
     let bob = Who::Person { name: b"bob", uid: 2, key: "", is_virtual: false };
@@ -549,9 +553,9 @@ fn a_device_is_disabled_for_its_own_failures_alone_and_can_be_unlocked_in_any_ca
     let subject = new.person(bob);
     let row = PEOPLE.bucket(&new.memory, subject.hash).unwrap();
     row[4].store(0, SeqCst);
-    assert!(new.unlock_person(bob, Some(&throttle)));
+    assert!(new.unlock_person(bob, Some(&throttle)).unwrap());
     assert!(new.charge(&login(bob, &here, &throttle)).is_ok());
-    assert!(new.list(Some(&throttle)).iter().any(|row| row.kind == Kind::InARow && row.name == b"bob"));
+    assert!(new.list(Some(&throttle)).unwrap().iter().any(|row| row.kind == Kind::InARow && row.name == b"bob"));
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::identity::{Person, Unidentified};
+use pam_totp::ledger::{self, Kept};
 use pam_totp::options::Options;
 use pam_totp::policy::{Document, Policy, StoreKind};
 use pam_totp::store::seal;
 use pam_totp::store::{self, KeyRing, Store, StoreError};
+use pam_totp::system::clock;
 use pam_totp::system::lock::{HostLock, NoLock, Patience, exclusive_on_host};
 use pam_totp::system::passwd::{self, Account};
 use std::env;
@@ -120,6 +122,12 @@ pub(crate) fn ring(policy: &Policy, path: Option<&Path>) -> Result<Option<KeyRin
         None => KeyRing::read_if_there(Path::new(seal::PATH)),
     };
     ring.map_err(|error| by_fact(error.fact()))
+}
+
+/// What counts the guesses of logins here.
+pub(crate) fn ledger(policy: &Policy) -> Result<Box<dyn Kept>> {
+    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
+    Ok(Box::new(opened.ledger))
 }
 
 /// Keeps other programs on this host from what we are at, or says that one of them is at it.

@@ -4,7 +4,7 @@ use crate::device::ensure_name;
 use crate::host::{self, Subject, Whose, by_fact, by_store, ensure_root};
 use anyhow::{Context, Result, bail, ensure};
 use pam_totp::enrol::{DEVICE, recovery_code};
-use pam_totp::ledger::{self, Who};
+use pam_totp::ledger::Who;
 use pam_totp::options::Options;
 use pam_totp::otp::RecoveryCode;
 use pam_totp::policy::values::{DAY, Span};
@@ -69,13 +69,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if subject.person.key().is_some() || !is_shared {
         ensure_no_record(&subject)?;
     }
-    let opened = ledger::open(&subject.policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
-    let ledger = opened.ledger;
+    let ledger = host::ledger(&subject.policy)?;
     let ticket = ticket(ledger.latest_wall(), arguments.expires, device)?;
     let word = recovery_code().context("the kernel gives no random numbers")?;
     admission.invite(&subject.person, &word, &ticket).map_err(by_store)?;
     // What others have typed meanwhile must not keep out whom root expects.
-    ledger.end_row(if is_shared { Who::newcomers(&subject.person) } else { Who::of(&subject.person) });
+    let who = if is_shared { Who::newcomers(&subject.person) } else { Who::of(&subject.person) };
+    ledger.end_row(who).map_err(by_fact)?;
     show(&subject, &word, &ticket, arguments.json)?;
     if !is_of_use(&document) {
         eprintln!("pam-totp: nobody can use it yet: no service of the policy has enrolment = \"ticket\" or \"inline\"");

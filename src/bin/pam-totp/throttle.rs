@@ -1,16 +1,15 @@
 //! `pam-totp throttle`.
 
-use crate::host::{self, ensure_root};
-use anyhow::{Result, anyhow, ensure};
+use crate::host::{self, by_fact, ensure_root};
+use anyhow::{Result, ensure};
 use clap::ArgGroup;
 use pam_totp::fact::Escaped;
 use pam_totp::identity::Person;
-use pam_totp::ledger::{self, Kind, Listed, MAX_CONSECUTIVE, Who};
+use pam_totp::ledger::{Kind, Listed, MAX_CONSECUTIVE, Who};
 use pam_totp::policy::Policy;
 use pam_totp::policy::throttle::{Throttle, Trigger};
 use pam_totp::policy::values::Span;
 use pam_totp::source::Source;
-use pam_totp::system::clock;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -64,8 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// All rows of the ledger with failures in them.
 pub(crate) fn rows(policy: &Policy) -> Result<Vec<Listed>> {
-    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
-    Ok(opened.ledger.list(policy.throttle.as_ref()))
+    host::ledger(policy)?.list(policy.throttle.as_ref()).map_err(by_fact)
 }
 
 fn list(policy: &Policy, json: bool) -> Result<()> {
@@ -153,8 +151,7 @@ pub(crate) fn reached(
 
 fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     ensure_root("change the ledger")?;
-    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| anyhow!("{}", error.fact()))?;
-    let (ledger, throttle) = (opened.ledger, policy.throttle.as_ref());
+    let (ledger, throttle) = (host::ledger(policy)?, policy.throttle.as_ref());
     if unlock.clock {
         ledger.forget_latest_wall();
         say!("The latest time of the clock is forgotten.");
@@ -163,20 +160,21 @@ fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     if let Some(user) = &unlock.user {
         let unlocked = match (Person::in_database(user.as_bytes()), &unlock.key) {
             // Of an account that is shared, those too of keys that have no device.
-            (Ok(person), None) => [Who::of(&person), Who::newcomers(&person)]
-                .map(|who| ledger.unlock_person(who, throttle))
-                .contains(&true),
+            (Ok(person), None) => {
+                let whole = ledger.unlock_person(Who::newcomers(&person), throttle);
+                Ok(ledger.unlock_person(Who::of(&person), throttle).map_err(by_fact)? || whole.map_err(by_fact)?)
+            }
             (Ok(account), Some(key)) => ledger.unlock_person(Who::of(&host::holder(&account, key)?), throttle),
             (Err(_), key) => ledger.unlock_name(user.as_bytes(), key.as_deref().unwrap_or_default(), throttle),
         };
-        match unlocked {
+        match unlocked.map_err(by_fact)? {
             true => say!("{user}: unlocked"),
             false => not_there.push(user.clone()),
         }
     }
     if let Some(host) = &unlock.host {
         let source = Source::named(host);
-        match ledger.unlock_source(&source, throttle) {
+        match ledger.unlock_source(&source, throttle).map_err(by_fact)? {
             true => say!("{source}: unlocked"),
             false => not_there.push(source.to_string()),
         }

@@ -11,7 +11,7 @@ use pam_totp::authenticate::{own_limit, rules};
 use pam_totp::fact::Fact;
 use pam_totp::gate;
 use pam_totp::identity::Person;
-use pam_totp::ledger::{self, Charge, Kind, Ledger, Login, MAX_CONSECUTIVE, Refusal, Who};
+use pam_totp::ledger::{self, Kept, Kind, Login, MAX_CONSECUTIVE, Refusal, Who};
 use pam_totp::options::Options;
 use pam_totp::otp::{Answer, Form};
 use pam_totp::policy::throttle::Trigger;
@@ -20,8 +20,7 @@ use pam_totp::policy::{Document, Policy, StoreKind};
 use pam_totp::source::Source;
 use pam_totp::store::system::SystemStore;
 use pam_totp::store::{self, KeyRing, Store, StoreError};
-use pam_totp::system::clock::{self, Moment};
-use pam_totp::system::table::Table;
+use pam_totp::system::clock;
 use pam_totp::verify::{self as judge, Accepted, At, Denial, Explained, Explanation, Factor, Fit, Rules};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -122,7 +121,7 @@ enum Block {
 }
 
 /// The ledger, where there is one.
-type Counted = Option<Ledger<Table, fn() -> Moment>>;
+type Counted = Option<Box<dyn Kept>>;
 
 impl Question<'_> {
     /// Paid for by the operator before it is judged: there is no guessing here that a login has not.
@@ -143,7 +142,7 @@ impl Question<'_> {
             return Ok(Told { unjudged: Some(fact), ..Told::default() });
         }
         // Before that: the operator may be the person.
-        let blocks = self.blocks(&ledger);
+        let blocks = self.blocks(&ledger)?;
         let charge = match ledger.as_ref().map(|ledger| ledger.charge(&login)).transpose() {
             Ok(charge) => charge,
             Err(refusal) => return Ok(Told { unjudged: Some(refused(refusal)), ..Told::default() }),
@@ -151,8 +150,8 @@ impl Question<'_> {
         let told = Told { blocks, ..self.judged(ledger.is_some()) };
         match (&ledger, charge) {
             // Its own charge, and nothing else: nobody has logged in.
-            (_, Some(charge)) if told.is_right() => Charge::take_back(charge),
-            (Some(ledger), Some(charge)) => ledger.keep(&login, charge),
+            (Some(ledger), Some(receipt)) if told.is_right() => ledger.take_back(&login, receipt),
+            (Some(ledger), Some(receipt)) => ledger.keep(&login, receipt),
             _ => {}
         }
         Ok(told)
@@ -162,8 +161,7 @@ impl Question<'_> {
         if self.policy.throttle.is_none() {
             return Ok(None);
         }
-        let opened = ledger::open(&self.policy.state_dir, clock::moment as fn() -> Moment);
-        opened.map(|opened| Some(opened.ledger)).map_err(|error| by_fact(error.fact()))
+        host::ledger(self.policy).map(Some)
     }
 
     fn judged(&self, is_counted: bool) -> Told {
@@ -203,15 +201,16 @@ impl Question<'_> {
         self.policy.service == gate::SERVICE && self.person.uid() != 0
     }
 
-    fn blocks(&self, ledger: &Counted) -> Vec<Block> {
-        let (Some(ledger), Some(throttle)) = (ledger, self.policy.throttle.as_ref()) else { return Vec::new() };
+    fn blocks(&self, ledger: &Counted) -> Result<Vec<Block>> {
+        let (Some(ledger), Some(throttle)) = (ledger, self.policy.throttle.as_ref()) else { return Ok(Vec::new()) };
         if self.is_at_the_gate() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         // As a login has it, where the record's own count is not what counts.
         let record = if self.policy.google.value { None } else { store::of(self.policy).load(self.person).ok() };
         let own_limit = record.as_ref().and_then(own_limit);
-        let rows = ledger.list(Some(throttle)).into_iter().filter(|row| row.is_about(&self.person.named()));
+        let rows =
+            ledger.list(Some(throttle)).map_err(by_fact)?.into_iter().filter(|row| row.is_about(&self.person.named()));
         let block = |row: ledger::Listed| match row.kind {
             Kind::InARow => (row.failures >= MAX_CONSECUTIVE).then_some(Block::Disabled),
             kind => {
@@ -219,7 +218,7 @@ impl Question<'_> {
                 Some(Block::Throttled { kind, limit, left })
             }
         };
-        rows.filter_map(block).collect()
+        Ok(rows.filter_map(block).collect())
     }
 }
 
