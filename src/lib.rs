@@ -15,6 +15,7 @@
 //! 11. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
 //! 12. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
 //!
+//! With the feature `fleet`, `fleet` is where records are that several hosts have in common.
 //! [`agent`] is the same login, decided in another process. [`gate`] is it without PAM, for the program; [`journal`] has the
 //! lines of the log for all of them.
 
@@ -48,6 +49,9 @@ pub mod otp;
 pub mod enrol;
 
 pub mod store;
+
+#[cfg(feature = "fleet")]
+pub mod fleet;
 
 pub mod fact;
 

@@ -185,7 +185,7 @@ fn files(root: &Path) -> BTreeSet<String> {
 }
 
 /// Who may import whom, from the pure core outwards.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("secret", &[]),
     ("fact", &[]),
     ("otp", &["secret"]),
@@ -196,6 +196,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("policy", &["options", "record", "source", "system", "fact"]),
     ("ledger", &["identity", "policy", "source", "system"]),
     ("system", &["secret", "fact"]),
+    ("fleet", &["policy", "system", "secret", "fact"]),
     ("identity", &["policy", "options", "system", "fact"]),
     ("enrol", &["otp", "record", "secret", "system"]),
     ("store", &["verify", "record", "otp", "identity", "policy", "options", "system", "secret", "fact"]),

@@ -7,6 +7,7 @@ use super::values::{DAY, End, Network, Span, WindowTable};
 use crate::fact::Fact;
 use base64ct::{Base64Unpadded, Encoding};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -237,7 +238,7 @@ impl TryFrom<String> for Text {
 /// An absolute path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PathBuf")]
-pub(super) struct AbsolutePath(pub(super) PathBuf);
+pub(crate) struct AbsolutePath(pub(crate) PathBuf);
 
 impl TryFrom<PathBuf> for AbsolutePath {
     type Error = String;
@@ -275,20 +276,9 @@ impl PolicyFile {
     /// # Errors
     /// [`BadPolicy`], for the first thing that is wrong.
     pub fn parse(text: &[u8]) -> Result<Self, BadPolicy> {
-        let text = std::str::from_utf8(text).map_err(|error| bad(text, error.valid_up_to(), Problem::Encoding))?;
-        let starts_with_version = first_key(text).is_some_and(|line| line.trim_start().starts_with("version"));
-        if !starts_with_version {
-            return Err(bad(text.as_bytes(), 0, Problem::Version));
-        }
-        let policy: Self = toml::from_str(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            bad(text.as_bytes(), offset, problem(error.message()))
-        })?;
-        if policy._version != VERSION {
-            return Err(bad(text.as_bytes(), 0, Problem::Version));
-        }
+        let policy: Self = read_toml(text, |policy: &Self| policy._version)?;
         match policy.contradiction() {
-            Some((offset, words)) => Err(bad(text.as_bytes(), offset, Problem::Other(words.to_owned()))),
+            Some((offset, words)) => Err(bad(text, offset, Problem::Other(words.to_owned()))),
             None => Ok(policy),
         }
     }
@@ -361,12 +351,30 @@ impl Table {
     }
 }
 
+/// Reads a file of this language, which begins with `version = 1`. `version` says what was read there.
+///
+/// # Errors
+/// [`BadPolicy`], for the first thing that is wrong.
+pub(crate) fn read_toml<T: DeserializeOwned>(text: &[u8], version: impl FnOnce(&T) -> i64) -> Result<T, BadPolicy> {
+    let text = std::str::from_utf8(text).map_err(|error| bad(text, error.valid_up_to(), Problem::Encoding))?;
+    let starts_with_version = first_key(text).is_some_and(|line| line.trim_start().starts_with("version"));
+    if !starts_with_version {
+        return Err(bad(text.as_bytes(), 0, Problem::Version));
+    }
+    let read: T = toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        bad(text.as_bytes(), offset, problem(error.message()))
+    })?;
+    if version(&read) == VERSION { Ok(read) } else { Err(bad(text.as_bytes(), 0, Problem::Version)) }
+}
+
 /// The first line that is neither blank nor a comment.
 fn first_key(text: &str) -> Option<&str> {
     text.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
 }
 
-fn bad(text: &[u8], offset: usize, problem: Problem) -> BadPolicy {
+/// This is wrong, at this byte.
+pub(crate) fn bad(text: &[u8], offset: usize, problem: Problem) -> BadPolicy {
     BadPolicy { at: line_and_column(text, offset), problem }
 }
 
@@ -411,10 +419,15 @@ pub(super) fn line_and_column(text: &[u8], offset: usize) -> (usize, usize) {
 impl BadPolicy {
     /// For the log. `path` is the file's.
     pub fn fact(&self, path: &[u8]) -> Fact {
+        self.fact_of("bad-policy", path)
+    }
+
+    /// The same of another file in this language, by this word.
+    pub fn fact_of(&self, word: &'static str, path: &[u8]) -> Fact {
         let (line, column) = self.at;
         let mut at = path.to_vec();
         at.extend_from_slice(format!(":{line}:{column}").as_bytes());
-        let fact = Fact::new("bad-policy").with("at", at);
+        let fact = Fact::new(word).with("at", at);
         match &self.problem {
             Problem::Version => fact.or("the file must begin with: version = 1"),
             Problem::Encoding => fact.or("the file is not UTF-8 text"),

@@ -14,6 +14,9 @@ pub use file::{
     BadPolicy, CertIdentity, CertName, EnrolmentKind, Fingerprint, Identity, PolicyFile, Qr, StoreKind, Via,
 };
 
+#[cfg(feature = "fleet")]
+pub(crate) use file::{AbsolutePath, Problem, bad, read_toml};
+
 use crate::fact::Fact;
 use crate::options::Options;
 use crate::record::Window;

@@ -2,7 +2,7 @@
 
 use super::{Errno, last_error};
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,12 @@ pub fn now() -> u64 {
 pub fn monotonic() -> Duration {
     let time = time(libc::CLOCK_MONOTONIC);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The present, for deadlines.
+#[allow(clippy::disallowed_methods)] // This is the one place.
+pub fn instant() -> Instant {
+    Instant::now()
 }
 
 /// Whole seconds; 0 for what lies before 0, and for a clock that there is not.

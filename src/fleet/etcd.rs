@@ -1,0 +1,405 @@
+//! The cluster: etcd v3 (3.4 and later), by its JSON gateway.
+//!
+//! A request goes to one endpoint, and to the next where that one fails. What is read is never old: no read is
+//! `serializable`. What is written is there if, and only if, the answer says all of it; where there is no such answer nobody
+//! can know, and [`Commit::Unknown`] says so: of those about a third are there afterwards.
+//!
+//! | | |
+//! |---|---|
+//! | `http` | one request to one endpoint |
+//! | `token` | who this host is to etcd |
+//! | `message` | what is said, and what is believed of it |
+//! | `refusal` | what a refusal means, and the way out |
+//! | `date` | what the cluster's clocks say |
+
+mod date;
+mod http;
+mod message;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use super::conf::Conf;
+use crate::fact::Fact;
+use crate::system::clock::{self, instant};
+use crate::system::random;
+use http::{Answer, Client, REQUEST, Request};
+use message::{Said, Wrong};
+use refusal::{Failure, Kind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use token::Login;
+
+/// Bytes of an answer, at most, where it is of a few keys, and where it is a page of a list.
+const ANSWER: u64 = 1 << 20;
+const LARGE_ANSWER: u64 = 8 << 20;
+/// Seconds that this host's clock may be off the cluster's: a time step, and the one that a `Date` is cut down to.
+const CLOCK: u64 = 31;
+/// How long to wait where no endpoint has answered: an election takes ten times that.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A key with what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kv {
+    /// The key.
+    pub key: Vec<u8>,
+    /// What is there.
+    pub value: Vec<u8>,
+    /// The cluster's revision at which it was last written (`mod_revision`).
+    pub revision: u64,
+    /// How often it was written since it was made: 1 and up.
+    pub version: u64,
+    /// The cluster's revision at which it was made.
+    pub created: u64,
+}
+
+/// A condition of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its [`Kv::revision`] when it was read; 0: it was not there.
+    pub revision: u64,
+}
+
+/// What a commit writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// The key.
+    pub key: Vec<u8>,
+    /// What is there then.
+    pub value: Vec<u8>,
+}
+
+/// What has become of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Commit {
+    /// All of it is there, since this revision, for good.
+    Done {
+        /// The cluster's.
+        revision: u64,
+    },
+    /// None of it: a guard does not hold.
+    Stale,
+    /// It may be there now, or later, or never be. Also where nothing can have happened: to read again is right in any case.
+    Unknown(Fact),
+}
+
+/// What one server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its id in the cluster.
+    pub id: u64,
+    /// The cluster's, which is the same for all members.
+    pub cluster: u64,
+    /// Of etcd, such as `3.4.23`.
+    pub version: String,
+    /// Bytes of its file.
+    pub db_size: u64,
+    /// Bytes of those that are in use.
+    pub db_size_in_use: u64,
+    /// Bytes that it may have at most, where the server says so (3.6).
+    pub quota: Option<u64>,
+    /// Who leads, by the id of a member; 0: nobody.
+    pub leader: u64,
+    /// How many elections there were.
+    pub raft_term: u64,
+    /// What is wrong, in etcd's words, such as `NOSPACE`.
+    pub alarms: Vec<String>,
+    /// Seconds that its clock is ahead of this host's, as far as can be seen.
+    pub ahead: Option<i64>,
+}
+
+/// The cluster, as this host gets to it. Connections are kept, and all threads may use it at once.
+pub struct Cluster {
+    endpoints: Vec<String>,
+    client: Client,
+    login: Option<Login>,
+    /// Which endpoint answered last.
+    favourite: AtomicUsize,
+    /// The id of the cluster, since its first answer; 0: before that.
+    id: AtomicU64,
+    /// The wall clock: seconds since 1970.
+    now: fn() -> u64,
+}
+
+impl Cluster {
+    /// Reads the files that the configuration names. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// `bad-certificate`, `bad-password-file`.
+    pub fn new(conf: &Conf) -> Result<Self, Fact> {
+        Self::with_clock(conf, clock::now)
+    }
+
+    /// The same, with another wall clock (seconds since 1970).
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn with_clock(conf: &Conf, now: fn() -> u64) -> Result<Self, Fact> {
+        let endpoints: Vec<_> = conf.endpoints.iter().map(|endpoint| endpoint.url().to_owned()).collect();
+        let login = conf.user.as_ref().map(|(user, password_file)| Login::read(user, password_file)).transpose()?;
+        Ok(Self {
+            client: Client::new(conf)?,
+            login,
+            favourite: AtomicUsize::new(any(endpoints.len())),
+            endpoints,
+            id: AtomicU64::new(0),
+            now,
+        })
+    }
+
+    /// Reads keys (at most 128), all at one revision, and as they are now. Goes to the next endpoint after a failure, until the
+    /// deadline, or until all of them refuse.
+    ///
+    /// # Errors
+    /// `etcd-unreachable`, `bad-etcd-answer`, `etcd-refused`, `bad-certificate`, `another-cluster`, `clock-off`.
+    pub fn read(&self, keys: &[&[u8]], deadline: Instant) -> Result<Vec<Option<Kv>>, Fact> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body = message::read(keys);
+        let asked = Asked { path: "/v3/kv/txn", body: &body, deadline, at_most: REQUEST, limit: ANSWER };
+        self.until(deadline, |endpoint| self.ask(endpoint, &asked, |body| message::values(body, keys)))
+    }
+
+    /// All keys that begin so, in their order, in pages of 500, all pages at one revision. `deadline_of_a_page`: for each page.
+    ///
+    /// # Errors
+    /// As [`Cluster::read`]; `etcd-compacted`, where it took longer than etcd keeps what was overwritten; what `each` says.
+    pub fn list(
+        &self,
+        prefix: &[u8],
+        deadline_of_a_page: Duration,
+        each: &mut dyn FnMut(Kv) -> Result<(), Fact>,
+    ) -> Result<(), Fact> {
+        // `\0` is etcd's word for the end of all keys.
+        let end = message::end_of(prefix).unwrap_or_else(|| vec![0]);
+        let (mut from, mut revision) = (prefix.to_vec(), 0);
+        loop {
+            let start = instant();
+            let deadline = start.checked_add(deadline_of_a_page).unwrap_or(start);
+            let body = message::page(&from, &end, revision);
+            // A page is large: one endpoint has half the time.
+            let at_most = REQUEST.max(deadline_of_a_page / 2);
+            let asked = Asked { path: "/v3/kv/range", body: &body, deadline, at_most, limit: LARGE_ANSWER };
+            let page = self.until(deadline, |endpoint| {
+                self.ask(endpoint, &asked, |body| message::listed(body, prefix, &from, revision))
+            })?;
+            revision = page.revision;
+            if let Some(last) = page.kvs.last() {
+                from = [last.key.as_slice(), &[0]].concat();
+            }
+            page.kvs.into_iter().try_for_each(&mut *each)?;
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes all of it (at least one key, at most 128), if all guards hold, or nothing. Sent once: to the next endpoint only
+    /// where it is certain that the one before has not got it, or has refused it.
+    pub fn commit(&self, guards: &[Guard], puts: &[Put], deadline: Instant) -> Commit {
+        let body = message::commit(guards, puts);
+        let asked = Asked { path: "/v3/kv/txn", body: &body, deadline, at_most: REQUEST, limit: ANSWER };
+        let mut reason = None;
+        for endpoint in self.order() {
+            match self.ask(endpoint, &asked, |body| message::committed(body, guards, puts.len())) {
+                Ok(done) => {
+                    self.favourite.store(endpoint, Ordering::Relaxed);
+                    return done.map_or(Commit::Stale, |revision| Commit::Done { revision });
+                }
+                Err(Failure { kind: Kind::Ambiguous, fact }) => {
+                    self.favourite.store(self.after(endpoint), Ordering::Relaxed);
+                    return Commit::Unknown(fact);
+                }
+                Err(Failure { kind: Kind::Final, fact }) => return Commit::Unknown(fact),
+                Err(failure) => reason = Some(worse(reason, failure)),
+            }
+        }
+        Commit::Unknown(fact_of(reason))
+    }
+
+    /// What each endpoint says of itself.
+    pub fn members(&self, deadline: Instant) -> Vec<(String, Result<Member, Fact>)> {
+        let member = |endpoint: &String| {
+            // Whoever has no quorum gives no token, and may say how it is without one.
+            let token = self.login.as_ref().and_then(|login| login.token(&self.client, endpoint, None, deadline).ok());
+            let request = Request {
+                path: "/v3/maintenance/status",
+                body: b"{}",
+                token: token.as_deref(),
+                deadline,
+                at_most: REQUEST,
+                limit: ANSWER,
+            };
+            let answer = self.client.send(endpoint, &request)?;
+            let member = message::member(&answer.body).map_err(|wrong| bad_answer(endpoint, wrong))?;
+            let date = answer.date.as_deref().and_then(date::parse);
+            Ok(Member {
+                ahead: date.map(|date| date.cast_signed().saturating_sub((self.now)().cast_signed())),
+                ..member
+            })
+        };
+        let result = |endpoint: &String| member(endpoint).map_err(|failure: Failure| failure.fact);
+        self.endpoints.iter().map(|endpoint| (endpoint.clone(), result(endpoint))).collect()
+    }
+
+    /// Asks one endpoint after the other, until one has an answer.
+    fn until<T>(&self, deadline: Instant, mut attempt: impl FnMut(usize) -> Result<T, Failure>) -> Result<T, Fact> {
+        let mut reason = None;
+        loop {
+            let mut all_refuse = true;
+            for endpoint in self.order() {
+                let failure = match attempt(endpoint) {
+                    Ok(answer) => {
+                        self.favourite.store(endpoint, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    Err(failure) if failure.kind == Kind::Final => return Err(failure.fact),
+                    Err(failure) => failure,
+                };
+                all_refuse &= matches!(failure.kind, Kind::Refused | Kind::Token);
+                reason = Some(worse(reason, failure));
+                if instant() >= deadline {
+                    return Err(fact_of(reason));
+                }
+            }
+            if all_refuse {
+                return Err(fact_of(reason));
+            }
+            pause(deadline);
+        }
+    }
+
+    /// The favourite, and then the others, from any one on.
+    fn order(&self) -> impl Iterator<Item = usize> {
+        let (count, first) = (self.endpoints.len(), self.favourite.load(Ordering::Relaxed));
+        let start = any(count);
+        let others = (start..count).chain(0..start).filter(move |&other| other != first);
+        std::iter::once(first).chain(others)
+    }
+
+    fn after(&self, endpoint: usize) -> usize {
+        let next = endpoint.saturating_add(1);
+        if next < self.endpoints.len() { next } else { 0 }
+    }
+
+    /// Sends one request to one endpoint: again only where etcd wants a fresh token, and so has done nothing.
+    fn ask<T>(
+        &self,
+        endpoint: usize,
+        asked: &Asked<'_>,
+        parse: impl Fn(&[u8]) -> Result<Said<T>, Wrong>,
+    ) -> Result<T, Failure> {
+        let Some(endpoint) = self.endpoints.get(endpoint) else { return Err(Failure::refused(fact_of(None))) };
+        let answer = match &self.login {
+            None => self.send(endpoint, asked, None)?,
+            Some(login) => {
+                let token = login.token(&self.client, endpoint, None, asked.deadline)?;
+                match self.send(endpoint, asked, Some(&token)) {
+                    Err(Failure { kind: Kind::Token, .. }) => {
+                        let fresh = login.token(&self.client, endpoint, Some(&token), asked.deadline)?;
+                        self.send(endpoint, asked, Some(&fresh))?
+                    }
+                    answer => answer?,
+                }
+            }
+        };
+        self.check_clock(endpoint, &answer, asked.deadline)?;
+        let said = parse(&answer.body).map_err(|wrong| bad_answer(endpoint, wrong))?;
+        self.check_id(endpoint, said.cluster)?;
+        Ok(said.what)
+    }
+
+    fn send(&self, endpoint: &str, asked: &Asked<'_>, token: Option<&str>) -> Result<Answer, Failure> {
+        let Asked { path, body, deadline, at_most, limit } = *asked;
+        self.client.send(endpoint, &Request { path, body: body.as_bytes(), token, deadline, at_most, limit })
+    }
+
+    /// Two clusters would each take a code once.
+    fn check_id(&self, endpoint: &str, id: u64) -> Result<(), Failure> {
+        match self.id.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed) {
+            Err(known) if known != id => {
+                let fact = Fact::new("another-cluster").with("endpoint", endpoint);
+                let fact = fact.with("cluster", format!("{id:x}")).with("expected", format!("{known:x}"));
+                let way_out = "all endpoints have to be of one cluster; restart the agent if it was made anew";
+                Err(Failure::new(Kind::Ambiguous, fact.or(way_out)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Seconds between a server's clock and this host's, where they differ by more than they may.
+    fn off_by(&self, date: &str, took: Duration) -> Option<u64> {
+        let off = date::parse(date)?.abs_diff((self.now)());
+        (off > CLOCK.saturating_add(took.as_secs()).saturating_add(1)).then_some(off)
+    }
+
+    /// Whether more than half of the endpoints that answer agree with this host's clock, where this one does not. Who takes
+    /// codes of another time than the rest of the fleet lets codes in that were seen.
+    fn check_clock(&self, endpoint: &str, answer: &Answer, deadline: Instant) -> Result<(), Failure> {
+        let Some(seconds) = answer.date.as_deref().and_then(|date| self.off_by(date, answer.took)) else {
+            return Ok(());
+        };
+        let dates = self.endpoints.iter().map(|endpoint| self.client.date(endpoint, deadline));
+        let agree: Vec<Option<bool>> = dates
+            .map(|answer| {
+                answer.and_then(|(date, took)| date::parse(&date).map(|_| self.off_by(&date, took).is_none()))
+            })
+            .collect();
+        let answered = agree.iter().flatten().count();
+        let agreeing = agree.iter().flatten().filter(|agrees| **agrees).count();
+        match agree.iter().position(|agrees| *agrees == Some(true)) {
+            Some(one) if agreeing > answered / 2 => {
+                self.favourite.store(one, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => {
+                let fact = Fact::new("clock-off").with_number("seconds", seconds).with("endpoint", endpoint);
+                let way_out =
+                    "this host's clock and the cluster's differ: NTP on all of them (chronyc tracking, timedatectl)";
+                Err(Failure::new(Kind::Final, fact.or(way_out)))
+            }
+        }
+    }
+}
+
+/// A request, but for who asks whom.
+struct Asked<'a> {
+    path: &'static str,
+    body: &'a str,
+    deadline: Instant,
+    at_most: Duration,
+    limit: u64,
+}
+
+fn bad_answer(endpoint: &str, wrong: Wrong) -> Failure {
+    Failure::new(Kind::Ambiguous, Fact::new("bad-etcd-answer").with("endpoint", endpoint).with("error", wrong))
+}
+
+/// Which of two failures to speak of: the one that somebody has to put right, or the first.
+fn worse(one: Option<Failure>, other: Failure) -> Failure {
+    match one {
+        Some(one) if one.kind == Kind::Refused || other.kind != Kind::Refused => one,
+        _ => other,
+    }
+}
+
+fn fact_of(failure: Option<Failure>) -> Fact {
+    failure.map_or_else(|| Fact::new("etcd-unreachable"), |failure| failure.fact)
+}
+
+/// Any number below this one. Without random numbers: 0.
+fn any(count: usize) -> usize {
+    let [byte] = random::bytes().unwrap_or([0]);
+    usize::from(byte).checked_rem(count).unwrap_or(0)
+}
+
+/// The agent may wait: the one who logs in does, and the deadline is theirs.
+#[allow(clippy::disallowed_methods)]
+fn pause(deadline: Instant) {
+    std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(instant())));
+}
