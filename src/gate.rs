@@ -9,15 +9,16 @@ use crate::fact::Fact;
 use crate::identity::{self, Person, identify};
 use crate::journal::Visitor;
 use crate::options::Options;
-use crate::policy::{Document, Policy, StoreKind};
+use crate::policy::{Document, Policy};
 use crate::record::{RateLimit, Record};
 use crate::source::Source;
-use crate::store::{self, Admission, Attempt, Change, Store, StoreError};
+use crate::store::{self, Admission, Attempt, Bill, Change, Store, StoreError};
 use crate::system::passwd::{self, Account};
 use crate::system::{clock, process, syslog};
 use crate::verify::Charge;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// The service whose table in the policy holds.
 pub const SERVICE: &str = "gate";
@@ -119,9 +120,9 @@ fn account() -> Result<Account, Fact> {
 fn policy(conf: Option<&[u8]>, grace_period: u64) -> Result<Policy, Fact> {
     let document = Document::load(conf)?;
     let policy = Policy::new(SERVICE, &Options { grace_period, ..Options::default() }, &document);
-    if policy.store.value == StoreKind::System && passwd::process_uids().1 != 0 {
+    if policy.store.value.is_roots() && passwd::process_uids().1 != 0 {
         return Err(Fact::new("root-only-store").or(
-            "nobody but root reads the records of store = \"system\", and the gate runs as who logs in: let sshd ask PAM \
+            "nobody but root reads the records of store = \"system\" or \"fleet\", and the gate runs as who logs in: let sshd ask PAM \
              instead (UsePAM yes)",
         ));
     }
@@ -138,12 +139,17 @@ fn host(connection: &str) -> Option<&str> {
 
 /// A store whose records all have a limit, where nothing else counts guesses.
 struct Limited<'a> {
-    store: Box<dyn Store + 'a>,
+    store: Rc<dyn Store + 'a>,
     is_needed: bool,
 }
 
 impl Store for Limited<'_> {
-    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+    fn attempt<'c>(
+        &self,
+        person: &Person,
+        charge: &dyn Fn(&Record) -> Charge<'c>,
+        bill: Option<&Bill>,
+    ) -> Result<Attempt, StoreError> {
         let limited = |record: &Record| match &record.rate_limit {
             Ok(None) if self.is_needed => {
                 let (tries, seconds) = LIMIT;
@@ -152,7 +158,7 @@ impl Store for Limited<'_> {
             }
             _ => charge(record),
         };
-        self.store.attempt(person, &limited)
+        self.store.attempt(person, &limited, bill)
     }
 
     fn load(&self, person: &Person) -> Result<Record, StoreError> {

@@ -253,7 +253,7 @@ fn parse<T>(message: &[u8], rest: impl FnOnce(&mut Reader, u8) -> Option<T>) -> 
 const USUAL: usize = 1024;
 
 /// A message that is put together. Of what was there before it grew nothing is left behind.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
     is_too_long: bool,
 }
@@ -263,7 +263,7 @@ impl Writer {
         Self::new().byte(VERSION).byte(kind)
     }
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bytes: Vec::with_capacity(USUAL), is_too_long: false }
     }
 
@@ -282,19 +282,19 @@ impl Writer {
         self
     }
 
-    pub(super) fn byte(self, byte: u8) -> Self {
+    pub(crate) fn byte(self, byte: u8) -> Self {
         self.put(&[byte])
     }
 
-    pub(super) fn number(self, number: u32) -> Self {
+    pub(crate) fn number(self, number: u32) -> Self {
         self.put(&number.to_be_bytes())
     }
 
-    pub(super) fn long(self, number: u64) -> Self {
+    pub(crate) fn long(self, number: u64) -> Self {
         self.put(&number.to_be_bytes())
     }
 
-    pub(super) fn text(mut self, text: &[u8]) -> Self {
+    pub(crate) fn text(mut self, text: &[u8]) -> Self {
         match u16::try_from(text.len()) {
             Ok(length) => self.put(&length.to_be_bytes()).put(text),
             Err(_) => {
@@ -312,7 +312,7 @@ impl Writer {
     }
 
     /// A number that may not be there.
-    pub(super) fn maybe_number(self, number: Option<u32>) -> Self {
+    pub(crate) fn maybe_number(self, number: Option<u32>) -> Self {
         match number {
             None => self.byte(0),
             Some(number) => self.byte(1).number(number),
@@ -320,14 +320,14 @@ impl Writer {
     }
 
     /// The same, of a long one.
-    pub(super) fn maybe_long(self, number: Option<u64>) -> Self {
+    pub(crate) fn maybe_long(self, number: Option<u64>) -> Self {
         match number {
             None => self.byte(0),
             Some(number) => self.byte(1).long(number),
         }
     }
 
-    pub(super) fn knock(self, knock: &Knock) -> Self {
+    pub(crate) fn knock(self, knock: &Knock) -> Self {
         let Knock { service, user, rhost, login_key, uid, caller, is_silent, arguments } = knock;
         let writer = self.text(service).text(user).text(rhost).text(login_key).number(*uid);
         let writer = writer.maybe_number(*caller);
@@ -336,15 +336,15 @@ impl Writer {
         arguments.iter().fold(writer, |writer, argument| writer.text(argument))
     }
 
-    pub(super) fn end(self) -> Result<Secret<Vec<u8>>, TooLong> {
+    pub(crate) fn end(self) -> Result<Secret<Vec<u8>>, TooLong> {
         let bytes = Secret::new(self.bytes);
         if self.is_too_long { Err(TooLong) } else { Ok(bytes) }
     }
 }
 
 /// A message that is read from its beginning. `None`: it ends before that, or there is something else.
-pub(super) struct Reader<'a> {
-    pub(super) rest: &'a [u8],
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
@@ -358,11 +358,11 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    pub(super) fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         self.array().map(|[byte]| byte)
     }
 
-    pub(super) fn bool(&mut self) -> Option<bool> {
+    pub(crate) fn bool(&mut self) -> Option<bool> {
         match self.byte()? {
             0 => Some(false),
             1 => Some(true),
@@ -370,33 +370,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn number(&mut self) -> Option<u32> {
+    pub(crate) fn number(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(super) fn long(&mut self) -> Option<u64> {
+    pub(crate) fn long(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn text(&mut self) -> Option<&'a [u8]> {
         let length = self.array().map(u16::from_be_bytes)?;
         self.take(length.into())
     }
 
-    pub(super) fn secret(&mut self) -> Option<Secret<Vec<u8>>> {
+    pub(crate) fn secret(&mut self) -> Option<Secret<Vec<u8>>> {
         self.text().map(|text| Secret::new(text.to_vec()))
     }
 
     /// A text that is none but in UTF-8.
-    pub(super) fn string(&mut self) -> Option<String> {
+    pub(crate) fn string(&mut self) -> Option<String> {
         String::from_utf8(self.text()?.to_vec()).ok()
     }
 
-    pub(super) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+    pub(crate) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         if self.bool()? { read(self).map(Some) } else { Some(None) }
     }
 
-    pub(super) fn knock(&mut self) -> Option<Knock> {
+    pub(crate) fn knock(&mut self) -> Option<Knock> {
         let [service, user, rhost, login_key] =
             [self.text()?, self.text()?, self.text()?, self.text()?].map(<[u8]>::to_vec);
         let (uid, caller, is_silent) = (self.number()?, self.maybe(Self::number)?, self.bool()?);

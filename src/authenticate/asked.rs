@@ -1,13 +1,13 @@
 //! Who is asked: the question, the answer, and the verdict on it.
 
-use super::cost::Guess;
+use super::cost::{Guess, refused};
 use super::{Done, Login, NoAnswer, Outcome, Pending, Step};
 use crate::fact::Fact;
 use crate::options::FirstPass;
 use crate::otp::{Answer, Form, NotACode};
 use crate::record::Record;
 use crate::secret::Secret;
-use crate::store::{Attempt, StoreError};
+use crate::store::{Attempt, Paid, StoreError};
 use crate::verify::{self, Accepted, Denial, Earlier, Try, Verdict};
 
 /// What an answer came to.
@@ -17,6 +17,7 @@ pub(super) struct Judged {
 }
 
 /// Why an answer came to nothing.
+#[derive(Clone)]
 pub(super) enum NotJudged {
     Denied(Fact),
     /// There was nobody to judge it.
@@ -146,17 +147,30 @@ impl<N: Fn() -> u64> Login<'_, N> {
             shape.map_err(not_a_code)?;
         }
         let attempt = Try { answer, earlier: self.earlier };
-        let charge = |record: &Record| match self.charge(&guess, Some(record)) {
-            Ok(()) => verify::charge(record, &self.rules, &attempt, (self.now)()),
-            Err(_) => verify::refused(),
+        let judge = |record: &Record| verify::charge(record, &self.rules, &attempt, (self.now)());
+        let attempted = if self.is_charged_by_store {
+            self.with_bill(&guess, |bill| self.store.attempt(person, &judge, Some(bill)))
+        } else {
+            let charge = |record: &Record| match self.charge(&guess, Some(record)) {
+                Ok(()) => judge(record),
+                Err(_) => verify::refused(),
+            };
+            self.store.attempt(person, &charge, None)
         };
-        let attempted = self.store.attempt(person, &charge);
         if let Err(StoreError::Unreachable(fact)) = attempted {
             return Err(NotJudged::Unavailable(fact));
         }
-        // Also where there was no record to judge it by.
-        self.charge(&guess, None)?;
-        let Attempt { verdict, place, remarks } = attempted.map_err(StoreError::into_fact)?;
+        if !self.is_charged_by_store {
+            // Also where there was no record to judge it by.
+            self.charge(&guess, None)?;
+        }
+        let Attempt { verdict, place, remarks, paid } = attempted.map_err(StoreError::into_fact)?;
+        match paid {
+            Paid::Refused(refusal) => return Err(refused(refusal)),
+            Paid::Charged(receipt) => self.charges.borrow_mut().push(receipt),
+            Paid::Settled if matches!(verdict, Verdict::Accepted(_)) => self.charges.borrow_mut().clear(),
+            Paid::Settled | Paid::Not => {}
+        }
         if self.rules.google {
             self.earlier = match (&verdict, self.earlier) {
                 (Verdict::Denied(Denial::WrongCode { moved_from: Some(from) }), _) => Earlier::Moved { from: *from },

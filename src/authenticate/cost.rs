@@ -1,24 +1,26 @@
 //! What an answer costs: charged before it is judged, taken back if it was right.
 
+use super::asked::NotJudged;
 use super::{Counter, Login};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::ledger::{self, Grace, Refusal, Who};
 use crate::policy::throttle::Trigger;
 use crate::record::Record;
+use crate::store::Bill;
 use crate::verify::{Denial, Verdict};
 use std::cell::OnceCell;
 
 impl<'a, N: Fn() -> u64> Login<'a, N> {
     /// Charges a guess, once. Whoever has no budget left is refused, as is everybody where the ledger does not work.
-    pub(super) fn charge(&self, guess: &Guess, record: Option<&Record>) -> Result<(), Fact> {
+    pub(super) fn charge(&self, guess: &Guess, record: Option<&Record>) -> Result<(), NotJudged> {
         if !guess.is_one {
             return Ok(());
         }
         guess.result.get_or_init(|| self.charge_now(record)).clone()
     }
 
-    fn charge_now(&self, record: Option<&Record>) -> Result<(), Fact> {
+    fn charge_now(&self, record: Option<&Record>) -> Result<(), NotJudged> {
         match self.counter {
             Counter::Ledger(_) if self.policy.throttle.is_none() => Ok(()),
             Counter::Ledger(ledger) => {
@@ -32,7 +34,7 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
                 }
             }
             Counter::Nothing => Ok(()),
-            Counter::Broken(fact) => Err(fact.clone()),
+            Counter::Broken(fact) => Err(NotJudged::Denied(fact.clone())),
         }
     }
 
@@ -40,24 +42,27 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
     pub(super) fn disabled(&self, other: &Person) -> Option<Fact> {
         let Counter::Ledger(ledger) = self.counter else { return None };
         let is_disabled = self.policy.throttle.is_some() && ledger.is_disabled(Who::of(other));
-        is_disabled.then(|| refused(Refusal::Disabled))
+        is_disabled.then(|| refused(Refusal::Disabled).into_fact())
+    }
+
+    /// What an answer costs in a store that keeps the ledger too, and what a right one gives back.
+    pub(super) fn with_bill<T>(&self, guess: &Guess, pay: impl FnOnce(&Bill) -> T) -> T {
+        let receipts = self.charges.borrow().clone();
+        let grace = self.grace().filter(|_| self.policy.may_have_grace(self.visit.source));
+        let grace = grace.as_ref().map(|(period, factors)| Grace {
+            period: *period,
+            circumstances: self.circumstances(),
+            factors: factors.expose(),
+        });
+        pay(&Bill { login: self.counted(), is_guess: guess.is_one, receipts: &receipts, grace })
     }
 
     /// A right code takes the charges of this login back; what cannot have been a code was no guess, and takes back what it
     /// was charged itself: all but the first `paid_before`.
     pub(super) fn count(&mut self, verdict: &Verdict, paid_before: usize) {
-        let Counter::Ledger(ledger) = self.counter else { return };
         match verdict {
-            Verdict::Accepted(_) => {
-                let grace = self.grace().filter(|_| self.policy.may_have_grace(self.visit.source));
-                let grace = grace.as_ref().map(|(period, factors)| Grace {
-                    period: *period,
-                    circumstances: self.circumstances(),
-                    factors: factors.expose(),
-                });
-                // Where that fails the person is asked again next time.
-                let _ = ledger.give_back(&self.counted(), self.charges.take(), grace.as_ref());
-            }
+            Verdict::Accepted(_) if self.is_charged_by_store => {}
+            Verdict::Accepted(_) => self.give_back(),
             Verdict::Denied(Denial::NotACode) => {
                 self.was_no_code = true;
                 self.take_back_from(paid_before);
@@ -66,6 +71,16 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
             Verdict::Denied(Denial::Throttled { .. }) => self.take_back_from(paid_before),
             Verdict::Denied(_) => {}
         }
+    }
+
+    /// Gives back what this login was charged: it was right.
+    pub(super) fn give_back(&self) {
+        let Counter::Ledger(ledger) = self.counter else { return };
+        let receipts = self.charges.take();
+        self.with_bill(&Guess::new(true), |bill| {
+            // Where that fails the person is asked again next time.
+            let _ = ledger.give_back(&bill.login, receipts, bill.grace.as_ref());
+        });
     }
 
     pub(super) fn take_back_from(&self, paid_before: usize) {
@@ -93,7 +108,7 @@ pub(super) struct Guess {
     /// What cannot be a code is no guess.
     is_one: bool,
     /// Whether it may be judged, once that was asked.
-    result: OnceCell<Result<(), Fact>>,
+    result: OnceCell<Result<(), NotJudged>>,
 }
 
 impl Guess {
@@ -108,12 +123,14 @@ pub fn own_limit(record: &Record) -> Option<Trigger> {
     Some(Trigger { failures: limit.tries as u64, period: limit.seconds })
 }
 
-fn refused(refusal: Refusal) -> Fact {
-    match refusal {
+/// Why a guess is not judged.
+pub(super) fn refused(refusal: Refusal) -> NotJudged {
+    NotJudged::Denied(match refusal {
         Refusal::Person(trigger) => Fact::new("throttled").with("by", "user").with("limit", trigger.to_string()),
         Refusal::Source(trigger) => Fact::new("throttled").with("by", "host").with("limit", trigger.to_string()),
         Refusal::Disabled => Fact::new("device-disabled")
             .or("100 codes in a row were wrong; if they were not the owner's: pam-totp throttle unlock --user NAME [--key KEY]"),
         Refusal::Unwritable => Fact::new("ledger-error").or("the ledger in state_dir cannot be written"),
-    }
+        Refusal::Unreachable(fact) => return NotJudged::Unavailable(fact),
+    })
 }

@@ -144,7 +144,7 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
                 because(1, fact);
                 continue;
             }
-            match self.store.attempt(&other, &charge) {
+            match self.store.attempt(&other, &charge, None) {
                 Ok(Attempt { verdict: Verdict::Accepted(accepted), .. }) => {
                     return Ok(Grounds::Account(other, accepted.device));
                 }
@@ -213,7 +213,7 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
         if let Ok(person) = self.visit.person {
             self.who = Who::of(person);
         }
-        self.count(&Verdict::Accepted(accepted), 0);
+        self.give_back();
         match grounds {
             Grounds::Account(voucher, _) => fact.with("vouched-by", voucher.key().unwrap_or("account")),
             Grounds::First | Grounds::Ticket(..) => fact,

@@ -261,6 +261,8 @@ pub struct Login<'a, N> {
     earlier: Earlier,
     /// The C module, which looks for 6 digits first and for 8 then, asks for the 8 once more if it got nothing.
     is_asked_again: bool,
+    /// The store keeps the ledger, and charges an answer in the commit that comes of it.
+    is_charged_by_store: bool,
     /// What the answers of this login have cost.
     charges: RefCell<Vec<Receipt>>,
     /// The record before the person was asked, where there is a grace of the policy's.
@@ -290,6 +292,7 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
             now,
             earlier: Earlier::Nothing,
             is_asked_again: false,
+            is_charged_by_store: policy.store.value == StoreKind::Fleet && matches!(counter, Counter::Ledger(_)),
             charges: RefCell::default(),
             record: None,
             was_no_code: false,

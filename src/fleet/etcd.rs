@@ -183,7 +183,7 @@ impl Cluster {
             let deadline = start.checked_add(deadline_of_a_page).unwrap_or(start);
             let body = message::page(&from, &end, revision);
             // A page is large: one endpoint has half the time.
-            let at_most = REQUEST.max(deadline_of_a_page / 2);
+            let at_most = REQUEST.max(deadline_of_a_page.div_f32(2.0));
             let asked = Asked { path: "/v3/kv/range", body: &body, deadline, at_most, limit: LARGE_ANSWER };
             let page = self.until(deadline, |endpoint| {
                 self.ask(endpoint, &asked, |body| message::listed(body, prefix, &from, revision))

@@ -16,6 +16,7 @@
 mod people;
 mod table;
 
+use crate::fact::Fact;
 use crate::identity::Person;
 use crate::policy::throttle::{MAX_PERIOD, Throttle, Trigger};
 use crate::policy::values::DAY;
@@ -77,10 +78,10 @@ const PROMPTLY: u32 = 5;
 /// How often that is done.
 const TRIES: usize = 100;
 /// A grace period ends with so many failures of the person, wherever they came from.
-const GRACE_FAILURES: u64 = 3;
+pub(crate) const GRACE_FAILURES: u64 = 3;
 
 /// What stands in the place of a key for those whose key has no device. No key is called so.
-const NEWCOMERS: &str = "new-keys";
+pub(crate) const NEWCOMERS: &str = "new-keys";
 
 /// Who is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl<'a> Who<'a> {
         Self::Person { name: person.name(), uid: person.uid(), key: NEWCOMERS, is_virtual: person.is_virtual() }
     }
 
-    const fn name(self) -> &'a [u8] {
+    pub(crate) const fn name(self) -> &'a [u8] {
         match self {
             Self::Person { name, .. } | Self::Nobody(name) => name,
         }
@@ -140,21 +141,21 @@ pub struct Login<'a> {
 }
 
 impl Login<'_> {
-    fn user_triggers(&self) -> Vec<Trigger> {
+    pub(crate) fn user_triggers(&self) -> Vec<Trigger> {
         let triggers = |throttle: &Throttle| throttle.user.triggers(self.who.name(), self.service.as_bytes());
         self.throttle.map_or_else(Vec::new, triggers).into_iter().chain(self.own_limit).collect()
     }
 
-    fn host_triggers(&self) -> Vec<Trigger> {
+    pub(crate) fn host_triggers(&self) -> Vec<Trigger> {
         let triggers = |throttle: &Throttle| throttle.host.triggers(self.who.name(), self.service.as_bytes());
         self.throttle.map_or_else(Vec::new, triggers)
     }
 
-    fn is_user_spared(&self) -> bool {
+    pub(crate) fn is_user_spared(&self) -> bool {
         self.throttle.is_none_or(|throttle| throttle.spares_user(self.who.name(), self.service.as_bytes()))
     }
 
-    fn is_source_spared(&self) -> bool {
+    pub(crate) fn is_source_spared(&self) -> bool {
         self.throttle.is_none_or(|throttle| throttle.spares_source(self.source))
     }
 }
@@ -216,7 +217,7 @@ pub trait Ledger {
 }
 
 /// Why a try is not judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The person's rule.
     Person(Trigger),
@@ -226,6 +227,8 @@ pub enum Refusal {
     Disabled,
     /// The ledger cannot be written.
     Unwritable,
+    /// There is no ledger to be had, for this reason.
+    Unreachable(Fact),
 }
 
 impl From<Unwritable> for Refusal {
@@ -626,6 +629,15 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
         let number =
             |from: usize| digest.iter().skip(from).take(8).fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
         (number(0).max(2), number(8))
+    }
+}
+
+/// The same, of whom a file is.
+#[cfg(feature = "fleet")]
+pub(crate) fn label_of_file(name: &str) -> Vec<u8> {
+    match Person::of_file_name(name) {
+        Some(named) => label(&named.name, named.key.as_deref().unwrap_or_default()),
+        None => label(name.as_bytes(), ""),
     }
 }
 

@@ -35,7 +35,7 @@ fn rules(user: &str, host: &str) -> Throttle {
     Throttle { user: rule(user), host: rule(host), ..Throttle::default() }
 }
 
-const ALICE: Who = Who::Person { name: b"alice", uid: 1000, key: "", is_virtual: false };
+pub(crate) const ALICE: Who = Who::Person { name: b"alice", uid: 1000, key: "", is_virtual: false };
 const HOUR: u64 = 3600;
 
 /// A machine whose clocks are set by hand.
@@ -68,11 +68,11 @@ fn login<'a>(who: Who<'a>, source: &'a Source, throttle: &'a Throttle) -> Login<
     Login { who, source, service: "sshd", throttle: Some(throttle), own_limit: None }
 }
 
-fn somebody(name: &str) -> Who<'_> {
+pub(crate) fn somebody(name: &str) -> Who<'_> {
     Who::Person { name: name.as_bytes(), uid: 1, key: "", is_virtual: false }
 }
 
-fn source(text: &str) -> Source {
+pub(crate) fn source(text: &str) -> Source {
     Source::named(text)
 }
 

@@ -32,6 +32,7 @@ pub fn explain(policy: &Policy) -> Vec<Line> {
             match policy.store.value {
                 StoreKind::Home => "\"home\"",
                 StoreKind::System => "\"system\"",
+                StoreKind::Fleet => "\"fleet\"",
             },
         ),
         line("secret", &policy.secret, text(&policy.secret)),

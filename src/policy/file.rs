@@ -97,6 +97,15 @@ pub enum StoreKind {
     Home,
     /// In `state_dir`, root's alone.
     System,
+    /// In a cluster of several hosts, by way of the agent.
+    Fleet,
+}
+
+impl StoreKind {
+    /// Whether nobody but root gets at the records.
+    pub const fn is_roots(self) -> bool {
+        matches!(self, Self::System | Self::Fleet)
+    }
 }
 
 /// Who judges a code.
@@ -286,7 +295,7 @@ impl PolicyFile {
     /// What no key can be blamed for alone: where, and in words.
     fn contradiction(&self) -> Option<(usize, &'static str)> {
         let services = || self.service.iter().map(|(name, table)| (name.as_str(), table));
-        let is_system = self.defaults.store.as_ref().is_some_and(|store| *store.get_ref() == StoreKind::System);
+        let store = self.defaults.store.as_ref().map_or(StoreKind::Home, |store| *store.get_ref());
         services()
             .find_map(|(_, table)| {
                 let state_dir = table.state_dir.as_ref().map(|value| value.span());
@@ -299,14 +308,16 @@ impl PolicyFile {
             .or_else(|| {
                 std::iter::once(("", &self.defaults))
                     .chain(services())
-                    .find_map(|(service, table)| table.contradiction(service, is_system))
+                    .find_map(|(service, table)| table.contradiction(service, store))
             })
     }
 }
 
 impl Table {
     /// The same in one table; `service` is empty for `[defaults]`.
-    fn contradiction(&self, service: &str, is_system: bool) -> Option<(usize, &'static str)> {
+    fn contradiction(&self, service: &str, store: StoreKind) -> Option<(usize, &'static str)> {
+        let is_system = store.is_roots();
+        let via = |via: Via| self.via.as_ref().filter(|value| *value.get_ref() == via).map(|value| value.span().start);
         let enrolment = |kinds: &[EnrolmentKind]| {
             self.enrolment.as_ref().filter(|kind| kinds.contains(kind.get_ref())).map(|kind| kind.span().start)
         };
@@ -315,8 +326,12 @@ impl Table {
         };
         let contradictions = [
             (
-                self.via.as_ref().filter(|via| *via.get_ref() == Via::Agent && !is_system).map(|via| via.span().start),
+                via(Via::Agent).filter(|_| !is_system),
                 "`via = \"agent\"` needs `store = \"system\"` in [defaults]: the agent reads nobody's home",
+            ),
+            (
+                via(Via::Process).filter(|_| store == StoreKind::Fleet),
+                "`store = \"fleet\"` goes without `via`: the agent alone gets to the fleet",
             ),
             (
                 enrolment(&[EnrolmentKind::Required]).filter(|_| self.enrol_by.is_some()),

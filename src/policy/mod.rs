@@ -282,6 +282,7 @@ impl Policy {
         };
         let prompt = if options.forward_pass { COMBINED_PROMPT } else { PROMPT };
         let fail_delay = if google.value { 0 } else { FAIL_DELAY };
+        let via = if store.value == StoreKind::Fleet { Via::Agent } else { Via::Process };
         Self {
             service: service.to_owned(),
             store,
@@ -289,7 +290,7 @@ impl Policy {
                 .value(|table| table.secret.as_ref(), |text| text.0.clone().into_bytes(), SECRET.into())
                 .or_argument(options.secret.clone()),
             state_dir: pick.value(|table| table.state_dir.as_ref(), |path| path.0.clone(), STATE_DIR.into()),
-            via: pick.value(|table| table.via.as_ref(), |via| *via, Via::Process),
+            via: pick.value(|table| table.via.as_ref(), |via| *via, via),
             agent_socket: pick.value(|table| table.agent_socket.as_ref(), |path| path.0.clone(), AGENT_SOCKET.into()),
             window: pick.value(|table| table.window.as_ref(), |window| (*window).into(), WINDOW),
             max_window: pick.value(|table| table.max_window.as_ref(), |size| Some(size.0), None),

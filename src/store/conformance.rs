@@ -21,8 +21,8 @@ pub fn record(text: &str) -> Record {
     Document::parse(Secret::new(text.as_bytes().to_vec())).ok().unwrap().record().clone()
 }
 
-/// The same, as any store can keep it: the device has a name.
-fn named(options: &str) -> Record {
+/// The same with this secret and options, as any store can keep it: the device has a name.
+pub fn named(options: &str) -> Record {
     let mut record = record(&format!("{SECRET}\n{options}"));
     record.devices[0].name = "phone".to_owned();
     record
@@ -60,7 +60,7 @@ fn try_code(store: &impl Store, person: &Person, code: &str) -> Result<Verdict, 
     let answer = Answer::new(Secret::new(code.into()), Form::Code, false);
     let (rules, attempt) = (Rules::default(), Try::new(&answer));
     let charge = |record: &Record| verify::charge(record, &rules, &attempt, NOW);
-    Ok(store.attempt(person, &charge)?.verdict)
+    Ok(store.attempt(person, &charge, None)?.verdict)
 }
 
 fn stored(store: &impl Store, person: &Person) -> Record {

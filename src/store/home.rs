@@ -5,7 +5,7 @@
 //! is opened anew.
 
 use super::ratchet::Ratchet;
-use super::{Attempt, Change, Store, StoreError};
+use super::{Attempt, Bill, Change, Paid, Store, StoreError};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::options;
@@ -99,11 +99,16 @@ impl Error {
 
 impl Store for HomeStore<'_> {
     /// A denial that leaves no trace in the file needs no lock, so whoever guesses can keep nobody from it.
-    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+    fn attempt<'c>(
+        &self,
+        person: &Person,
+        charge: &dyn Fn(&Record) -> Charge<'c>,
+        _: Option<&Bill>,
+    ) -> Result<Attempt, StoreError> {
         let denied = self.opened(person, |place, file| {
             let verdict = charge(file.document.record()).without_storing()?;
             let remarks = remarks(&file.document, &file.seen);
-            Some(Attempt { verdict, place: place.path().to_owned(), remarks })
+            Some(Attempt { verdict, place: place.path().to_owned(), remarks, paid: Paid::Not })
         });
         let denied = denied.map_err(Error::for_log).map_err(|error| match error {
             StoreError::NotEnrolled(_) if self.had_record(person) == Ok(true) => {
@@ -123,7 +128,7 @@ impl Store for HomeStore<'_> {
                 Charge::Due(due) => due.commit(|next| self.store(place, &mut file, next, false))?.decide(),
             };
             let verdict = decision.commit(|next| self.store(place, &mut file, next, true))?;
-            Ok(Attempt { verdict, place: place.path().to_owned(), remarks })
+            Ok(Attempt { verdict, place: place.path().to_owned(), remarks, paid: Paid::Not })
         })
         .map_err(Error::for_log)
         .inspect(|attempt| {

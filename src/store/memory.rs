@@ -1,6 +1,6 @@
 //! A store for tests that live in one process.
 
-use super::{Attempt, Change, Store, StoreError};
+use super::{Attempt, Bill, Change, Paid, Store, StoreError};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::record::Record;
@@ -29,7 +29,12 @@ fn not_enrolled() -> StoreError {
 }
 
 impl Store for MemoryStore {
-    fn attempt<'a>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'a>) -> Result<Attempt, StoreError> {
+    fn attempt<'a>(
+        &self,
+        person: &Person,
+        charge: &dyn Fn(&Record) -> Charge<'a>,
+        _: Option<&Bill>,
+    ) -> Result<Attempt, StoreError> {
         let mut records = self.records.lock().unwrap();
         let record = records.get_mut(person.name()).ok_or_else(not_enrolled)?;
         let charge = charge(record);
@@ -42,7 +47,7 @@ impl Store for MemoryStore {
             Charge::Due(due) => due.commit(&mut store)?.decide(),
         };
         let verdict = decision.commit(store)?;
-        Ok(Attempt { verdict, place: "memory".into(), remarks: Vec::new() })
+        Ok(Attempt { verdict, place: "memory".into(), remarks: Vec::new(), paid: Paid::Not })
     }
 
     fn load(&self, person: &Person) -> Result<Record, StoreError> {

@@ -17,7 +17,7 @@ mod sealed;
 use super::home::HomeStore;
 use super::ratchet::Ratchet;
 use super::tickets::Tickets;
-use super::{Admission, Attempt, Change, Grounds, KeyRing, Store, StoreError, Ticket};
+use super::{Admission, Attempt, Bill, Change, Grounds, KeyRing, Paid, Roster, Store, StoreError, Ticket};
 use crate::fact::Fact;
 use crate::identity::{Named, Person};
 use crate::otp::RecoveryCode;
@@ -57,7 +57,7 @@ pub struct SystemStore<'a> {
 
 /// What goes wrong here.
 #[derive(Debug)]
-enum Error {
+pub(super) enum Error {
     /// There is no store here.
     NoStore(PathBuf),
     NotEnrolled(Fact),
@@ -97,9 +97,14 @@ impl From<Error> for StoreError {
 
 impl Store for SystemStore<'_> {
     /// A denial leaves no trace in the record and needs no lock: only whoever has a right code can hold one, their own.
-    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
+    fn attempt<'c>(
+        &self,
+        person: &Person,
+        charge: &dyn Fn(&Record) -> Charge<'c>,
+        _: Option<&Bill>,
+    ) -> Result<Attempt, StoreError> {
         let place = self.place(person)?;
-        let attempt = |verdict| Attempt { verdict, place: place.slot.path(), remarks: Vec::new() };
+        let attempt = |verdict| Attempt { verdict, place: place.slot.path(), remarks: Vec::new(), paid: Paid::Not };
         if let Some(verdict) = charge(&place.load(person)?.value.document.record).without_storing() {
             return Ok(attempt(verdict));
         }
@@ -271,62 +276,28 @@ impl Admission for SystemStore<'_> {
     }
 }
 
-impl SystemStore<'_> {
-    /// Whose records there are, sorted. Not whether they can be read.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn people(&self) -> Result<Vec<Named>, StoreError> {
+impl Roster for SystemStore<'_> {
+    fn people(&self) -> Result<Vec<Named>, StoreError> {
         Ok(self.named(|_| true)?)
     }
 
-    fn named(&self, is_meant: impl Fn(&Named) -> bool) -> Result<Vec<Named>, Error> {
-        let records = self.state_dir()?.subdirectory(RECORDS)?.ok_or_else(|| self.no_store())?;
-        let failed = |error| Error::File(records.file_error("", Problem::Failed("readdir", error)));
-        let mut people = Vec::new();
-        records.for_each_name(|name| people.extend(Person::of_file_name(name).filter(&is_meant))).map_err(failed)?;
-        people.sort();
-        Ok(people)
-    }
-
-    /// Whether there is a store in working order, whoever has a record.
-    ///
-    /// # Errors
-    /// [`StoreError`]: what every login is told.
-    pub fn check(&self) -> Result<(), StoreError> {
+    fn check(&self) -> Result<(), StoreError> {
         // No record is called so.
         let place = self.place_of(String::new())?;
         Ok(place.locks().map(drop)?)
     }
 
-    /// Somebody who has a record needs no ticket. Those of an account that several people share are theirs.
-    fn forget_tickets(&self, person: &Person, place: &Place<'_>) {
-        let Ok(tickets) = place.tickets(person) else { return };
-        let is_shared = || self.people_of_account(person).map_or(true, |people| people.len() > 1);
-        // They are good for nothing now, whether they can be removed or not.
-        let _ = if person.key().is_some() || is_shared() { tickets.withdraw_own() } else { tickets.withdraw_usable() };
-    }
-
-    /// The record of somebody who is gone from the user database, whoever had their uid.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn load_of_gone(&self, named: &Named) -> Result<Record, StoreError> {
+    fn load_of_gone(&self, named: &Named) -> Result<Record, StoreError> {
         let place = self.place_of(named.file_name())?;
         let gone = || Error::NotEnrolled(Fact::new("not-enrolled").with_path(&place.slot.path()));
         Ok(place.read()?.ok_or_else(gone)?.value.document.record)
     }
 
-    /// Where the record of somebody is who is gone from the user database.
-    pub fn path_of(&self, named: &Named) -> PathBuf {
+    fn path_of(&self, named: &Named) -> PathBuf {
         self.state_dir.join(RECORDS).join(named.file_name())
     }
 
-    /// The name of the key that somebody's record is sealed with. `None`: it is plain, or gone.
-    ///
-    /// # Errors
-    /// [`StoreError`]; not where the record is broken.
-    pub fn sealed_with(&self, named: &Named) -> Result<Option<String>, StoreError> {
+    fn sealed_with(&self, named: &Named) -> Result<Option<String>, StoreError> {
         let place = self.place_of(named.file_name())?;
         let key = |text: &[u8]| Ok::<_, Infallible>(native::sealed_with(text).map(str::to_owned));
         match place.slot.read(key) {
@@ -336,12 +307,7 @@ impl SystemStore<'_> {
         }
     }
 
-    /// Writes somebody's record again in the form in which it is to be: sealed with the active key, or plain where there is none.
-    /// Says whether it was in another. Of what it was before nothing is left beside it, also where whoever began this was killed.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the record is as it was, or in its new form.
-    pub fn reseal(&self, named: &Named) -> Result<bool, StoreError> {
+    fn reseal(&self, named: &Named) -> Result<bool, StoreError> {
         let place = self.place_of(named.file_name())?;
         let _lock = place.lock()?;
         let Some(held) = place.read()? else { return Ok(false) };
@@ -358,6 +324,25 @@ impl SystemStore<'_> {
         let generation = document.generation.saturating_add(1);
         place.put(&held, &Document { generation, ..document.clone() })?;
         Ok(!is_current)
+    }
+}
+
+impl SystemStore<'_> {
+    fn named(&self, is_meant: impl Fn(&Named) -> bool) -> Result<Vec<Named>, Error> {
+        let records = self.state_dir()?.subdirectory(RECORDS)?.ok_or_else(|| self.no_store())?;
+        let failed = |error| Error::File(records.file_error("", Problem::Failed("readdir", error)));
+        let mut people = Vec::new();
+        records.for_each_name(|name| people.extend(Person::of_file_name(name).filter(&is_meant))).map_err(failed)?;
+        people.sort();
+        Ok(people)
+    }
+
+    /// Somebody who has a record needs no ticket. Those of an account that several people share are theirs.
+    fn forget_tickets(&self, person: &Person, place: &Place<'_>) {
+        let Ok(tickets) = place.tickets(person) else { return };
+        let is_shared = || self.people_of_account(person).map_or(true, |people| people.len() > 1);
+        // They are good for nothing now, whether they can be removed or not.
+        let _ = if person.key().is_some() || is_shared() { tickets.withdraw_own() } else { tickets.withdraw_usable() };
     }
 
     fn no_store(&self) -> Error {
@@ -551,7 +536,7 @@ impl Place<'_> {
 }
 
 /// Scratch codes of a home file are hashed like recovery codes.
-fn with_hashed_codes(record: &Record) -> Result<Record, Error> {
+pub(super) fn with_hashed_codes(record: &Record) -> Result<Record, Error> {
     let mut record = record.clone();
     if record.recovery.is_empty() {
         let salt = random::bytes().map_err(|error| Error::Other(Fact::new("no-random-numbers").with_error(error)))?;
@@ -565,11 +550,11 @@ fn with_hashed_codes(record: &Record) -> Result<Record, Error> {
 }
 
 /// A record that is full when it is stored would let nobody in: a login adds to it.
-fn check_room(person: &Person, record: &Record) -> Result<(), Error> {
+pub(super) fn check_room(person: &Person, record: &Record) -> Result<(), Error> {
     document(person, 0, record).check_room().map_err(|too_large| Error::Other(too_large.fact()))
 }
 
-fn document(person: &Person, generation: u64, record: &Record) -> Document {
+pub(super) fn document(person: &Person, generation: u64, record: &Record) -> Document {
     Document { user: person.file_name(), uid: person.uid(), generation, record: record.clone() }
 }
 

@@ -154,6 +154,13 @@ pub fn exclusive_on_host(name: &str, patience: &mut Patience) -> Result<HostLock
     Ok(HostLock(file))
 }
 
+/// Waits for a moment, before something is tried again that others are at. Whoever calls this has a deadline.
+#[cfg(feature = "fleet")]
+#[allow(clippy::disallowed_methods)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ impl Charge<'_> {
             Self::Due(Due { charged, is_free: true }) => charged.decide(),
             Self::Due(_) => return None,
         };
-        decision.without_storing()
+        decision.without_storing().ok()
     }
 }
 

@@ -43,10 +43,14 @@ impl Decision {
     }
 
     /// Gives out a denial for which nothing has to be stored.
-    pub(super) fn without_storing(self) -> Option<Verdict> {
+    ///
+    /// # Errors
+    /// It is none: the decision as it was.
+    #[allow(clippy::result_large_err)] // It is no failure, and there is one of it.
+    pub(crate) fn without_storing(self) -> Result<Verdict, Self> {
         match (self.next, self.verdict) {
-            (None, denied @ Verdict::Denied(_)) => Some(denied),
-            _ => None,
+            (None, denied @ Verdict::Denied(_)) => Ok(denied),
+            (next, verdict) => Err(Self { verdict, next }),
         }
     }
 

@@ -10,18 +10,28 @@ use crate::fact::{Escaped, Fact};
 use crate::identity::{Person, Unidentified, identify};
 use crate::journal::{Line, Visitor};
 use crate::ledger::{Notice, Who};
-use crate::policy::FAIL_DELAY;
+use crate::options::Options;
+use crate::policy::{Document, FAIL_DELAY, Policy, StoreKind};
 use crate::secret::Secret;
 use crate::source::Source;
-use crate::store;
+use crate::store::fleet::Fleet;
 use crate::store::seal::KeyRing;
+use crate::store::{self, Means, Opened, StoreError};
 use crate::system::clock;
 use crate::system::{Errno, syslog};
 use away::Resting;
 use peers::Admitted;
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use wishes::Spent;
+
+/// How often a host says in its fleet that it is there, in seconds.
+const OFTEN: u64 = 300;
+/// Of pam_totp.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What answers requests. Every request stands for itself: any number of them can be answered at once.
 pub struct Agent {
@@ -29,10 +39,28 @@ pub struct Agent {
     conf: Option<Vec<u8>>,
     /// The file with the keys that records are sealed with.
     ring: PathBuf,
+    /// The file that says where the fleet is.
+    fleet_conf: PathBuf,
+    /// The fleet, once somebody has asked for it.
+    fleet: Mutex<Option<Arc<Fleet>>>,
+    /// When this host last said there that it is one of it, by the time since the machine was started.
+    reported: AtomicU64,
     /// Seals logins and wishes between two requests, for as long as this process lives.
     key: KeyRing,
     /// The wishes that are done.
     spent: Spent,
+}
+
+/// What a store is opened with.
+struct Keys {
+    ring: Option<KeyRing>,
+    fleet: Option<Arc<Fleet>>,
+}
+
+impl Keys {
+    fn means(&self) -> Means<'_> {
+        Means { ring: self.ring.as_ref(), fleet: self.fleet.as_deref(), is_waited_for: true }
+    }
 }
 
 /// What goes on in a request.
@@ -42,13 +70,21 @@ enum Stage {
 }
 
 impl Agent {
-    /// One that goes by this policy file, unless a module of root's names another, and opens what is sealed with a key of that
-    /// ring, if it is there.
+    /// One that goes by this policy file, unless a module of root's names another, opens what is sealed with a key of that
+    /// ring, if it is there, and belongs to the fleet of which that file says where it is.
     ///
     /// # Errors
     /// As getrandom(2).
-    pub fn new(conf: Option<Vec<u8>>, ring: PathBuf) -> Result<Self, Errno> {
-        Ok(Self { conf, ring, key: KeyRing::ephemeral()?, spent: Spent::default() })
+    pub fn new(conf: Option<Vec<u8>>, ring: PathBuf, fleet_conf: PathBuf) -> Result<Self, Errno> {
+        Ok(Self {
+            conf,
+            ring,
+            fleet_conf,
+            fleet: Mutex::default(),
+            reported: AtomicU64::new(0),
+            key: KeyRing::ephemeral()?,
+            spent: Spent::default(),
+        })
     }
 
     /// The reply to a request of somebody with this uid. `None`: it is no request.
@@ -91,12 +127,12 @@ impl Agent {
             login_key: &knock.login_key,
             is_silent: knock.is_silent,
         };
-        let ring = match self.ring() {
-            Ok(ring) => ring,
+        let keys = match self.keys(policy) {
+            Ok(keys) => keys,
             Err(fact) => return denied(peer, knock, fact),
         };
-        let store = store::with_ring(policy, ring.as_ref());
-        let (counter, remark) = Counter::of(policy);
+        let Opened { store, ledger } = store::open(policy, keys.means());
+        let (counter, remark) = Counter::with(policy, ledger);
         let mut login = Login::new(&visit, policy, &*store, &counter, clock::now);
         let step = match stage {
             Stage::Begin(first_pass) => login.begin(first_pass),
@@ -125,16 +161,51 @@ impl Agent {
         }
     }
 
-    /// Read anew each time: what `pam-totp key` changes holds at once, and keys are in memory while they are used.
-    fn ring(&self) -> Result<Option<KeyRing>, Fact> {
-        KeyRing::read_if_there(&self.ring).map_err(|no_ring| no_ring.fact())
+    /// What the store is opened with. The ring is read anew each time: what `pam-totp key` changes holds at once, and keys are in
+    /// memory while they are used. The way to the fleet is kept, with its connections.
+    fn keys(&self, policy: &Policy) -> Result<Keys, Fact> {
+        let ring = KeyRing::read_if_there(&self.ring).map_err(|no_ring| no_ring.fact())?;
+        let fleet = if policy.store.value == StoreKind::Fleet { Some(self.fleet()?) } else { None };
+        Ok(Keys { ring, fleet })
+    }
+
+    fn fleet(&self) -> Result<Arc<Fleet>, Fact> {
+        let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fleet) = &*fleet {
+            return Ok(Arc::clone(fleet));
+        }
+        let made = Arc::new(Fleet::open(&self.fleet_conf)?);
+        *fleet = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Says in the fleet, now and then, that this host is one of it. After a reply, so that nobody waits for it.
+    pub fn report(&self) {
+        let now = clock::moment().boot;
+        let last = self.reported.load(Relaxed);
+        let is_due = last == 0 || now.saturating_sub(last) >= OFTEN;
+        // Once nobody has asked for the fleet, there is none.
+        let has_fleet = self.fleet.lock().is_ok_and(|fleet| fleet.is_some());
+        if !is_due || !has_fleet || self.reported.compare_exchange(last, now.max(1), Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let policy =
+            Document::load(self.conf.as_deref()).map(|document| Policy::new("", &Options::default(), &document));
+        let Ok(policy) = policy else { return };
+        let Ok(keys) = self.keys(&policy) else { return };
+        let reported = store::fleet_store(&policy, keys.means(), None).and_then(|store| store.report(VERSION));
+        if let Err(StoreError::Failed(fact)) = reported {
+            syslog::write(c"pam_totp(fleet)", libc::LOG_ERR, &format!("reason={fact}"));
+        }
     }
 
     fn notice(&self, peer: u32, knock: &Knock) -> Option<Notice> {
         // A session is opened by root.
         let admitted = Admitted::new(peer, knock, self.conf.as_deref()).ok().filter(|_| peer == 0)?;
         let person = person(&admitted).ok()?;
-        let (Counter::Ledger(ledger), _) = Counter::of(&admitted.policy) else { return None };
+        let keys = self.keys(&admitted.policy).ok()?;
+        let opened = store::open(&admitted.policy, keys.means());
+        let (Counter::Ledger(ledger), _) = Counter::with(&admitted.policy, opened.ledger) else { return None };
         ledger.take_notice(Who::of(&person))
     }
 }

@@ -13,7 +13,7 @@ use super::super::wire::Knock;
 use crate::fact::Fact;
 use crate::identity::{Person, Unidentified};
 use crate::options::Options;
-use crate::policy::{Document, Enrolment, EnrolmentKind, Origin, Policy, Setting, StoreKind};
+use crate::policy::{Document, Enrolment, EnrolmentKind, Origin, Policy, Setting};
 use crate::system::passwd;
 
 /// The uid of whoever has none here (/proc/sys/kernel/overflowuid, which nobody changes).
@@ -38,10 +38,7 @@ impl Admitted {
             NOBODY => Err(refused("unmapped")),
             _ => Self::of_somebody(peer, knock, &options, conf),
         }?;
-        match admitted.policy.store.value {
-            StoreKind::System => Ok(admitted),
-            StoreKind::Home => Err(not_for_the_agent()),
-        }
+        if admitted.policy.store.value.is_roots() { Ok(admitted) } else { Err(not_for_the_agent()) }
     }
 
     fn of_root(knock: &Knock, options: &Options, conf: Option<&[u8]>) -> Result<Self, Fact> {
@@ -79,7 +76,7 @@ pub(super) fn oneself(peer: u32, conf: Option<&[u8]>) -> Result<(Person, Policy)
         _ => {}
     }
     let policy = without_favours(Policy::new(LOCAL, &Options::default(), &Document::load(conf)?));
-    if policy.store.value != StoreKind::System {
+    if !policy.store.value.is_roots() {
         return Err(not_for_the_agent());
     }
     let account = passwd::by_uid(peer).map_err(|error| Fact::new("user-database").with_error(error))?;
@@ -129,7 +126,7 @@ fn service(peer: u32, knock: &Knock, document: &Document) -> Result<(String, boo
 
 fn not_for_the_agent() -> Fact {
     Fact::new("not-for-the-agent")
-        .or("the agent reads root-only records alone: store = \"system\" in [defaults] of the policy")
+        .or("the agent reads root-only records alone: store = \"system\" or \"fleet\" in [defaults] of the policy")
 }
 
 fn ours<T>(value: T) -> Setting<T> {

@@ -15,12 +15,13 @@ use super::super::wire::{Knock, Reader, Reply, Verdict, Writer};
 use super::super::wish::{Granted, Wish};
 use super::away::{LIFE, count, ensure_in_time, put_away, read_record, taken_up, write_record};
 use super::peers::{LOCAL, oneself};
-use super::{Agent, log, verdict};
+use super::{Agent, Keys, log, verdict};
 use crate::authenticate::{Counter, Done, Login, Outcome, Pending, Step, Visit, rules};
 use crate::enrol::{NewDevice, recovery_codes};
 use crate::fact::Fact;
 use crate::identity::Person;
 use crate::journal::Visitor;
+use crate::ledger::Ledger;
 use crate::otp::{Answer, Form, RecoveryCode};
 use crate::policy::Policy;
 use crate::record::native::Document;
@@ -28,13 +29,13 @@ use crate::record::{Record, RecoveryCodes};
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::seal::KeyRing;
-use crate::store::system::SystemStore;
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Opened, Store, StoreError};
 use crate::system::{Errno, clock, random};
 use crate::verify::{self, Accepted, Denial, Verdict as Judged};
 use constant_time_eq::constant_time_eq_32;
 use sha2::{Digest, Sha256};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 /// What is sealed here opens as nothing else.
@@ -53,7 +54,7 @@ struct Asker {
     peer: u32,
     person: Person,
     policy: Policy,
-    ring: Option<KeyRing>,
+    keys: Keys,
 }
 
 /// A wish that waits for an answer.
@@ -129,7 +130,8 @@ impl Agent {
             return Err(Fact::new("no-recovery-codes").or("the policy has allow_scratch_codes = false"));
         }
         policy.allow_scratch_codes.value &= may_be_recovery(wish);
-        let asker = Asker { peer, person, policy, ring: self.ring()? };
+        let keys = self.keys(&policy)?;
+        let asker = Asker { peer, person, policy, keys };
         if asker.is_shared()? {
             return Err(Fact::new("shared-account")
                 .with("user", asker.person.name())
@@ -151,10 +153,10 @@ impl Agent {
 
     /// What comes of the code of a device that there is.
     fn with_code(&self, asker: &Asker, wish: Wish, answer: Secret<Vec<u8>>) -> Result<Reply, Fact> {
-        let store = asker.store();
+        let Opened { store, ledger } = asker.opened();
         // Before it is judged: what is there when it was right can be somebody else's already.
         let before = store.load(&asker.person);
-        let (reply, by) = asker.judged(&*store, answer);
+        let (reply, by) = asker.judged(&*store, ledger, answer);
         let (Some(by), Ok(before)) = (by, before) else { return Ok(reply) };
         let grounds = Grounds::new(&before, by)?;
         match &wish {
@@ -240,8 +242,12 @@ const fn may_be_recovery(wish: &Wish) -> bool {
 }
 
 impl Asker {
-    fn store(&self) -> Box<dyn Store + '_> {
-        store::with_ring(&self.policy, self.ring.as_ref())
+    fn store(&self) -> Rc<dyn Store + '_> {
+        self.opened().store
+    }
+
+    fn opened(&self) -> Opened<'_> {
+        store::open(&self.policy, self.keys.means())
     }
 
     fn knock(&self) -> Knock {
@@ -258,7 +264,12 @@ impl Asker {
 
     /// The verdict on a code, and by what it was right. There is nothing here but the code: no grace, no exemption, nobody who
     /// is not asked.
-    fn judged(&self, store: &dyn Store, answer: Secret<Vec<u8>>) -> (Reply, Option<Accepted>) {
+    fn judged(
+        &self,
+        store: &dyn Store,
+        ledger: Option<Rc<dyn Ledger + '_>>,
+        answer: Secret<Vec<u8>>,
+    ) -> (Reply, Option<Accepted>) {
         let source = Source::new(b"", self.peer);
         let visit = Visit {
             person: Ok(&self.person),
@@ -268,7 +279,7 @@ impl Asker {
             login_key: b"",
             is_silent: true,
         };
-        let (counter, remark) = Counter::of(&self.policy);
+        let (counter, remark) = Counter::with(&self.policy, ledger);
         let mut login = Login::new(&visit, &self.policy, store, &counter, clock::now);
         let (outcome, by) = match login.answer(Pending::Code, Ok(answer)) {
             Step::Done(Done { outcome, by, .. }) => (outcome, by),
@@ -283,8 +294,8 @@ impl Asker {
         let record = store.load(&self.person).map_err(StoreError::into_fact)?;
         let path = store.path(&self.person)?.as_os_str().as_bytes().to_vec();
         let spares = count(record.recovery.len().saturating_add(record.scratch.expose().len()));
-        let system = SystemStore { state_dir: &self.policy.state_dir, homes: None, ring: None };
-        let sealed_with = system.sealed_with(&self.person.named()).map_err(StoreError::into_fact)?.unwrap_or_default();
+        let roster = store::roster(&self.policy, self.keys.means()).map_err(StoreError::into_fact)?;
+        let sealed_with = roster.sealed_with(&self.person.named()).map_err(StoreError::into_fact)?.unwrap_or_default();
         Ok(Reply::Granted(Granted::Status { path, sealed_with, devices: record.devices, spares }))
     }
 

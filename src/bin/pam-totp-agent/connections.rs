@@ -110,6 +110,9 @@ impl Place {
         let Some(reply) = reply.unwrap_or_else(|_| Agent::denial()) else { return };
         // Who went away has their verdict in the log.
         let _ = socket::send_message(connection, reply.expose(), &mut Budget::new(PROMPTLY));
+        if self.peer == 0 {
+            let _ = catch_unwind(AssertUnwindSafe(|| agent.report()));
+        }
     }
 }
 

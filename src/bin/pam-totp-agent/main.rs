@@ -5,6 +5,7 @@ mod connections;
 use connections::Connections;
 use pam_totp::agent::server::Agent;
 use pam_totp::fact::Fact;
+use pam_totp::fleet::conf;
 use pam_totp::policy::AGENT_SOCKET;
 use pam_totp::store::seal;
 use pam_totp::system::socket::Listener;
@@ -14,13 +15,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-Usage: pam-totp-agent [--conf FILE] [--ring FILE] [--socket PATH]
+Usage: pam-totp-agent [--conf FILE] [--ring FILE] [--fleet FILE] [--socket PATH]
 
 Decides logins for pam_totp.so with `via = \"agent\"` in its policy: pam_totp(8).
 
   --conf FILE    the policy file (default: /etc/security/pam_totp.toml)
   --ring FILE    the keys that records are sealed with, if it is there
                  (default: /etc/security/pam_totp.keys)
+  --fleet FILE   where the fleet's records are, with store = \"fleet\"
+                 (default: /etc/security/pam_totp.fleet.toml)
   --socket PATH  where to listen, where systemd has not passed a socket
                  (default: /run/pam_totp-agent.sock)
   --help         print this
@@ -31,6 +34,7 @@ Decides logins for pam_totp.so with `via = \"agent\"` in its policy: pam_totp(8)
 struct Arguments {
     conf: Option<Vec<u8>>,
     ring: PathBuf,
+    fleet: PathBuf,
     socket: PathBuf,
 }
 
@@ -59,12 +63,14 @@ fn main() -> ExitCode {
 }
 
 fn arguments(mut words: impl Iterator<Item = std::ffi::OsString>) -> Result<Arguments, Other> {
-    let mut arguments = Arguments { conf: None, ring: seal::PATH.into(), socket: AGENT_SOCKET.into() };
+    let mut arguments =
+        Arguments { conf: None, ring: seal::PATH.into(), fleet: conf::PATH.into(), socket: AGENT_SOCKET.into() };
     while let Some(word) = words.next() {
         let mut value = |name: &str| words.next().ok_or_else(|| Other::Usage(format!("{name} needs a value")));
         match word.to_str() {
             Some("--conf") => arguments.conf = Some(value("--conf")?.into_vec()),
             Some("--ring") => arguments.ring = value("--ring")?.into(),
+            Some("--fleet") => arguments.fleet = value("--fleet")?.into(),
             Some("--socket") => arguments.socket = value("--socket")?.into(),
             Some("--help" | "-h") => return Err(Other::Print(USAGE.to_owned())),
             Some("--version" | "-V") => {
@@ -76,7 +82,7 @@ fn arguments(mut words: impl Iterator<Item = std::ffi::OsString>) -> Result<Argu
     Ok(arguments)
 }
 
-fn serve(Arguments { conf, ring, socket }: Arguments) -> Result<std::convert::Infallible, Fact> {
+fn serve(Arguments { conf, ring, fleet, socket }: Arguments) -> Result<std::convert::Infallible, Fact> {
     if passwd::process_uids().1 != 0 {
         return Err(Fact::new("not-root").or("the records are root's alone"));
     }
@@ -88,7 +94,7 @@ fn serve(Arguments { conf, ring, socket }: Arguments) -> Result<std::convert::In
     }));
     // Secrets pass through this process: nobody looks into it, and no core is left of it.
     process::hide().map_err(|error| Fact::new("not-hidden").with_error(error))?;
-    let agent = Agent::new(conf, ring).map_err(|error| Fact::new("no-random-numbers").with_error(error))?;
+    let agent = Agent::new(conf, ring, fleet).map_err(|error| Fact::new("no-random-numbers").with_error(error))?;
     let listener = match Listener::passed()? {
         Some(listener) => listener,
         None => Listener::new(&socket)?,

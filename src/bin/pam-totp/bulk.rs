@@ -3,7 +3,7 @@
 use crate::choices;
 use crate::common_ground;
 use crate::enrol::{self, ensure_for_store, new_spares};
-use crate::host::{alone, by_fact, by_store, ensure_root, everybody, in_database, policy, ring};
+use crate::host::{Access, alone, by_fact, by_store, ensure_root, everybody, in_database, policy};
 use crate::new_device::NewDevice;
 use crate::progress::Progress;
 use crate::sheet::{Sheet, is_of, is_sheet};
@@ -13,17 +13,17 @@ use pam_totp::enrol::{DEVICE, host_name, qr};
 use pam_totp::fact::Escaped;
 use pam_totp::identity::Person;
 use pam_totp::otp::base32;
-use pam_totp::policy::{Policy, StoreKind};
+use pam_totp::policy::Policy;
 use pam_totp::record::Record;
 use pam_totp::secret::Secret;
-use pam_totp::store::system::SystemStore;
-use pam_totp::store::{self, Store, StoreError};
+use pam_totp::store::{Store, StoreError};
 use pam_totp::system::files::{FileError, Problem};
 use pam_totp::system::groups;
 use pam_totp::system::private::{Directory, is_file};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// What is about one person alone, or shown to somebody who is there.
 const FOR_ONE: [&str; 5] = ["user", "key", "label", "secret", "qr_mode"];
@@ -57,10 +57,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure_root("enrol many")?;
     let one = &arguments.one;
     let policy = policy(one.whose.conf.as_ref())?;
-    ensure_for_store(one, policy.store.value == StoreKind::System)?;
-    if policy.store.value == StoreKind::System {
+    ensure_for_store(one, policy.store.value.is_roots())?;
+    let access = Access::new(&policy, one.whose.ring.as_deref())?;
+    if policy.store.value.is_roots() {
         // Where there is no store it is said once, and not of each.
-        SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.people().map_err(by_store)?;
+        access.roster(&policy)?.check().map_err(by_store)?;
     }
     // What apps make of it is the same for all.
     let device = &one.device;
@@ -75,8 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     warn_of_readers(&sheets, &out)?;
     // Two at once would write over each other's sheets.
     let _lock = alone("enrol-many", "another pam-totp is enrolling many on this host")?;
-    let ring = ring(&policy, one.whose.ring.as_deref())?;
-    let store = store::with_ring(&policy, ring.as_ref());
+    let store = access.store(&policy);
     let done = Bulk { one, policy: &policy, store, sheets, out: &out }.run(&names);
     // Who reads it has to get all of it.
     if one.whose.json {
@@ -145,7 +145,7 @@ fn members(name: &str) -> Result<Vec<Vec<u8>>> {
 struct Bulk<'a> {
     one: &'a choices::Arguments,
     policy: &'a Policy,
-    store: Box<dyn Store + 'a>,
+    store: Rc<dyn Store + 'a>,
     sheets: Directory,
     out: &'a Path,
 }
@@ -218,7 +218,7 @@ impl Bulk<'_> {
         }
         let path = self.store.path(person).map_err(by_fact)?;
         let user = String::from_utf8_lossy(person.name());
-        let (arguments, is_system) = (&self.one.device, self.policy.store.value == StoreKind::System);
+        let (arguments, is_system) = (&self.one.device, self.policy.store.value.is_roots());
         let new = NewDevice::new(arguments, &user, arguments.counter_based, self.policy.min_secret_bits.value)?;
         let spares = new_spares(self.one, self.policy)?;
         let name = if is_system { self.one.device_name.as_deref().unwrap_or(DEVICE) } else { "" };

@@ -27,7 +27,7 @@ struct Enrolment<'a> {
 /// `pam-totp enrol`, or with `google` what google-authenticator does.
 pub(crate) fn run(arguments: &Arguments, google: bool) -> Result<()> {
     let mut subject = arguments.whose.subject("enrol somebody in the root-only store")?;
-    let is_system = subject.policy.store.value == StoreKind::System;
+    let is_system = subject.policy.store.value.is_roots();
     if is_system {
         ensure!(!google, "the secrets of this host are not in files of their people: use pam-totp enrol");
     }
@@ -73,7 +73,7 @@ pub(crate) fn new_spares(arguments: &Arguments, policy: &Policy) -> Result<Spare
     let count = if policy.allow_scratch_codes.value { arguments.emergency_codes.unwrap_or(SPARES) } else { 0 };
     match policy.store.value {
         StoreKind::Home => Spares::scratch(count),
-        StoreKind::System => Spares::recovery(count),
+        StoreKind::System | StoreKind::Fleet => Spares::recovery(count),
     }
 }
 

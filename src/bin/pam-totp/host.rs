@@ -2,18 +2,21 @@
 
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::fact::Fact;
+use pam_totp::fleet::conf;
 use pam_totp::identity::{Person, Unidentified};
 use pam_totp::ledger::{self, Kept};
 use pam_totp::options::Options;
 use pam_totp::policy::{Document, Policy, StoreKind};
+use pam_totp::store::fleet::{Fleet, FleetStore};
 use pam_totp::store::seal;
-use pam_totp::store::{self, KeyRing, Store, StoreError};
+use pam_totp::store::{self, KeyRing, Means, Roster, Store, StoreError};
 use pam_totp::system::clock;
 use pam_totp::system::lock::{HostLock, NoLock, Patience, exclusive_on_host};
 use pam_totp::system::passwd::{self, Account};
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Whose record a command is about. Every command that has these flags has them from here.
 #[derive(Clone, clap::Args)]
@@ -40,37 +43,92 @@ pub(crate) struct Whose {
 pub(crate) struct Subject {
     pub(crate) policy: Policy,
     pub(crate) person: Person,
-    ring: Option<KeyRing>,
+    pub(crate) access: Access,
+}
+
+/// What a store of root's is opened with.
+#[derive(Default)]
+pub(crate) struct Access {
+    pub(crate) ring: Option<KeyRing>,
+    fleet: Option<Fleet>,
+}
+
+impl Access {
+    /// For this policy: the keys, where there are sealed records and we may use them, and the way to the fleet, if it has one.
+    pub(crate) fn new(policy: &Policy, ring: Option<&Path>) -> Result<Self> {
+        if passwd::process_uids().1 != 0 {
+            return Ok(Self::default());
+        }
+        Ok(Self { ring: self::ring(policy, ring)?, ..Self::without_ring(policy)? })
+    }
+
+    /// The same, for whoever has the keys themselves.
+    pub(crate) fn without_ring(policy: &Policy) -> Result<Self> {
+        let is_fleet = policy.store.value == StoreKind::Fleet;
+        let fleet = is_fleet.then(|| Fleet::open(Path::new(conf::PATH)).map_err(by_fact)).transpose()?;
+        Ok(Self { ring: None, fleet })
+    }
+
+    pub(crate) fn means(&self) -> Means<'_> {
+        Means { ring: self.ring.as_ref(), fleet: self.fleet.as_ref(), is_waited_for: false }
+    }
+
+    /// The people of a store of root's.
+    pub(crate) fn roster<'a>(&'a self, policy: &'a Policy) -> Result<Box<dyn Roster + 'a>> {
+        store::roster(policy, self.means()).map_err(by_store)
+    }
+
+    pub(crate) fn store<'a>(&'a self, policy: &'a Policy) -> Rc<dyn Store + 'a> {
+        store::open(policy, self.means()).store
+    }
+
+    /// What counts the guesses of logins here.
+    pub(crate) fn ledger<'a>(&'a self, policy: &'a Policy) -> Result<Box<dyn Kept + 'a>> {
+        if policy.store.value == StoreKind::Fleet {
+            return Ok(Box::new(self.fleet(policy)?));
+        }
+        let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
+        Ok(Box::new(opened.ledger))
+    }
+
+    /// The fleet's store, for what there is of it alone.
+    pub(crate) fn fleet<'a>(&'a self, policy: &'a Policy) -> Result<FleetStore<'a>> {
+        store::fleet_store(policy, self.means(), None).map_err(by_store)
+    }
 }
 
 impl Whose {
     /// Fails where the store is root's and we are not.
     pub(crate) fn subject(&self, what: &str) -> Result<Subject> {
         let policy = policy(self.conf.as_ref())?;
-        if policy.store.value == StoreKind::System {
+        if policy.store.value.is_roots() {
             ensure_root(what)?;
         }
         let account = person(self.user.as_deref())?;
         let person = match &self.key {
             None => account,
             Some(key) => {
-                ensure!(policy.store.value == StoreKind::System, "--key is about the root-only store");
+                ensure!(policy.store.value.is_roots(), "--key is about the root-only store");
                 holder(&account, key)?
             }
         };
-        let ring = ring(&policy, self.ring.as_deref())?;
-        Ok(Subject { policy, person, ring })
+        let access = Access::new(&policy, self.ring.as_deref())?;
+        Ok(Subject { policy, person, access })
     }
 }
 
 impl Subject {
     /// Whoever runs this, and is not root.
     pub(crate) fn own(whose: &Whose) -> Result<Self> {
-        Ok(Self { policy: policy(whose.conf.as_ref())?, person: person(whose.user.as_deref())?, ring: None })
+        Ok(Self {
+            policy: policy(whose.conf.as_ref())?,
+            person: person(whose.user.as_deref())?,
+            access: Access::default(),
+        })
     }
 
-    pub(crate) fn store(&self) -> Box<dyn Store + '_> {
-        store::with_ring(&self.policy, self.ring.as_ref())
+    pub(crate) fn store(&self) -> Rc<dyn Store + '_> {
+        self.access.store(&self.policy)
     }
 
     pub(crate) fn name(&self) -> String {
@@ -95,7 +153,7 @@ impl Subject {
     /// For what a file of the person's has no place for.
     pub(crate) fn ensure_system_store(&self, what: &str) -> Result<()> {
         ensure!(
-            self.policy.store.value == StoreKind::System,
+            self.policy.store.value.is_roots(),
             "~/.google_authenticator {what}; with store = \"system\" in the policy there is more"
         );
         Ok(())
@@ -113,8 +171,8 @@ pub(crate) fn document(conf: Option<&PathBuf>) -> Result<Document> {
 }
 
 /// The keys of sealed records, where there are such records and keys, and we may use them.
-pub(crate) fn ring(policy: &Policy, path: Option<&Path>) -> Result<Option<KeyRing>> {
-    if policy.store.value != StoreKind::System || passwd::process_uids().1 != 0 {
+fn ring(policy: &Policy, path: Option<&Path>) -> Result<Option<KeyRing>> {
+    if !policy.store.value.is_roots() {
         return Ok(None);
     }
     let ring = match path {
@@ -122,12 +180,6 @@ pub(crate) fn ring(policy: &Policy, path: Option<&Path>) -> Result<Option<KeyRin
         None => KeyRing::read_if_there(Path::new(seal::PATH)),
     };
     ring.map_err(|error| by_fact(error.fact()))
-}
-
-/// What counts the guesses of logins here.
-pub(crate) fn ledger(policy: &Policy) -> Result<Box<dyn Kept>> {
-    let opened = ledger::open(&policy.state_dir, clock::moment).map_err(|error| by_fact(error.fact()))?;
-    Ok(Box::new(opened.ledger))
 }
 
 /// Keeps other programs on this host from what we are at, or says that one of them is at it.

@@ -1,15 +1,15 @@
 //! `pam-totp import`: secrets that another program or an app has already, and those of homes.
 
 use crate::choices::WINDOW;
-use crate::host::{self, Subject, Whose, by_fact, by_store};
+use crate::host::{self, Access, Subject, Whose, by_fact, by_store};
 use anyhow::{Context, Result, bail, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::otp::{Algorithm, Digits, base32};
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Hotp, Kind, RateLimit, Record, Totp, google};
 use pam_totp::secret::Secret;
+use pam_totp::store::Store;
 use pam_totp::store::home::HomeStore;
-use pam_totp::store::{KeyRing, Store};
 use pam_totp::system::clock;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -52,6 +52,8 @@ enum To {
     Home,
     /// The root-only store
     System,
+    /// The store of a fleet
+    Fleet,
 }
 
 /// One device of somebody's, as the other program had it.
@@ -79,9 +81,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.whose.key.is_none(), "what is imported is an account's, and not that of the holder of a key");
     let policy = host::policy(arguments.whose.conf.as_ref())?;
     let is_other = match (arguments.to, policy.store.value) {
-        (None, _) | (Some(To::Home), StoreKind::Home) | (Some(To::System), StoreKind::System) => None,
-        (Some(To::Home), StoreKind::System) => Some("home"),
-        (Some(To::System), StoreKind::Home) => Some("system"),
+        (None, _)
+        | (Some(To::Home), StoreKind::Home)
+        | (Some(To::System), StoreKind::System)
+        | (Some(To::Fleet), StoreKind::Fleet) => None,
+        (Some(To::Home), _) => Some("home"),
+        (Some(To::System), _) => Some("system"),
+        (Some(To::Fleet), _) => Some("fleet"),
     };
     if let Some(store) = is_other {
         // A code that two stores know would work twice.
@@ -95,10 +101,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Takes over every line, says what became of each, and fails in the end if one of them could not be taken.
 fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
-    if policy.store.value == StoreKind::System {
+    if policy.store.value.is_roots() {
         host::ensure_root("change the root-only store")?;
     }
-    let ring = host::ring(policy, arguments.whose.ring.as_deref())?;
+    let access = Access::new(policy, arguments.whose.ring.as_deref())?;
     let text = read(file)?;
     let user = arguments.whose.user.as_deref();
     let lines =
@@ -120,7 +126,7 @@ fn run_file(arguments: &Arguments, file: &Path, policy: &Policy) -> Result<()> {
         }
         // What this file has just brought is not in its own way.
         let is_first = taken.iter().all(|object: &serde_json::Value| object["user"] != imported.user.as_str());
-        match store(&imported, policy, ring.as_ref(), arguments.force && is_first) {
+        match store(&imported, policy, &access, arguments.force && is_first) {
             Ok(path) => {
                 let object = serde_json::json!({ "user": imported.user, "path": path.to_string_lossy(), "what": imported.what() });
                 taken.push(object);
@@ -314,12 +320,12 @@ fn parse_uri(rest: &str, user: Option<&str>) -> Result<Imported> {
     Ok(Imported { user, secret, algorithm, digits, moving, remarks: Vec::new() })
 }
 
-fn store(imported: &Imported, policy: &Policy, ring: Option<&KeyRing>, replace: bool) -> Result<PathBuf> {
+fn store(imported: &Imported, policy: &Policy, access: &Access, replace: bool) -> Result<PathBuf> {
     let person = host::person(Some(&imported.user))?;
     ensure_bits(imported.secret.expose(), policy)?;
-    let store = pam_totp::store::with_ring(policy, ring);
+    let store = access.store(policy);
     let path = store.path(&person).map_err(by_fact)?;
-    let is_system = policy.store.value == StoreKind::System;
+    let is_system = policy.store.value.is_roots();
     let there = store.load(&person).ok();
     // What was used here since would work again.
     let is_there = there.as_ref().is_some_and(|record| record.holds(&imported.secret));

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if subject.person.key().is_some() || !is_shared {
         ensure_no_record(&subject)?;
     }
-    let ledger = host::ledger(&subject.policy)?;
+    let ledger = subject.access.ledger(&subject.policy)?;
     let ticket = ticket(ledger.latest_wall(), arguments.expires, device)?;
     let word = recovery_code().context("the kernel gives no random numbers")?;
     admission.invite(&subject.person, &word, &ticket).map_err(by_store)?;

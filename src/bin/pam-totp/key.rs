@@ -1,15 +1,17 @@
 //! `pam-totp key`: the keys that records of the root-only store are sealed with.
 
-use crate::host::{self, by_fact, by_store, ensure_root};
+use crate::host::{self, Access, by_fact, by_store, ensure_root};
 use crate::people::shown;
 use crate::progress::Progress;
 use crate::status::count;
 use anyhow::{Result, anyhow, bail, ensure};
+use pam_totp::fact::Fact;
 use pam_totp::identity::Named;
 use pam_totp::options::Options;
 use pam_totp::policy::{Policy, StoreKind, Via};
+use pam_totp::store::fleet::{FleetStore, Sealed};
 use pam_totp::store::seal::{self, KeyId, KeyRing};
-use pam_totp::store::system::SystemStore;
+use pam_totp::store::{self, Means, Roster};
 use pam_totp::system::lock::HostLock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -90,6 +92,8 @@ struct Open<'a> {
     is_in_process: bool,
     path: &'a Path,
     json: bool,
+    /// Without the ring, which is about to change.
+    access: Access,
     _lock: HostLock,
 }
 
@@ -103,7 +107,8 @@ impl<'a> Open<'a> {
         let policy = policy("");
         let path = place.ring.as_deref().unwrap_or(Path::new(seal::PATH));
         let lock = host::alone("key-ring", "another pam-totp key is running on this host")?;
-        Ok(Self { policy, is_in_process, path, json: place.json, _lock: lock })
+        let access = Access::without_ring(&policy)?;
+        Ok(Self { policy, is_in_process, path, json: place.json, access, _lock: lock })
     }
 
     fn existing(self) -> Result<Keys<'a>> {
@@ -151,7 +156,10 @@ fn activate(keys: &mut Keys<'_>, id: KeyId, yes: bool) -> Result<()> {
 }
 
 fn ensure_system(policy: &Policy) -> Result<()> {
-    ensure!(policy.store.value == StoreKind::System, "records are sealed where the policy has store = \"system\"");
+    ensure!(
+        policy.store.value.is_roots(),
+        "records are sealed where the policy has store = \"system\", and those of a fleet (store = \"fleet\")"
+    );
     Ok(())
 }
 
@@ -203,14 +211,22 @@ fn reseal(keys: &Keys<'_>) -> Result<()> {
 
 fn unseal(keys: &mut Keys<'_>) -> Result<()> {
     ensure_system(&keys.open.policy)?;
+    ensure!(keys.open.policy.store.value == StoreKind::System, "what a fleet keeps is always sealed");
     // First: nobody seals anew what was made plain.
     keys.ring.activate(None).map_err(|refused| by_fact(refused.fact()))?;
     keys.open.write(&keys.ring)?;
     rewrite(keys, "made plain")
 }
 
+/// A fleet's documents are not people's alone.
 fn rewrite(keys: &Keys<'_>, became: &str) -> Result<()> {
-    let (store, people) = (keys.store(), keys.people()?);
+    if keys.open.policy.store.value == StoreKind::Fleet {
+        let Sealed { by_key, resealed, failed: left } = keys.fleet()?.reseal_all(false).map_err(by_store)?;
+        let all = by_key.iter().fold(left.len(), |sum, (_, count)| sum.saturating_add(*count));
+        let already = all.saturating_sub(resealed).saturating_sub(left.len());
+        return rewritten(keys, became, (resealed, already), &of_documents(left));
+    }
+    let (store, people) = (keys.store()?, keys.store()?.people().map_err(by_store)?);
     let progress = Progress::new(people.len(), keys.open.json);
     let (mut done, mut already, mut left) = (0_usize, 0_usize, Vec::new());
     for (number, named) in people.into_iter().enumerate() {
@@ -222,12 +238,16 @@ fn rewrite(keys: &Keys<'_>, became: &str) -> Result<()> {
         }
     }
     progress.clear();
+    rewritten(keys, became, (done, already), &left)
+}
+
+fn rewritten(keys: &Keys<'_>, became: &str, (done, already): (usize, usize), left: &[(Named, String)]) -> Result<()> {
     if keys.open.json {
-        say!("{}", serde_json::json!({ "done": done, "already": already, "failed": failed(&left) }));
+        say!("{}", serde_json::json!({ "done": done, "already": already, "failed": failed(left) }));
     } else {
         say!("{} {became}, {already} already so, {} left as they are.", count(done, "record"), left.len());
     }
-    end(keys, &left)
+    end(keys, left)
 }
 
 fn drop_key(keys: &mut Keys<'_>, id: KeyId, force: bool) -> Result<()> {
@@ -263,21 +283,33 @@ struct Counted {
 }
 
 impl Keys<'_> {
-    fn store(&self) -> SystemStore<'_> {
-        SystemStore { state_dir: &self.open.policy.state_dir, homes: None, ring: Some(&self.ring) }
+    fn store(&self) -> Result<Box<dyn Roster + '_>> {
+        let means = Means { ring: Some(&self.ring), ..self.open.access.means() };
+        store::roster(&self.open.policy, means).map_err(by_store)
     }
 
-    fn people(&self) -> Result<Vec<Named>> {
-        self.store().people().map_err(by_store)
+    fn fleet(&self) -> Result<FleetStore<'_>> {
+        let means = Means { ring: Some(&self.ring), ..self.open.access.means() };
+        store::fleet_store(&self.open.policy, means, None).map_err(by_store)
     }
 
     fn counted(&self) -> Result<Counted> {
         let mut counted = Counted::default();
-        if self.open.policy.store.value != StoreKind::System {
-            return Ok(counted);
+        match self.open.policy.store.value {
+            StoreKind::System => {}
+            StoreKind::Home => return Ok(counted),
+            // Without a key that seals nothing was sealed from here.
+            StoreKind::Fleet if self.ring.active().is_none() => return Ok(counted),
+            StoreKind::Fleet => {
+                let sealed = self.fleet()?.reseal_all(true).map_err(by_store)?;
+                counted.by_key = sealed.by_key.into_iter().map(|(key, count)| (Some(key), count)).collect();
+                counted.failed = of_documents(sealed.failed);
+                return Ok(counted);
+            }
         }
-        for named in self.people()? {
-            match self.store().sealed_with(&named) {
+        let store = self.store()?;
+        for named in store.people().map_err(by_store)? {
+            match store.sealed_with(&named) {
                 Ok(key) => {
                     let number = counted.by_key.entry(key).or_default();
                     *number = number.saturating_add(1);
@@ -287,6 +319,12 @@ impl Keys<'_> {
         }
         Ok(counted)
     }
+}
+
+/// What could not be done with a fleet's documents, by their keys.
+fn of_documents(failed: Vec<(String, Fact)>) -> Vec<(Named, String)> {
+    let named = |key: String| Named { name: key.into_bytes(), key: None };
+    failed.into_iter().map(|(key, fact)| (named(key), fact.to_string())).collect()
 }
 
 /// Of whom something could not be done, and why not.

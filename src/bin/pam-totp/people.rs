@@ -1,20 +1,20 @@
 //! `pam-totp status --all`: everybody who has a record, and everybody who can log in and has none.
 
-use crate::host::{self, Whose, by_fact, by_store};
+use crate::host::{self, Access, Whose, by_fact, by_store};
 use crate::{status, throttle};
 use anyhow::{Context, Result, ensure};
 use pam_totp::fact::Escaped;
 use pam_totp::identity::{Named, Person};
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Record};
-use pam_totp::store::system::SystemStore;
-use pam_totp::store::{self, KeyRing, Store, StoreError};
+use pam_totp::store::{Store, StoreError};
 use pam_totp::system::clock;
 use pam_totp::system::passwd::{self, Account};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The shells that can be logged in with, one a line (shells(5)).
 const SHELLS: &str = "/etc/shells";
@@ -25,14 +25,14 @@ const USUAL_SHELL: &str = "/bin/sh";
 pub(crate) fn run(whose: &Whose) -> Result<()> {
     host::ensure_root("see everybody")?;
     let policy = host::policy(whose.conf.as_ref())?;
-    let ring = host::ring(&policy, whose.ring.as_deref())?;
-    let mut seen = People::new(&policy, ring.as_ref())?.look();
+    let access = Access::new(&policy, whose.ring.as_deref())?;
+    let mut seen = People::new(&policy, &access)?.look();
     // They are shown, whatever became of the ledger.
     let counted = throttle_all(&policy, &mut seen);
     seen.sort_by(|one, other| (one.state.rank(), &one.named).cmp(&(other.state.rank(), &other.named)));
     if whose.json {
         let is_counted = counted.is_ok();
-        let list = serde_json::Value::from_iter(seen.iter().map(|seen| seen.object(&policy, is_counted)));
+        let list = serde_json::Value::from_iter(seen.iter().map(|seen| seen.object(&access, &policy, is_counted)));
         writeln!(io::stdout(), "{list}")?;
     } else {
         show(&seen)?;
@@ -46,8 +46,8 @@ pub(crate) fn run(whose: &Whose) -> Result<()> {
 /// Everybody on this host, as far as somebody lists them.
 pub(crate) struct People<'a> {
     policy: &'a Policy,
-    ring: Option<&'a KeyRing>,
-    store: Box<dyn Store + 'a>,
+    access: &'a Access,
+    store: Rc<dyn Store + 'a>,
     /// Those of the user database, and those that have records. `None`: gone from the database.
     accounts: BTreeMap<Named, Result<Option<Account>>>,
     /// What /etc/shells lists, if it is there.
@@ -79,7 +79,7 @@ pub(crate) enum State {
 }
 
 impl<'a> People<'a> {
-    pub(crate) fn new(policy: &'a Policy, ring: Option<&'a KeyRing>) -> Result<Self> {
+    pub(crate) fn new(policy: &'a Policy, access: &'a Access) -> Result<Self> {
         let listed = host::everybody()?;
         let named = |account: &Account| Named { name: account.name.clone(), key: None };
         // The first of several of the same name counts, as it is the one that is found by name.
@@ -87,16 +87,14 @@ impl<'a> People<'a> {
         for account in listed {
             accounts.entry(named(&account)).or_insert(Ok(Some(account)));
         }
-        if policy.store.value == StoreKind::System {
-            let people =
-                SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.people().map_err(by_store)?;
-            for named in people {
+        if policy.store.value.is_roots() {
+            for named in access.roster(policy)?.people().map_err(by_store)? {
                 accounts.entry(named).or_insert_with_key(|named| {
                     passwd::by_name(&named.name).context("the user database cannot be asked")
                 });
             }
         }
-        Ok(Self { policy, ring, store: store::with_ring(policy, ring), accounts, shells: shells()? })
+        Ok(Self { policy, access, store: access.store(policy), accounts, shells: shells()? })
     }
 
     pub(crate) fn look(&self) -> Vec<Seen> {
@@ -165,12 +163,13 @@ impl<'a> People<'a> {
 
     /// Whose account is gone: only the root-only store has something of them.
     fn gone(&self, named: &Named) -> Seen {
-        let store = SystemStore { state_dir: &self.policy.state_dir, homes: None, ring: self.ring };
-        let state = match store.load_of_gone(named) {
-            Ok(record) => State::Enrolled(Box::new(record)),
-            Err(error) => State::Broken(by_store(error).to_string()),
+        let store = self.access.roster(self.policy);
+        let state = match store.as_ref().map(|store| store.load_of_gone(named)) {
+            Ok(Ok(record)) => State::Enrolled(Box::new(record)),
+            Ok(Err(error)) => State::Broken(by_store(error).to_string()),
+            Err(error) => State::Broken(error.to_string()),
         };
-        let path = store.path_of(named);
+        let path = store.map(|store| store.path_of(named)).unwrap_or_default();
         Seen { named: named.clone(), is_known: false, logs_in_with: None, path, state, blocked: None }
     }
 
@@ -246,9 +245,9 @@ impl Seen {
     }
 
     /// The name of the key that the record is sealed with, where it is.
-    pub(crate) fn sealed_with(&self, policy: &Policy) -> Option<String> {
+    pub(crate) fn sealed_with(&self, access: &Access, policy: &Policy) -> Option<String> {
         match self.state {
-            State::Enrolled(_) | State::Broken(_) => status::sealed_with(policy, &self.named),
+            State::Enrolled(_) | State::Broken(_) => status::sealed_with(access, policy, &self.named),
             State::Never | State::Gone => None,
         }
     }
@@ -264,7 +263,7 @@ impl Seen {
         }
     }
 
-    fn object(&self, policy: &Policy, is_counted: bool) -> serde_json::Value {
+    fn object(&self, access: &Access, policy: &Policy, is_counted: bool) -> serde_json::Value {
         let (enrolled, ever, reason) = match &self.state {
             State::Enrolled(_) => (Some(true), Some(true), None),
             State::Gone => (Some(false), Some(true), None),
@@ -279,7 +278,7 @@ impl Seen {
             "path": self.path.to_string_lossy(),
             "enrolled": enrolled,
             "ever_enrolled": ever,
-            "sealed_with": self.sealed_with(policy),
+            "sealed_with": self.sealed_with(access, policy),
             "devices": record.map(status::devices).unwrap_or_default(),
             "recovery_codes": record.map_or(0, status::spares),
             "blocked": is_counted.then_some(self.blocked.is_some()),

@@ -10,7 +10,6 @@ use pam_totp::agent::client::{Unanswered, exchange};
 use pam_totp::agent::wire::{Reply, Request, Verdict};
 use pam_totp::agent::wish::{Granted, Wish};
 use pam_totp::otp::{RECOVERY_BYTES, RecoveryCode};
-use pam_totp::policy::StoreKind;
 use pam_totp::record::Record;
 use pam_totp::secret::Secret;
 use pam_totp::system::passwd;
@@ -40,7 +39,7 @@ pub(crate) struct Proposal<'a> {
 
 /// Whoever is not root, where the records are root's. `None`: what is asked for is done here.
 pub(crate) fn own(whose: &Whose, what: &'static str) -> Result<Option<Own>> {
-    if passwd::process_uids().1 == 0 || host::policy(whose.conf.as_ref())?.store.value != StoreKind::System {
+    if passwd::process_uids().1 == 0 || !host::policy(whose.conf.as_ref())?.store.value.is_roots() {
         return Ok(None);
     }
     ensure!(whose.key.is_none(), "only root can {what} for one of the people who share an account");

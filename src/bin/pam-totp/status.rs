@@ -1,6 +1,6 @@
 //! `pam-totp status`.
 
-use crate::host::{Subject, Whose, by_store};
+use crate::host::{Access, Subject, Whose, by_store};
 use crate::people;
 use crate::self_service;
 use anyhow::Result;
@@ -8,7 +8,6 @@ use pam_totp::identity::Named;
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Kind, Record};
 use pam_totp::store::StoreError;
-use pam_totp::store::system::SystemStore;
 use pam_totp::system::clock;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -26,11 +25,11 @@ pub(crate) struct Arguments {
 }
 
 /// The name of the key that somebody's record is sealed with, where it is.
-pub(crate) fn sealed_with(policy: &Policy, named: &Named) -> Option<String> {
-    if policy.store.value != StoreKind::System {
+pub(crate) fn sealed_with(access: &Access, policy: &Policy, named: &Named) -> Option<String> {
+    if !policy.store.value.is_roots() {
         return None;
     }
-    SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.sealed_with(named).ok().flatten()
+    access.roster(policy).ok()?.sealed_with(named).ok().flatten()
 }
 
 /// Says whether somebody is enrolled, where, and with what.
@@ -50,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Err(StoreError::NotEnrolled(_)) => None,
         Err(error) => return Err(by_store(error)),
     };
-    let sealed_with = sealed_with(&subject.policy, &subject.person.named());
+    let sealed_with = sealed_with(&subject.access, &subject.policy, &subject.person.named());
     let had_one = !store.never_enrolled(&subject.person).map_err(by_store)?;
     let found = record.map(|record| (spares(&record), record));
     show(whose, &subject, &Status { path, found, had_one, sealed_with })
@@ -99,6 +98,7 @@ pub(crate) const fn store_name(policy: &Policy) -> &'static str {
     match policy.store.value {
         StoreKind::Home => "home",
         StoreKind::System => "system",
+        StoreKind::Fleet => "fleet",
     }
 }
 

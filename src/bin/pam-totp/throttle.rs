@@ -1,6 +1,6 @@
 //! `pam-totp throttle`.
 
-use crate::host::{self, by_fact, ensure_root};
+use crate::host::{self, Access, by_fact, ensure_root};
 use anyhow::{Result, ensure};
 use clap::ArgGroup;
 use pam_totp::fact::Escaped;
@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// All rows of the ledger with failures in them.
 pub(crate) fn rows(policy: &Policy) -> Result<Vec<Listed>> {
-    host::ledger(policy)?.list(policy.throttle.as_ref()).map_err(by_fact)
+    let access = Access::new(policy, None)?;
+    access.ledger(policy)?.list(policy.throttle.as_ref()).map_err(by_fact)
 }
 
 fn list(policy: &Policy, json: bool) -> Result<()> {
@@ -151,7 +152,8 @@ pub(crate) fn reached(
 
 fn unlock(policy: &Policy, unlock: &Unlock) -> Result<()> {
     ensure_root("change the ledger")?;
-    let (ledger, throttle) = (host::ledger(policy)?, policy.throttle.as_ref());
+    let access = Access::new(policy, None)?;
+    let (ledger, throttle) = (access.ledger(policy)?, policy.throttle.as_ref());
     if unlock.clock {
         ledger.forget_latest_wall();
         say!("The latest time of the clock is forgotten.");

@@ -1,7 +1,7 @@
 //! `pam-totp verify`: is this code right, and if not, why. It is used up by a login alone; here nothing of the person's is
 //! changed. What a guess costs is the operator's own.
 
-use crate::host::{self, by_fact, ensure_root, service_name};
+use crate::host::{self, Access, by_fact, ensure_root, service_name};
 use crate::pam_config::{Stack, Type};
 use crate::prompt;
 use crate::root::Root;
@@ -16,10 +16,9 @@ use pam_totp::options::Options;
 use pam_totp::otp::{Answer, Form};
 use pam_totp::policy::throttle::Trigger;
 use pam_totp::policy::values::Span;
-use pam_totp::policy::{Document, Policy, StoreKind};
+use pam_totp::policy::{Document, Policy};
 use pam_totp::source::Source;
-use pam_totp::store::system::SystemStore;
-use pam_totp::store::{self, KeyRing, Store, StoreError};
+use pam_totp::store::{Store, StoreError};
 use pam_totp::system::clock;
 use pam_totp::verify::{self as judge, Accepted, At, Denial, Explained, Explanation, Factor, Fit, Rules};
 use std::os::unix::ffi::OsStrExt;
@@ -59,9 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let person = arguments.key.as_ref().map_or_else(|| Ok(account.clone()), |key| host::holder(&account, key))?;
     let answer = prompt::ask("Code: ", false)?.context("no code was given")?;
     let answer = Answer::new(answer, Form::Code, policy.google.value);
-    let ring = host::ring(&policy, arguments.ring.as_deref())?;
-    let told = Question { policy: &policy, ring: ring.as_ref(), account: &account, person: &person, answer: &answer }
-        .told()?;
+    let access = Access::new(&policy, arguments.ring.as_deref())?;
+    let told =
+        Question { policy: &policy, access: &access, account: &account, person: &person, answer: &answer }.told()?;
     match (arguments.json, arguments.explain) {
         (true, explain) => say!("{}", told.object(&person, explain)),
         (false, false) => say!("{}", told.word()),
@@ -94,7 +93,7 @@ fn options(service: &str) -> Result<Options> {
 /// Somebody's code, as an operator has it.
 struct Question<'a> {
     policy: &'a Policy,
-    ring: Option<&'a KeyRing>,
+    access: &'a Access,
     account: &'a Person,
     person: &'a Person,
     answer: &'a Answer,
@@ -121,7 +120,7 @@ enum Block {
 }
 
 /// The ledger, where there is one.
-type Counted = Option<Box<dyn Kept>>;
+type Counted<'a> = Option<Box<dyn Kept + 'a>>;
 
 impl Question<'_> {
     /// Paid for by the operator before it is judged: there is no guessing here that a login has not.
@@ -157,17 +156,17 @@ impl Question<'_> {
         Ok(told)
     }
 
-    fn ledger(&self) -> Result<Counted> {
+    fn ledger(&self) -> Result<Counted<'_>> {
         if self.policy.throttle.is_none() {
             return Ok(None);
         }
-        host::ledger(self.policy).map(Some)
+        self.access.ledger(self.policy).map(Some)
     }
 
     fn judged(&self, is_counted: bool) -> Told {
         let is_counted = is_counted && !self.is_at_the_gate() && !self.policy.google.value;
         let rules = Rules { is_counted, ..rules(self.policy, "") };
-        let store = store::with_ring(self.policy, self.ring);
+        let store = self.access.store(self.policy);
         let explain = |person: &Person| {
             store.load(person).map(|record| judge::explain(&record, &rules, self.answer, clock::now()))
         };
@@ -184,11 +183,10 @@ impl Question<'_> {
 
     /// The other people of an account that is shared.
     fn others(&self) -> Vec<Person> {
-        if self.policy.store.value != StoreKind::System {
+        if !self.policy.store.value.is_roots() {
             return Vec::new();
         }
-        let people =
-            SystemStore { state_dir: &self.policy.state_dir, homes: None, ring: None }.people().unwrap_or_default();
+        let people = self.access.roster(self.policy).ok().and_then(|roster| roster.people().ok()).unwrap_or_default();
         let of_account = people.into_iter().filter(|named| named.name == self.account.name());
         let others = of_account.filter(|named| named.key.as_deref() != self.person.key());
         others
@@ -201,13 +199,14 @@ impl Question<'_> {
         self.policy.service == gate::SERVICE && self.person.uid() != 0
     }
 
-    fn blocks(&self, ledger: &Counted) -> Result<Vec<Block>> {
+    fn blocks(&self, ledger: &Counted<'_>) -> Result<Vec<Block>> {
         let (Some(ledger), Some(throttle)) = (ledger, self.policy.throttle.as_ref()) else { return Ok(Vec::new()) };
         if self.is_at_the_gate() {
             return Ok(Vec::new());
         }
         // As a login has it, where the record's own count is not what counts.
-        let record = if self.policy.google.value { None } else { store::of(self.policy).load(self.person).ok() };
+        let record =
+            if self.policy.google.value { None } else { self.access.store(self.policy).load(self.person).ok() };
         let own_limit = record.as_ref().and_then(own_limit);
         let rows =
             ledger.list(Some(throttle)).map_err(by_fact)?.into_iter().filter(|row| row.is_about(&self.person.named()));
@@ -245,6 +244,7 @@ fn refused(refusal: Refusal) -> Fact {
         }
         Refusal::Disabled => Fact::new("throttled").with("by", "in-a-row").or(way_out),
         Refusal::Unwritable => Fact::new("ledger-error").or("the ledger in state_dir cannot be written"),
+        Refusal::Unreachable(fact) => fact,
     }
 }
 

@@ -31,8 +31,13 @@ impl At<'_> {
 }
 
 impl Store for At<'_> {
-    fn attempt<'c>(&self, person: &Person, charge: &dyn Fn(&Record) -> Charge<'c>) -> Result<Attempt, StoreError> {
-        self.0.attempt(&self.at_home(person), charge)
+    fn attempt<'c>(
+        &self,
+        person: &Person,
+        charge: &dyn Fn(&Record) -> Charge<'c>,
+        bill: Option<&Bill>,
+    ) -> Result<Attempt, StoreError> {
+        self.0.attempt(&self.at_home(person), charge, bill)
     }
     fn load(&self, person: &Person) -> Result<Record, StoreError> {
         self.0.load(&self.at_home(person))

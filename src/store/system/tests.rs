@@ -65,7 +65,7 @@ fn has_room_for_logins(store: &SystemStore<'_>) {
         let answer = Answer::new(Secret::new(code.expose().clone().into_bytes()), Form::Code, false);
         let (rules, attempt) = (Rules::default(), Try::new(&answer));
         let charge = |record: &Record| verify::charge(record, &rules, &attempt, STEP * 30);
-        let verdict = store.attempt(&person, &charge).unwrap().verdict;
+        let verdict = store.attempt(&person, &charge, None).unwrap().verdict;
         assert!(matches!(verdict, Verdict::Accepted(_)), "{}: {verdict:?}", device.name);
     }
 }

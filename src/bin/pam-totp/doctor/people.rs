@@ -4,14 +4,13 @@ use super::case::{Case, Service};
 use super::report::{Finding, Report, Weight};
 use super::sshd::connection;
 use super::state::{Key, key, several};
-use crate::host;
+use crate::host::Access;
 use crate::people::{People, Seen, State, shown};
 use crate::sshd_config::Config;
 use pam_totp::identity::Person;
 use pam_totp::ledger::EARLIEST;
-use pam_totp::policy::{EnrolmentKind, Identity, Policy, StoreKind};
+use pam_totp::policy::{EnrolmentKind, Identity, Policy};
 use pam_totp::store;
-use pam_totp::store::system::SystemStore;
 use pam_totp::system::{clock, groups, passwd};
 use std::collections::HashMap;
 
@@ -57,12 +56,12 @@ fn unknown(user: &str) -> Finding {
 /// Everybody. `None`: that cannot be told, and `state` has said why.
 fn everybody<'a>(policy: &Policy, known: &'a mut HashMap<Key, Option<Vec<Seen>>>) -> Option<&'a [Seen]> {
     let look = || {
-        if policy.store.value == StoreKind::System {
-            SystemStore { state_dir: &policy.state_dir, homes: None, ring: None }.check().ok()?;
-        }
         // What is wrong with it was said.
-        let ring = host::ring(policy, None).ok().flatten();
-        Some(People::new(policy, ring.as_ref()).ok()?.look())
+        let access = Access::new(policy, None).unwrap_or_default();
+        if policy.store.value.is_roots() {
+            access.roster(policy).ok()?.check().ok()?;
+        }
+        Some(People::new(policy, &access).ok()?.look())
     };
     known.entry(key(policy)).or_insert_with(look).as_deref()
 }
@@ -185,7 +184,7 @@ fn locked_out_of(policy: &Policy, place: Option<String>, names: &[String]) -> Fi
         _ => vec!["pam-totp enrol --user NAME".to_owned(), "pam-totp enrol --group GROUP --out DIR".to_owned()],
     };
     // Elsewhere it needs a ticket, and not where people could take their record away.
-    let way_out = if policy.service == "sshd" && policy.store.value == StoreKind::System {
+    let way_out = if policy.service == "sshd" && policy.store.value.is_roots() {
         lines.push("enrolment = \"inline\"".to_owned());
         "Give them devices, or let them get one at their first login with a key (the last line, in [service.sshd]):"
     } else {

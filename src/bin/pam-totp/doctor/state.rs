@@ -2,9 +2,10 @@
 
 use super::case::Case;
 use super::report::{Finding, Report, Weight};
+use crate::host::Access;
 use crate::people::{People, Seen, State, shown as shown_name};
 use crate::root::{Root, Unreadable};
-use crate::{host, setup, status};
+use crate::{setup, status};
 use pam_totp::fact::{Escaped, Fact};
 use pam_totp::identity::{Named, Person};
 use pam_totp::ledger::{self, Found};
@@ -13,7 +14,7 @@ use pam_totp::record::native::{BadRecord, Document};
 use pam_totp::record::{Kind, Record};
 use pam_totp::store::StoreError;
 use pam_totp::store::system::{FileSystem, Room, STORE_ID, SystemStore, room};
-use pam_totp::store::{remembered, seal};
+use pam_totp::store::{Roster, remembered, seal};
 use pam_totp::system::passwd;
 use pam_totp::system::private::Directory;
 use rustix::fs::FileType;
@@ -49,7 +50,7 @@ pub(super) type Key = (&'static str, PathBuf, Vec<u8>, bool, u32, bool);
 pub(super) fn key(policy: &Policy) -> Key {
     let (name, state_dir, options) = (status::store_name(policy), policy.state_dir.value.clone(), &policy.options);
     match policy.store.value {
-        StoreKind::System => (name, state_dir, Vec::new(), true, 0, options.user.is_some()),
+        StoreKind::System | StoreKind::Fleet => (name, state_dir, Vec::new(), true, 0, options.user.is_some()),
         StoreKind::Home => {
             let secret = policy.secret.value.clone();
             (name, state_dir, secret, options.strict_owner, options.allowed_perm, options.user.is_some())
@@ -118,7 +119,10 @@ fn of_this_machine(case: &Case<'_>, policy: &Policy, report: &mut Report) {
                 return;
             }
             // Where it cannot be written to, a login keeps to one in /run.
-            if !is_read_only && (policy.throttle.is_some() || policy.has_dates()) {
+            if !is_read_only
+                && policy.store.value != StoreKind::Fleet
+                && (policy.throttle.is_some() || policy.has_dates())
+            {
                 judge_ledger(&directory, path, report);
             }
             if let Some(finding) = is_system.then(|| judge_store(path)).flatten() {
@@ -275,17 +279,20 @@ fn judge_people(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     if policy.options.user.is_some() {
         return report.note("files of people whom no user database knows (user=) were not looked at");
     }
-    let ring = host::ring(policy, None).unwrap_or_else(|error| {
+    let access = Access::new(policy, None).unwrap_or_else(|error| {
         push(report, no_ring(&error));
-        None
+        Access::default()
     });
-    let seen = match People::new(policy, ring.as_ref()).map(|people| people.look()) {
+    let seen = match People::new(policy, &access).map(|people| people.look()) {
         Ok(seen) => seen,
         Err(error) => return report.note(format!("who has a device cannot be told: {error:#}")),
     };
     let is_meant = |seen: &&Seen| case.user.is_none_or(|user| user.as_bytes() == seen.named.name);
     let mut findings: Vec<_> = seen.iter().filter(is_meant).filter_map(|seen| of_person(policy, seen)).collect();
-    note_sealed(seen.iter().filter(is_meant).filter(|seen| seen.sealed_with(policy).is_some()).count(), report);
+    note_sealed(
+        seen.iter().filter(is_meant).filter(|seen| seen.sealed_with(&access, policy).is_some()).count(),
+        report,
+    );
     let is_enrolled = |seen: &Seen| !matches!(seen.state, State::Gone | State::Never);
     if let Some(first) = seen.iter().find(|seen| matches!(seen.state, State::Gone))
         && case.user.is_none()

@@ -1,0 +1,66 @@
+//! The hosts of the fleet: what each says of itself.
+
+use super::document::{self, Host};
+use super::{FleetStore, StoreError};
+
+/// How often a host says that it is there, in seconds.
+const OFTEN: u64 = 300;
+
+impl FleetStore<'_> {
+    /// Says that this host is there, and which keys it has, unless it has said the same a moment ago.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also where this host was revoked.
+    pub fn report(&self, version: &str) -> Result<(), StoreError> {
+        let name = &self.fleet.host;
+        let key = format!("{}{name}", document::HOSTS_AT);
+        let keys: Vec<_> = self.ring.keys().map(|(id, is_active)| (id.to_string(), is_active)).collect();
+        let now = (self.now)();
+        self.transact(std::slice::from_ref(&key), |transaction| {
+            let before = transaction.host(&key, name)?;
+            if before.revoked.is_some() {
+                return Err(StoreError::Failed(crate::fact::Fact::new("host-revoked").with("host", name).or(
+                    "pam-totp fleet revoke was said of it: give it another name, new keys and a new certificate",
+                )));
+            }
+            let is_new = before.keys != keys || before.version != version;
+            if is_new || now.saturating_sub(before.at) >= OFTEN {
+                let host = Host {
+                    name: name.clone(),
+                    keys: keys.clone(),
+                    version: version.to_owned(),
+                    at: now,
+                    revoked: None,
+                };
+                transaction.put(&key, host.text().map_err(StoreError::Failed)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// The hosts, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn hosts(&self) -> Result<Vec<Host>, StoreError> {
+        let mut hosts = Vec::new();
+        self.each(document::HOSTS_AT, |name, transaction, key| {
+            hosts.push(transaction.host(key, name)?);
+            Ok(())
+        })?;
+        Ok(hosts)
+    }
+
+    /// Says that a host is none of the fleet any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn strike_off(&self, name: &str) -> Result<(), StoreError> {
+        let key = format!("{}{name}", document::HOSTS_AT);
+        self.transact(std::slice::from_ref(&key), |transaction| {
+            let host = Host { revoked: Some((self.now)()), ..transaction.host(&key, name)? };
+            transaction.put(&key, host.text().map_err(StoreError::Failed)?);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! What this host remembers of the fleet's documents, so that none of them can be put back: which it was, and how far it had
+//! come.
+//!
+//! A file `fleet-marks/NAME` in `state_dir` for each that was ever read here. They are written without waiting for the disk: after
+//! a power cut a mark may be a little older than what it is about, or not be there.
+
+use super::envelope::{ID, Id};
+use crate::system::Errno;
+use crate::system::files::{FileError, Problem};
+use crate::system::lock::{self, Patience};
+use crate::system::private::Directory;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const MARKS: &str = "fleet-marks";
+/// Bytes of a mark: the id, the sequence, and enough of a digest to tell a whole one.
+const SIZE: usize = ID + 8 + 8;
+
+/// How far a document had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) id: Id,
+    pub(super) sequence: u64,
+}
+
+/// The marks of this host.
+pub(super) struct Marks(Directory);
+
+impl Marks {
+    pub(super) fn open(state_dir: &Path) -> Result<Self, FileError> {
+        Ok(Self(Directory::make(state_dir)?.make_subdirectory(MARKS)?))
+    }
+
+    /// The mark of a document. `Ok(None)`: it was never read here.
+    pub(super) fn get(&self, name: &str) -> Result<Option<Mark>, FileError> {
+        match self.file(name)? {
+            Some(file) => self.read(name, &File::from(file)),
+            None => Ok(None),
+        }
+    }
+
+    /// Remembers that a document has come so far. One that has come further stays.
+    pub(super) fn raise(&self, name: &str, mark: Mark) -> Result<(), FileError> {
+        self.change(name, |before| match before {
+            Some(before) if before.id == mark.id && before.sequence >= mark.sequence => None,
+            _ => Some(mark),
+        })
+    }
+
+    /// Remembers this, whatever was there.
+    pub(super) fn set(&self, name: &str, mark: Mark) -> Result<(), FileError> {
+        self.change(name, |_| Some(mark))
+    }
+
+    /// The names of all documents that were ever read here.
+    pub(super) fn names(&self) -> Result<Vec<String>, FileError> {
+        let mut names = Vec::new();
+        let read = self.0.for_each_name(|name| names.push(name.to_owned()));
+        read.map_err(|error| self.0.file_error("", Problem::Failed("readdir", error)))?;
+        Ok(names)
+    }
+
+    fn change(&self, name: &str, next: impl FnOnce(Option<Mark>) -> Option<Mark>) -> Result<(), FileError> {
+        let failed = |call, error| self.0.file_error(name, Problem::Failed(call, error));
+        let file = self.0.lock_file(name).map_err(|error| failed("open", error))?;
+        // Held for a read and a write, by root alone. Whoever gets no lock goes on: what is lost is the order of two writes.
+        let _ = lock::exclusive(&file, &mut Patience::default());
+        let file = File::from(file);
+        let Some(mark) = next(self.read(name, &file)?) else { return Ok(()) };
+        let text = [&mark.id[..], &mark.sequence.to_be_bytes()].concat();
+        let text = [&text[..], Sha256::digest(&text).get(..8).unwrap_or_default()].concat();
+        file.write_all_at(&text, 0).map_err(|error| failed("write", errno(&error)))
+    }
+
+    fn file(&self, name: &str) -> Result<Option<OwnedFd>, FileError> {
+        Ok(self.0.open_file(name)?.map(|(file, _)| file))
+    }
+
+    fn read(&self, name: &str, file: &File) -> Result<Option<Mark>, FileError> {
+        let failed = |error| self.0.file_error(name, Problem::Failed("read", error));
+        let mut text = [0; SIZE];
+        match file.read_at(&mut text, 0).map_err(|error| failed(errno(&error)))? {
+            // Made, and not written.
+            0 => return Ok(None),
+            SIZE => {}
+            _ => return Err(failed(Errno::BADMSG)),
+        }
+        let (body, digest) = text.split_at(ID + 8);
+        if Sha256::digest(body).get(..8) != Some(digest) {
+            return Err(failed(Errno::BADMSG));
+        }
+        let (id, sequence) = body.split_first_chunk().ok_or_else(|| failed(Errno::BADMSG))?;
+        let sequence = sequence.try_into().map(u64::from_be_bytes).map_err(|_| failed(Errno::BADMSG))?;
+        Ok(Some(Mark { id: *id, sequence }))
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

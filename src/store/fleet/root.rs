@@ -1,0 +1,383 @@
+//! What root does with the fleet as a whole.
+
+use super::document::{self, Of};
+use super::envelope::{self, Head, Inside, Place};
+use super::marks::Mark;
+use super::transaction::{Transaction, by_engine, is_remembered, mark_name};
+use super::{Commit, FleetStore, Guard, Put};
+use crate::fact::Fact;
+use crate::identity::Named;
+use crate::record::{Kind, Record};
+use crate::store::seal::KeyId;
+use crate::store::{Roster, StoreError};
+use crate::system::syslog;
+use std::path::PathBuf;
+
+/// What a document is brought ahead by where it is taken for good although it is old: no other host has seen so much more of it.
+const AHEAD: u64 = 1 << 20;
+
+/// A document that root took for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rolled {
+    /// Whose it is, or what.
+    pub name: String,
+    /// Writes that it is behind by, as far as this host knows.
+    pub behind: u64,
+    /// What may be good a second time: there is a counter, or there are recovery codes.
+    pub is_weakened: bool,
+    /// It was gone altogether.
+    pub was_gone: bool,
+}
+
+/// How the fleet's documents are sealed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// With which key how many.
+    pub by_key: Vec<(String, usize)>,
+    /// Written again by the active key.
+    pub resealed: usize,
+    /// Those that could not be.
+    pub failed: Vec<(String, Fact)>,
+}
+
+impl FleetStore<'_> {
+    /// Makes the fleet's own document. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also where there is something that is no fleet of these keys.
+    pub fn init(&self) -> Result<bool, StoreError> {
+        match self.check() {
+            Ok(()) => return Ok(true),
+            Err(StoreError::Unreachable(fact)) if fact.word() == "no-fleet" => {}
+            Err(error) => return Err(error),
+        }
+        let mut is_empty = true;
+        self.list(document::PEOPLE, &mut |_| {
+            is_empty = false;
+            Ok(())
+        })?;
+        if !is_empty {
+            return Err(StoreError::Failed(
+                Fact::new("not-empty")
+                    .with_path(&self.path_of_key(document::PEOPLE))
+                    .or("there are people of a fleet that has lost its document: restore it, or take another prefix"),
+            ));
+        }
+        let full = self.full(document::FLEET);
+        let head = Head { id: envelope::new_id().map_err(StoreError::Failed)?, sequence: 1, version: 1 };
+        let inside = Inside {
+            attempts: Vec::new(),
+            replaces: Vec::new(),
+            at: (self.now)(),
+            by: self.fleet.host.clone(),
+            body: crate::secret::Secret::new(Vec::new()),
+        };
+        let value = inside
+            .seal(self.ring, Place { fleet: &[0; envelope::ID], key: &full }, &head)
+            .map_err(StoreError::Failed)?;
+        let commit = self.fleet.engine.commit(
+            &[Guard { key: full.clone(), revision: 0 }],
+            &[Put { key: full, value }],
+            self.deadline(),
+        );
+        match commit {
+            Commit::Done { .. } => self.check().map(|()| false),
+            Commit::Stale => self.check().map(|()| true),
+            Commit::Unknown(fact) => Err(by_engine(fact)),
+        }
+    }
+
+    /// Looks at all documents whose keys begin so, one at a time: the rest of its key, and a transaction that has read it. One that
+    /// cannot be read is an error.
+    pub(super) fn each(
+        &self,
+        prefix: &str,
+        mut look: impl FnMut(&str, &Transaction, &str) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let fleet = self.begin(&[])?;
+        let mut result = Ok(());
+        let listed = self.list(prefix, &mut |kv| {
+            let looked = fleet
+                .listed(kv)
+                .and_then(|(key, transaction)| look(key.strip_prefix(prefix).unwrap_or_default(), &transaction, &key));
+            looked.map_err(|error| {
+                result = Err(error);
+                Fact::new("stopped")
+            })
+        });
+        result.and(listed)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(crate::fleet::etcd::Kv) -> Result<(), Fact>,
+    ) -> Result<(), StoreError> {
+        self.fleet.engine.list(&self.full(prefix), each).map_err(by_engine)
+    }
+
+    /// Whether somebody has a record, by a look of its own.
+    pub(super) fn has_record_now(&self, person: &crate::identity::Person) -> Result<bool, StoreError> {
+        let key = Self::key(person);
+        Ok(self.begin(std::slice::from_ref(&key))?.person(&key)?.record.is_some())
+    }
+
+    pub(super) fn full(&self, key: &str) -> Vec<u8> {
+        [self.fleet.prefix.as_bytes(), key.as_bytes()].concat()
+    }
+
+    /// For messages.
+    pub(super) fn path_of_key(&self, key: &str) -> PathBuf {
+        PathBuf::from(format!("etcd:{}{key}", self.fleet.prefix))
+    }
+
+    /// Says it so that somebody looks: it is no ordinary denial.
+    pub(super) fn shouted(&self, fact: Fact, key: &str) -> StoreError {
+        let fact = fact.with_path(&self.path_of_key(key));
+        syslog::write(c"pam_totp(fleet)", libc::LOG_ALERT, &format!("refused reason={fact}"));
+        StoreError::Failed(fact)
+    }
+
+    /// Takes documents for good that lie in the cluster although they are older than what this host has seen, are others, lie at
+    /// another version, or are gone: `named`, or all. They are brought ahead of what any host has seen, and no code of a time until
+    /// now is good.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also for one that cannot be opened.
+    pub fn accept_rollback(&self, named: Option<&Named>) -> Result<Vec<Rolled>, StoreError> {
+        let mut keys = Vec::new();
+        match named {
+            Some(named) => keys.push(document::of_person(&named.file_name())),
+            None => {
+                keys.push(document::FLEET.to_owned());
+                let failed = |error: crate::system::files::FileError| StoreError::Failed(error.fact());
+                let seen = self.marks.names().map_err(failed)?;
+                keys.extend(seen.iter().filter(|name| !name.starts_with('~')).map(|name| document::of_person(name)));
+                let prefix = self.fleet.prefix.len();
+                self.list(document::PEOPLE, &mut |kv| {
+                    keys.extend(kv.key.get(prefix..).and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned));
+                    Ok(())
+                })?;
+            }
+        }
+        // The fleet's own comes first: others are bound to it.
+        keys.sort_by_key(|key| key != document::FLEET);
+        keys.dedup();
+        let mut rolled = Vec::new();
+        for key in keys {
+            rolled.extend(self.accept(&key)?);
+        }
+        Ok(rolled)
+    }
+
+    fn accept(&self, key: &str) -> Result<Option<Rolled>, StoreError> {
+        let full = self.full(key);
+        // One that is broken is written anew.
+        let mark = if is_remembered(key) { self.marks.get(&mark_name(key)).unwrap_or_default() } else { None };
+        let fleet_key = self.full(document::FLEET);
+        let found = self.fleet.engine.read(&[&full, &fleet_key], self.deadline()).map_err(by_engine)?;
+        let mut found = found.into_iter();
+        let (own, fleet) = (found.next().flatten(), found.next().flatten());
+        let fleet = match &fleet {
+            _ if key == document::FLEET => [0; envelope::ID],
+            Some(kv) => envelope::head(&kv.value).map_err(StoreError::Failed)?.id,
+            None => return Err(StoreError::Unreachable(Fact::new("no-fleet").or("pam-totp fleet init"))),
+        };
+        let place = Place { fleet: &fleet, key: &full };
+        let (head, inside, revision, version) = match (&own, mark) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => {
+                if key == document::FLEET {
+                    return Err(StoreError::Unreachable(
+                        Fact::new("no-fleet").or("the fleet's own document is gone: restore a snapshot that has it"),
+                    ));
+                }
+                // Whoever it was had a device, and is not let pass without.
+                let body = Of { had_one: true, ..Of::default() }.text().map_err(StoreError::Failed)?;
+                let id = envelope::new_id().map_err(StoreError::Failed)?;
+                let inside = Inside { attempts: Vec::new(), replaces: Vec::new(), at: 0, by: String::new(), body };
+                (Head { id, sequence: 0, version: 0 }, inside, 0, 0)
+            }
+            (Some(kv), _) => {
+                let (head, inside, _) = Inside::open(self.ring, place, &kv.value).map_err(StoreError::Failed)?;
+                (head, inside, kv.revision, kv.version)
+            }
+        };
+        let is_same = mark.is_none_or(|mark| mark.id == head.id);
+        let behind = mark.map_or(0, |mark| mark.sequence.saturating_sub(head.sequence));
+        if own.is_some() && is_same && behind == 0 && head.version == version {
+            // There is nothing to accept. A broken mark is put right.
+            self.set_mark(key, Mark { id: head.id, sequence: head.sequence })?;
+            return Ok(None);
+        }
+        let (inside, is_weakened) = if key == document::FLEET { (inside, false) } else { self.brought_up(inside)? };
+        let mut inside = Inside { at: (self.now)(), by: self.fleet.host.clone(), ..inside };
+        if let Some(mark) = mark.filter(|mark| mark.id != head.id) {
+            inside.replaces.push(mark.id);
+        }
+        let sequence = head.sequence.max(mark.map_or(0, |mark| mark.sequence)).saturating_add(AHEAD);
+        let next = Head { id: head.id, sequence, version: version.saturating_add(1) };
+        let value = inside.seal(self.ring, place, &next).map_err(StoreError::Failed)?;
+        let guard = Guard { key: full.clone(), revision };
+        match self.fleet.engine.commit(&[guard], &[Put { key: full.clone(), value }], self.deadline()) {
+            Commit::Done { .. } => {}
+            Commit::Stale => {
+                return Err(StoreError::Unreachable(Fact::new("fleet-busy").or("somebody has just changed it: again")));
+            }
+            Commit::Unknown(fact) => return Err(by_engine(fact)),
+        }
+        self.set_mark(key, Mark { id: next.id, sequence })?;
+        self.seen.borrow_mut().clear();
+        let name = key.strip_prefix(document::PEOPLE).unwrap_or(key).to_owned();
+        Ok(Some(Rolled { name, behind, is_weakened, was_gone: own.is_none() }))
+    }
+
+    fn set_mark(&self, key: &str, mark: Mark) -> Result<(), StoreError> {
+        if !is_remembered(key) {
+            return Ok(());
+        }
+        self.marks.set(&mark_name(key), mark).map_err(|error| StoreError::Failed(error.fact()))
+    }
+
+    /// What was used since cannot be known. Codes by time are good no more that could have been until now.
+    fn brought_up(&self, inside: Inside) -> Result<(Inside, bool), StoreError> {
+        let unreadable = || StoreError::Failed(Fact::new("bad-document"));
+        let mut of = Of::parse(inside.body.expose()).ok_or_else(unreadable)?;
+        let mut is_weakened = false;
+        if let Some(document) = &mut of.record {
+            is_weakened = !document.record.recovery.is_empty();
+            for device in &mut document.record.devices {
+                match &mut device.kind {
+                    Ok(Kind::Totp(totp)) => {
+                        let step = (self.now)().checked_div(totp.period).unwrap_or(0);
+                        let ahead = totp.window.unwrap_or(crate::policy::WINDOW).ahead;
+                        let skew = totp.skew.max(0).unsigned_abs();
+                        let latest = step.saturating_add(ahead).saturating_add(skew).max(totp.mark().unwrap_or(0));
+                        totp.used = Ok(Some(vec![latest]));
+                    }
+                    Ok(Kind::Hotp(_)) => is_weakened = true,
+                    Ok(Kind::None) | Err(_) => {}
+                }
+            }
+        }
+        let body = of.text().map_err(StoreError::Failed)?;
+        Ok((Inside { body, ..inside }, is_weakened))
+    }
+
+    /// Takes away what a host could read of people: their records. They are marked for another enrolment. `seen_there`: of those alone
+    /// who were let in there. Says whose.
+    ///
+    /// # Errors
+    /// [`StoreError`]; those before it are done.
+    pub fn revoke_records(&self, host: &str, seen_there: bool, spared: &[Named]) -> Result<Vec<Named>, StoreError> {
+        let mut revoked = Vec::new();
+        for named in self.people()? {
+            if spared.contains(&named) {
+                continue;
+            }
+            let key = document::of_person(&named.file_name());
+            let was_revoked = self.transact(std::slice::from_ref(&key), |transaction| {
+                let mut of = transaction.person(&key)?;
+                if of.record.is_none() || seen_there && !of.let_in_at.contains_key(host) {
+                    return Ok(false);
+                }
+                (of.record, of.revoked, of.had_one) = (None, Some(host.to_owned()), true);
+                transaction.put_person(&key, &of)?;
+                Ok(true)
+            })?;
+            revoked.extend(was_revoked.then_some(named));
+        }
+        Ok(revoked)
+    }
+
+    /// Writes every document again that is not sealed with the active key, and counts them by keys. `is_dry`: counts alone.
+    ///
+    /// # Errors
+    /// [`StoreError`], where they cannot be listed.
+    pub fn reseal_all(&self, is_dry: bool) -> Result<Sealed, StoreError> {
+        let mut documents = Vec::new();
+        let prefix = self.fleet.prefix.len();
+        let mut sealed = Sealed::default();
+        self.list("", &mut |kv| {
+            let Some(key) = kv.key.get(prefix..).and_then(|key| std::str::from_utf8(key).ok()) else { return Ok(()) };
+            match envelope::sealed_with(&kv.value) {
+                Ok(id) => documents.push((key.to_owned(), id)),
+                Err(fact) => sealed.failed.push((key.to_owned(), fact)),
+            }
+            Ok(())
+        })?;
+        for (key, id) in documents {
+            let mut of = id;
+            if Some(id) != self.ring.active() && !is_dry {
+                match self.reseal_key(&key) {
+                    Ok(()) => {
+                        sealed.resealed = sealed.resealed.saturating_add(1);
+                        of = self.ring.active().unwrap_or(id);
+                    }
+                    Err(error) => sealed.failed.push((key, error.into_fact())),
+                }
+            }
+            let name = of.to_string();
+            match sealed.by_key.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => sealed.by_key.push((name, 1)),
+            }
+        }
+        sealed.by_key.sort();
+        Ok(sealed)
+    }
+
+    fn reseal_key(&self, key: &str) -> Result<(), StoreError> {
+        self.transact(&[key.to_owned()], |transaction| {
+            transaction.keep(key);
+            Ok(())
+        })
+    }
+
+    fn sealed_by(&self, named: &Named) -> Result<Option<KeyId>, StoreError> {
+        let key = document::of_person(&named.file_name());
+        Ok(self.begin(std::slice::from_ref(&key))?.written(&key).map(|(id, ..)| id))
+    }
+}
+
+impl Roster for FleetStore<'_> {
+    fn people(&self) -> Result<Vec<Named>, StoreError> {
+        let mut people = Vec::new();
+        self.each(document::PEOPLE, |name, transaction, key| {
+            if let Some(named) = super::ledger::named(name)
+                && transaction.person(key)?.record.is_some()
+            {
+                people.push(named);
+            }
+            Ok(())
+        })?;
+        people.sort();
+        Ok(people)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.begin(&[]).map(drop)
+    }
+
+    fn load_of_gone(&self, named: &Named) -> Result<Record, StoreError> {
+        let of = |of: &Of| of.record.as_ref().map(|document| document.record.clone());
+        let record = self.seen(&document::of_person(&named.file_name()), of)?;
+        record.ok_or_else(|| StoreError::NotEnrolled(Fact::new("not-enrolled").with_path(&self.path_of(named))))
+    }
+
+    fn path_of(&self, named: &Named) -> PathBuf {
+        self.path_of_key(&document::of_person(&named.file_name()))
+    }
+
+    fn sealed_with(&self, named: &Named) -> Result<Option<String>, StoreError> {
+        Ok(self.sealed_by(named)?.map(|id| id.to_string()))
+    }
+
+    fn reseal(&self, named: &Named) -> Result<bool, StoreError> {
+        let is_current = self.sealed_by(named)? == self.ring.active();
+        if !is_current {
+            self.reseal_key(&document::of_person(&named.file_name()))?;
+        }
+        Ok(!is_current)
+    }
+}

@@ -1,0 +1,750 @@
+#![allow(clippy::arithmetic_side_effects)] // Small numbers.
+
+use super::envelope::{Head, Id, Inside, Place};
+use super::*;
+use crate::identity::Named;
+use crate::ledger::tests::{ALICE, somebody, source};
+use crate::ledger::{self, Grace, Kept, Ledger, Login, Refusal, Who};
+use crate::otp::{Answer, Form, RecoveryCode};
+use crate::policy::throttle::Throttle;
+use crate::record::{Device, RecoveryCodes};
+use crate::secret::Secret;
+use crate::store::conformance::{self, named, record};
+use crate::store::{Bill, Grounds, Paid, Roster, Ticket};
+use crate::system::private::tests::directory;
+use crate::verify::{self, Denial, Rules, Try};
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+
+/// RFC 4226 appendix D, of time steps 3 and 4 of 30 seconds.
+const CODES: [&str; 2] = ["969429", "338314"];
+const WRONG: &str = "000000";
+
+/// A cluster in the memory of this process, and what shall go wrong there.
+#[derive(Default)]
+struct Memory {
+    kvs: Mutex<(u64, BTreeMap<Vec<u8>, Kv>)>,
+    faults: Mutex<VecDeque<Fault>>,
+    commits: AtomicU64,
+    reads: AtomicU64,
+}
+
+/// What becomes of a commit that is not answered.
+enum Fault {
+    /// It is there.
+    Landed,
+    /// It is not.
+    Lost,
+    /// It comes after the next one.
+    Late,
+    /// Somebody else writes just before it.
+    Raced(Vec<u8>),
+}
+
+impl Memory {
+    fn put(&self, key: &[u8], value: Vec<u8>) {
+        let (revision, kvs) = &mut *self.kvs.lock().unwrap();
+        *revision += 1;
+        let before = kvs.get(key);
+        let (version, created) = before.map_or((1, *revision), |kv| (kv.version + 1, kv.created));
+        kvs.insert(key.to_vec(), Kv { key: key.to_vec(), value, revision: *revision, version, created });
+    }
+
+    fn delete(&self, key: &[u8]) {
+        self.kvs.lock().unwrap().1.remove(key);
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Kv> {
+        self.kvs.lock().unwrap().1.get(key).cloned()
+    }
+
+    fn apply(&self, guards: &[Guard], puts: &[Put]) -> Commit {
+        let mut kvs = self.kvs.lock().unwrap();
+        if guards.iter().any(|guard| kvs.1.get(&guard.key).map_or(0, |kv| kv.revision) != guard.revision) {
+            return Commit::Stale;
+        }
+        kvs.0 += 1;
+        let revision = kvs.0;
+        for Put { key, value } in puts {
+            let (version, created) = kvs.1.get(key).map_or((1, revision), |kv| (kv.version + 1, kv.created));
+            kvs.1.insert(key.clone(), Kv { key: key.clone(), value: value.clone(), revision, version, created });
+        }
+        Commit::Done { revision }
+    }
+}
+
+/// What it looks like to a host.
+struct Shared(Arc<Memory>);
+
+impl Engine for Shared {
+    fn read(&self, keys: &[&[u8]], _: Instant) -> Result<Vec<Option<Kv>>, Fact> {
+        self.0.reads.fetch_add(1, SeqCst);
+        let kvs = self.0.kvs.lock().unwrap();
+        Ok(keys.iter().map(|key| kvs.1.get(*key).cloned()).collect())
+    }
+
+    fn list(&self, prefix: &[u8], each: &mut dyn FnMut(Kv) -> Result<(), Fact>) -> Result<(), Fact> {
+        let kvs: Vec<Kv> =
+            self.0.kvs.lock().unwrap().1.values().filter(|kv| kv.key.starts_with(prefix)).cloned().collect();
+        kvs.into_iter().try_for_each(each)
+    }
+
+    fn commit(&self, guards: &[Guard], puts: &[Put], _: Instant) -> Commit {
+        self.0.commits.fetch_add(1, SeqCst);
+        let unknown = || Commit::Unknown(Fact::new("etcd-unreachable"));
+        let fault = self.0.faults.lock().unwrap().pop_front();
+        match fault {
+            None => self.0.apply(guards, puts),
+            Some(Fault::Landed) => {
+                let _ = self.0.apply(guards, puts);
+                unknown()
+            }
+            Some(Fault::Lost) => unknown(),
+            Some(Fault::Late) => {
+                // The one that is tried again finds that its guards do not hold: this one was faster.
+                let _ = self.0.apply(guards, puts);
+                Commit::Unknown(Fact::new("etcd-unreachable"))
+            }
+            Some(Fault::Raced(key)) => {
+                let value = self.0.get(&key).unwrap().value;
+                self.0.put(&key, value);
+                self.0.apply(guards, puts)
+            }
+        }
+    }
+}
+
+/// A host of a fleet.
+struct Machine {
+    memory: Arc<Memory>,
+    fleet: Fleet,
+    ring: Arc<KeyRing>,
+    state_dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn first() -> Self {
+        let machine = Self::of(Arc::default(), Arc::new(KeyRing::ephemeral().unwrap()), "one");
+        assert_eq!(machine.store().init(), Ok(false));
+        assert_eq!(machine.store().init(), Ok(true));
+        machine
+    }
+
+    fn of(memory: Arc<Memory>, ring: Arc<KeyRing>, host: &str) -> Self {
+        let fleet =
+            Fleet { engine: Box::new(Shared(memory.clone())), prefix: "/pam_totp/".to_owned(), host: host.to_owned() };
+        Self { memory, fleet, ring, state_dir: directory() }
+    }
+
+    fn another(&self, host: &str) -> Self {
+        Self::of(self.memory.clone(), self.ring.clone(), host)
+    }
+
+    fn store(&self) -> FleetStore<'_> {
+        self.at(|| 90)
+    }
+
+    fn at(&self, now: fn() -> u64) -> FleetStore<'_> {
+        let store = FleetStore::new(&self.fleet, &self.ring, self.state_dir.path(), None).unwrap();
+        FleetStore { now, ..store }
+    }
+}
+
+fn key(person: &Person) -> Vec<u8> {
+    format!("/pam_totp/{}", FleetStore::key(person)).into_bytes()
+}
+
+fn me() -> Person {
+    Person::running_this_process()
+}
+
+/// A store that is opened for each thing that is done, as the agent opens it for each request.
+struct EachAnew<'a>(&'a Machine);
+
+impl Store for EachAnew<'_> {
+    fn attempt<'c>(
+        &self,
+        person: &Person,
+        charge: &dyn Fn(&Record) -> Charge<'c>,
+        bill: Option<&Bill>,
+    ) -> Result<Attempt, StoreError> {
+        self.0.store().attempt(person, charge, bill)
+    }
+
+    fn load(&self, person: &Person) -> Result<Record, StoreError> {
+        self.0.store().load(person)
+    }
+
+    fn has_record(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.store().has_record(person)
+    }
+
+    fn never_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.store().never_enrolled(person)
+    }
+
+    fn path(&self, person: &Person) -> Result<PathBuf, Fact> {
+        self.0.store().path(person)
+    }
+
+    fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
+        self.0.store().enrol(person, record, replace)
+    }
+
+    fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
+        self.0.store().change(person, change)
+    }
+
+    fn remove(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.store().remove(person)
+    }
+
+    fn release(&self, person: &Person) -> Result<bool, StoreError> {
+        self.0.store().release(person)
+    }
+}
+
+/// What a code comes to, with a bill by these rules.
+fn attempt(store: &FleetStore, person: &Person, code: &str, throttle: &Throttle) -> Result<Attempt, StoreError> {
+    let answer = Answer::new(Secret::new(code.into()), Form::Code, false);
+    let (rules, attempt) = (Rules::default(), Try::new(&answer));
+    let charge = |record: &Record| verify::charge(record, &rules, &attempt, (store.now)());
+    let here = source("192.0.2.1");
+    let login = login(Who::of(person), &here, throttle);
+    store.attempt(person, &charge, Some(&Bill { login, is_guess: true, receipts: &[], grace: None }))
+}
+
+fn login<'a>(who: Who<'a>, source: &'a crate::source::Source, throttle: &'a Throttle) -> Login<'a> {
+    Login { who, source, service: "sshd", throttle: Some(throttle), own_limit: None }
+}
+
+fn is_accepted(attempt: &Result<Attempt, StoreError>) -> bool {
+    matches!(attempt, Ok(Attempt { verdict: Verdict::Accepted(_), .. }))
+}
+
+fn word<T>(result: Result<T, StoreError>) -> &'static str {
+    result.err().unwrap().into_fact().word()
+}
+
+fn enrolled(machine: &Machine) -> Person {
+    let person = me();
+    machine.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
+    person
+}
+
+#[test]
+fn the_fleets_store_conforms() {
+    conformance::check(&EachAnew(&Machine::first()));
+}
+
+#[test]
+fn a_login_is_one_read_and_one_write_right_or_wrong() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let count = |machine: &Machine| (machine.memory.reads.load(SeqCst), machine.memory.commits.load(SeqCst));
+    for (code, expected) in [(CODES[0], true), (CODES[0], false), (WRONG, false)] {
+        let before = count(&machine);
+        let source_before = machine.memory.kvs.lock().unwrap().1.len();
+        assert_eq!(is_accepted(&attempt(&machine.store(), &person, code, &Throttle::default())), expected, "{code}");
+        let after = count(&machine);
+        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1), "{code}");
+        let new = machine.memory.kvs.lock().unwrap().1.len() - source_before;
+        assert_eq!(
+            new,
+            usize::from(machine.memory.commits.load(SeqCst) == 4),
+            "a right code writes nothing of its source"
+        );
+    }
+}
+
+#[test]
+fn guesses_are_counted_over_all_hosts_and_a_right_one_after_the_limit_is_not_judged() {
+    let one = Machine::first();
+    let two = one.another("two");
+    let person = enrolled(&one);
+    let throttle: Throttle = toml::from_str("user = \"*:3/1h\"\nhost = \"\"").unwrap();
+    for machine in [&one, &two, &one] {
+        let wrong = attempt(&machine.store(), &person, WRONG, &throttle).unwrap();
+        assert!(
+            matches!(wrong.verdict, Verdict::Denied(Denial::WrongCode { .. }))
+                && matches!(wrong.paid, Paid::Charged(_))
+        );
+    }
+    let refused = attempt(&two.store(), &person, CODES[0], &throttle).unwrap();
+    assert!(matches!(refused.paid, Paid::Refused(Refusal::Person(_))), "{:?}", refused.paid);
+    assert_eq!(two.store().unlock_person(Who::of(&person), Some(&throttle)), Ok(true));
+    assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)));
+}
+
+#[test]
+fn a_source_is_blocked_over_all_hosts_but_where_the_person_got_in_from_there() {
+    let one = Machine::first();
+    let two = one.another("two");
+    let person = enrolled(&one);
+    let throttle: Throttle = toml::from_str("user = \"\"\nhost = \"*:2/1h\"").unwrap();
+    let here = source("192.0.2.1");
+    for machine in [&one, &two] {
+        let nobody = login(Who::Nobody(b"mallory"), &here, &throttle);
+        assert!(machine.store().charge(&nobody).is_ok());
+    }
+    let blocked = one.store().charge(&login(Who::Nobody(b"eve"), &here, &throttle));
+    assert!(matches!(blocked, Err(Refusal::Source(_))), "{blocked:?}");
+    let blocked = attempt(&two.store(), &person, CODES[0], &throttle).unwrap();
+    assert!(matches!(blocked.paid, Paid::Refused(Refusal::Source(_))));
+    two.store().give_back(&login(Who::of(&person), &here, &throttle), Vec::new(), None).unwrap();
+    assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)), "known there");
+    assert_eq!(one.store().unlock_source(&here, Some(&throttle)), Ok(true));
+    assert!(one.store().charge(&login(Who::Nobody(b"eve"), &here, &throttle)).is_ok());
+}
+
+#[test]
+fn a_write_that_is_not_answered_counts_once_it_is_there() {
+    for faults in [vec![Fault::Landed], vec![Fault::Lost], vec![Fault::Late], vec![Fault::Lost, Fault::Landed]] {
+        let machine = Machine::first();
+        let person = enrolled(&machine);
+        machine.memory.faults.lock().unwrap().extend(faults);
+        let first = attempt(&machine.store(), &person, CODES[0], &Throttle::default());
+        assert!(is_accepted(&first), "{first:?}");
+        let second = attempt(&machine.store(), &person, CODES[0], &Throttle::default()).unwrap();
+        assert_eq!(second.verdict, Verdict::Denied(Denial::UsedCode));
+    }
+}
+
+#[test]
+fn a_write_whose_fate_stays_unknown_lets_nobody_in() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    machine.memory.faults.lock().unwrap().extend((0..1000).map(|_| Fault::Lost));
+    let store = machine.store();
+    let store = FleetStore { until: clock::instant().checked_add(Duration::from_millis(200)), ..store };
+    assert!(matches!(attempt(&store, &person, CODES[0], &Throttle::default()), Err(StoreError::Unreachable(_))));
+}
+
+#[test]
+fn whoever_was_slower_is_judged_by_what_the_faster_one_left() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    machine.memory.faults.lock().unwrap().push_back(Fault::Raced(key(&person)));
+    // What races does not put another document there, but the same at another version: that is found out.
+    assert_eq!(word(attempt(&machine.store(), &person, CODES[0], &Throttle::default())), "document-put-back");
+}
+
+#[test]
+fn a_document_that_is_put_back_moved_exchanged_or_deleted_is_refused() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let (memory, key) = (&machine.memory, key(&person));
+    let mut history = vec![memory.get(&key).unwrap()];
+    for code in CODES {
+        assert!(is_accepted(&attempt(&machine.at(|| 120), &person, code, &Throttle::default())));
+        history.push(memory.get(&key).unwrap());
+    }
+    let restore = |kv: &Kv| {
+        memory.kvs.lock().unwrap().1.insert(key.clone(), kv.clone());
+    };
+    let latest = history[2].clone();
+    // An old one, written as it was: at another version than it was written for.
+    memory.put(&key, history[0].value.clone());
+    assert_eq!(word(machine.store().load(&person)), "document-put-back");
+    assert_eq!(
+        word(machine.another("new").store().load(&person)),
+        "document-put-back",
+        "and seen by one who was never there"
+    );
+    // The key is deleted, and old ones are put back from the first on: versions are right.
+    memory.delete(&key);
+    assert_eq!(word(machine.store().load(&person)), "document-deleted");
+    assert_eq!(word(machine.store().never_enrolled(&person)), "document-deleted", "absence is no permission");
+    memory.put(&key, history[0].value.clone());
+    assert_eq!(word(attempt(&machine.at(|| 120), &person, CODES[0], &Throttle::default())), "document-put-back");
+    // Another one with right versions, made by somebody who has the keys, but not of this life.
+    memory.delete(&key);
+    let elsewhere = machine.another("elsewhere");
+    elsewhere.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert_eq!(word(machine.store().load(&person)), "document-exchanged");
+    restore(&latest);
+    assert!(machine.store().load(&person).is_ok());
+    // Somebody else's, at this key.
+    let other = Named { name: b"other".to_vec(), key: None };
+    memory.put(format!("/pam_totp/people/{}", other.file_name()).as_bytes(), latest.value.clone());
+    assert_eq!(word(machine.store().load_of_gone(&other)), "broken-seal");
+}
+
+#[test]
+fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
+    let one = Machine::first();
+    let (two, person) = (one.another("two"), enrolled(&one));
+    let (memory, key) = (&one.memory, key(&person));
+    let old = memory.get(&key).unwrap();
+    for (machine, code) in [(&one, CODES[0]), (&two, CODES[1])] {
+        assert!(is_accepted(&attempt(&machine.at(|| 120), &person, code, &Throttle::default())));
+    }
+    assert_eq!(one.store().accept_rollback(None), Ok(Vec::new()), "there is nothing to accept");
+    memory.kvs.lock().unwrap().1.insert(key.clone(), old.clone());
+    assert_eq!(word(two.store().load(&person)), "document-put-back");
+    let rolled = one.at(|| 120).accept_rollback(Some(&person.named())).unwrap();
+    assert_eq!(rolled.iter().map(|rolled| (rolled.behind, rolled.was_gone)).collect::<Vec<_>>(), [(2, false)]);
+    for code in CODES {
+        let verdict = attempt(&two.at(|| 120), &person, code, &Throttle::default()).unwrap().verdict;
+        assert!(matches!(verdict, Verdict::Denied(Denial::UsedCode)), "{verdict:?}: a code of before is good no more");
+    }
+    // And one that is gone.
+    memory.delete(&key);
+    assert_eq!(word(two.store().has_record(&person)), "document-deleted");
+    assert!(two.store().accept_rollback(None).unwrap()[0].was_gone);
+    assert_eq!(one.store().has_record(&person), Ok(false), "on all hosts");
+    assert_eq!(one.store().never_enrolled(&person), Ok(false), "and it is remembered that there was one");
+    // Another one altogether, on a host that knows the old one.
+    let known = memory.get(&key).unwrap();
+    memory.delete(&key);
+    let new = one.another("new");
+    new.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert_eq!(word(one.store().load(&person)), "document-exchanged");
+    assert_eq!(one.store().accept_rollback(None).unwrap().len(), 1);
+    assert!(
+        one.store().load(&person).is_ok() && two.store().load(&person).is_ok() && new.store().load(&person).is_ok()
+    );
+    memory.kvs.lock().unwrap().1.insert(key, known);
+    assert!(one.store().load(&person).is_err(), "the one before it is old now");
+}
+
+#[test]
+fn documents_of_other_keys_versions_and_fleets_are_refused() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let (memory, key) = (&machine.memory, key(&person));
+    let good = memory.get(&key).unwrap();
+    let load_with = |change: &dyn Fn(&mut Kv)| {
+        let mut kv = good.clone();
+        change(&mut kv);
+        memory.kvs.lock().unwrap().1.insert(key.clone(), kv);
+        word(machine.store().load(&person))
+    };
+    assert_eq!(load_with(&|kv| kv.value[0] = 2), "bad-document");
+    assert_eq!(load_with(&|kv| kv.value[0] = 0), "bad-document");
+    assert_eq!(load_with(&|kv| kv.value.clear()), "bad-document");
+    for byte in 1..good.value.len() {
+        let word = load_with(&|kv| kv.value[byte] ^= 1);
+        assert!(
+            ["broken-seal", "unknown-seal-key", "document-put-back", "document-exchanged"].contains(&word),
+            "{byte}: {word}"
+        );
+    }
+    for length in 0..good.value.len() {
+        load_with(&|kv| kv.value.truncate(length));
+    }
+    memory.kvs.lock().unwrap().1.insert(key.clone(), good.clone());
+    // Another ring: another fleet with the same prefix.
+    let stranger = Machine::of(memory.clone(), Arc::new(KeyRing::ephemeral().unwrap()), "stranger");
+    assert_eq!(word(stranger.store().load(&person)), "unknown-seal-key");
+    assert_eq!(word(stranger.store().init()), "unknown-seal-key");
+    // The same ring, another fleet beside it: its documents are bound to it.
+    let mut beside = machine.another("beside");
+    beside.fleet.prefix = "/other/".to_owned();
+    assert_eq!(word(beside.store().load(&person)), "no-fleet");
+    assert_eq!(beside.store().init(), Ok(false));
+    assert_eq!(beside.store().has_record(&person), Ok(false));
+    memory.put(format!("/other/{}", FleetStore::key(&person)).as_bytes(), good.value.clone());
+    assert_eq!(word(machine.another("x").store().load(&person).and(beside.store().load(&person))), "broken-seal");
+}
+
+#[test]
+fn where_the_fleet_has_lost_its_own_document_nobody_gets_in_and_none_is_made_over_it() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    machine.memory.delete(b"/pam_totp/fleet");
+    assert_eq!(word(machine.store().load(&person)), "document-deleted");
+    let new = machine.another("new");
+    assert_eq!(word(new.store().load(&person)), "no-fleet");
+    assert_eq!(word(new.store().init()), "not-empty");
+}
+
+#[test]
+fn a_removed_record_leaves_a_document_that_says_so() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let word_of_two = RecoveryCode::new([7; 15]);
+    let ticket = Ticket { made: 1, expires: 1000, device: "phone".to_owned() };
+    machine.store().admission().unwrap().invite(&person, &word_of_two, &ticket).unwrap();
+    assert_eq!(machine.store().remove(&person), Ok(true));
+    assert!(machine.memory.get(&key(&person)).is_some(), "a tombstone");
+    assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
+    assert_eq!(machine.store().admission().unwrap().ticket(&person, &word_of_two), Ok(None));
+    assert!(machine.store().people().unwrap().is_empty());
+    assert_eq!(machine.store().release(&person), Ok(true));
+    assert_eq!(machine.another("newer").store().never_enrolled(&person), Ok(true));
+}
+
+#[test]
+fn a_ticket_is_good_once_over_all_hosts() {
+    let one = Machine::first();
+    let two = one.another("two");
+    let (person, word_of) = (me(), RecoveryCode::new([7; 15]));
+    let ticket = Ticket { made: 1, expires: 1000, device: "phone".to_owned() };
+    one.store().admission().unwrap().invite(&person, &word_of, &ticket).unwrap();
+    assert_eq!(two.store().is_invited(&person, 999), Ok(true));
+    assert_eq!(two.store().is_invited(&person, 1000), Ok(false));
+    let grounds = |bytes| Grounds::Ticket(RecoveryCode::new(bytes), ticket.clone());
+    let new = named("\" TOTP_AUTH\n");
+    assert_eq!(word(two.store().admit(&person, &new, &grounds([8; 15]), 5)), "not-invited");
+    assert_eq!(word(two.store().admit(&person, &new, &grounds([7; 15]), 1000)), "not-invited");
+    assert_eq!(two.store().admit(&person, &new, &grounds([7; 15]), 5), Ok(()));
+    assert_eq!(word(one.store().admit(&person, &new, &grounds([7; 15]), 5)), "already-enrolled");
+    assert_eq!(one.store().remove(&person), Ok(true));
+    assert_eq!(word(one.store().admit(&person, &new, &grounds([7; 15]), 5)), "not-invited");
+    assert_eq!(word(one.store().admit(&person, &new, &Grounds::First, 5)), "not-invited");
+}
+
+#[test]
+fn of_a_shared_account_each_has_a_document_and_the_first_closes_the_account_to_others() {
+    let machine = Machine::first();
+    let account = me();
+    let holder = |number: u8| account.holder(&format!("key-id:{number}")).unwrap();
+    let (alice, bob) = (holder(1), holder(2));
+    let new = named("\" TOTP_AUTH\n");
+    assert_eq!(machine.store().admit(&alice, &new, &Grounds::First, 5), Ok(()));
+    assert_eq!(machine.store().never_enrolled(&bob), Ok(false));
+    assert_eq!(word(machine.store().admit(&bob, &new, &Grounds::First, 5)), "not-invited");
+    assert_eq!(machine.store().is_new_key(&bob), Ok(true));
+    let vouched = || Grounds::Account(alice.clone(), "phone".to_owned());
+    assert_eq!(word(machine.store().admit(&bob, &new, &vouched(), 5)), "not-invited", "her device was never used");
+    assert!(is_accepted(&attempt(&machine.store(), &alice, CODES[0], &Throttle::default())));
+    assert_eq!(machine.store().admit(&bob, &new, &vouched(), 5), Ok(()));
+    let people = machine.store().people_of_account(&account).unwrap();
+    assert_eq!(people, [alice.clone(), bob.clone()]);
+    assert_eq!(machine.store().release(&account), Ok(false), "others share it");
+    // Of all that come with new keys together.
+    let (throttle, here) = (Throttle::default(), source("192.0.2.9"));
+    assert!(machine.store().charge(&login(Who::newcomers(&account), &here, &throttle)).is_ok());
+    assert_eq!(machine.store().people_of_account(&account).unwrap().len(), 2, "they are nobody");
+}
+
+#[test]
+fn a_host_that_was_revoked_takes_the_records_it_could_read_with_it() {
+    let one = Machine::first();
+    let two = one.another("two");
+    let person = enrolled(&one);
+    let holder = person.holder("key-id:1").unwrap();
+    one.store().enrol(&holder, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert!(is_accepted(&attempt(&two.store(), &person, CODES[0], &Throttle::default())));
+    assert_eq!(one.store().revoke_records("three", true, &[]), Ok(Vec::new()));
+    assert_eq!(one.store().revoke_records("two", true, &[]), Ok(vec![person.named()]), "of those who were there");
+    assert_eq!(word(one.store().load(&person)), "revoked");
+    assert_eq!(one.store().never_enrolled(&person), Ok(false));
+    assert_eq!(one.store().revoke_records("two", false, &[]), Ok(vec![holder.named()]), "it could read all");
+    one.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert!(one.store().load(&person).is_ok());
+    one.store().report("1").unwrap();
+    two.store().report("1").unwrap();
+    one.store().strike_off("two").unwrap();
+    assert_eq!(word(two.store().report("1")), "host-revoked");
+    let hosts = one.store().hosts().unwrap();
+    assert_eq!(
+        hosts.iter().map(|host| (host.name.as_str(), host.revoked.is_some())).collect::<Vec<_>>(),
+        [("one", false), ("two", true)]
+    );
+}
+
+#[test]
+fn all_documents_are_sealed_with_another_key_once_it_is_active() {
+    let mut machine = Machine::first();
+    let person = enrolled(&machine);
+    assert!(attempt(&machine.store(), &person, WRONG, &Throttle::default()).is_ok());
+    // The file's form is the way to a copy of a ring.
+    let directory = directory();
+    let path = directory.path().join("ring");
+    machine.ring.write(&path).unwrap();
+    let mut ring = KeyRing::read(&path).unwrap();
+    let old = ring.active().unwrap();
+    let new = ring.add().unwrap();
+    ring.activate(Some(new)).unwrap();
+    machine.ring = Arc::new(ring);
+    let sealed = machine.store().reseal_all(true).unwrap();
+    assert_eq!((sealed.by_key, sealed.resealed), (vec![(old.to_string(), 3)], 0));
+    let sealed = machine.store().reseal_all(false).unwrap();
+    assert_eq!((sealed.by_key, sealed.resealed), (vec![(new.to_string(), 3)], 3));
+    assert!(is_accepted(&attempt(&machine.store(), &person, CODES[0], &Throttle::default())));
+    assert_eq!(machine.store().sealed_with(&person.named()), Ok(Some(new.to_string())));
+}
+
+#[test]
+fn the_fleets_ledger_counts_as_the_hosts_does() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let machine = Machine::first();
+    let store = machine.at(|| NOW.load(SeqCst));
+    let host = ledger::tests::ledger(|| {
+        let now = NOW.load(SeqCst);
+        crate::system::clock::Moment { wall: now, boot: now - 1_800_000_000 }
+    });
+    let throttle: Throttle = toml::from_str("user = \"*:3/1h,5/1d bob:2/1h\"\nhost = \"*:4/1h\"").unwrap();
+    let (sources, names) = ([source("192.0.2.1"), source("2001:db8::1"), source("uid:7")], ["carol", "bob"]);
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut draw = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    NOW.store(1_800_000_000, SeqCst);
+    let mut refused = 0;
+    for round in 0..3000 {
+        NOW.fetch_add(draw(400), SeqCst);
+        let who = match draw(4) {
+            0 => Who::Nobody(b"nobody"),
+            1 => ALICE,
+            number => somebody(names[usize::try_from(number - 2).unwrap()]),
+        };
+        let login = login(who, &sources[usize::try_from(draw(3)).unwrap()], &throttle);
+        let grace = Grace { period: 600, circumstances: b"key", factors: b"secret" };
+        match draw(6) {
+            0 => {
+                let (one, other) = (
+                    store.give_back(&login, Vec::new(), Some(&grace)),
+                    host.give_back(&login, Vec::new(), Some(&grace)),
+                );
+                assert_eq!(one, other, "{round}");
+            }
+            1 if !matches!(who, Who::Nobody(_)) => {
+                store.seen.borrow_mut().clear();
+                assert_eq!(store.has_grace(&login, &grace), host.has_grace(&login, &grace), "{round}");
+                assert_eq!(store.is_disabled(who), host.is_disabled(who), "{round}");
+            }
+            2 if !matches!(who, Who::Nobody(_)) => {
+                assert_eq!(store.take_notice(who), host.take_notice(who), "{round}");
+            }
+            _ => {
+                let (one, other) = (store.charge(&login), host.charge(&login));
+                assert_eq!(one.is_ok(), other.is_ok(), "{round}: {who:?} {one:?} {other:?}");
+                match (one, other) {
+                    (Ok(one), Ok(other)) if draw(3) == 0 => {
+                        store.take_back(&login, one);
+                        host.take_back(&login, other);
+                    }
+                    (Ok(one), Ok(other)) => {
+                        store.keep(&login, one);
+                        host.keep(&login, other);
+                    }
+                    (one, other) => {
+                        refused += 1;
+                        assert_eq!(one.unwrap_err(), other.unwrap_err(), "{round}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn sources_without_end_fill_no_more_than_there_is_room_for() {
+    let machine = Machine::first();
+    let (store, throttle) = (machine.store(), Throttle::default());
+    for number in 0..300_u32 {
+        let from = source(&std::net::Ipv4Addr::from(number).to_string());
+        assert!(store.charge(&login(Who::Nobody(number.to_string().as_bytes()), &from, &throttle)).is_ok());
+    }
+    let mut bucket = document::Bucket::default();
+    let rooms = (0..100_u8)
+        .filter(|number| {
+            bucket
+                .row(&[*number], 90)
+                .map(|row| {
+                    let _ = counts::charge_source(row, &login(ALICE, &source("uid:1"), &throttle), false, 90);
+                })
+                .is_some()
+        })
+        .count();
+    assert_eq!(rooms, 8);
+    assert!(bucket.row(&[200], 90 + 31 * 86400).is_some(), "what is over makes room");
+}
+
+#[test]
+fn what_is_written_is_read_again_and_nothing_else() {
+    let head = Head { id: [1; 16], sequence: 2, version: 3 };
+    let ring = KeyRing::ephemeral().unwrap();
+    let place = Place { fleet: &[4; 16], key: b"/pam_totp/people/alice" };
+    let inside = Inside {
+        attempts: vec![[5; 16], [6; 16]],
+        replaces: vec![[7; 16]],
+        at: 8,
+        by: "one".to_owned(),
+        body: Secret::new(b"body".to_vec()),
+    };
+    let value = inside.seal(&ring, place, &head).unwrap();
+    let (again, read, _) = Inside::open(&ring, place, &value).unwrap();
+    assert_eq!(
+        (again, read.attempts, read.replaces, read.at, read.by.as_str()),
+        (head, inside.attempts, inside.replaces, 8, "one")
+    );
+    assert_eq!(read.body.expose(), b"body");
+    let other: Id = [9; 16];
+    for elsewhere in [Place { fleet: &other, ..place }, Place { key: b"/pam_totp/people/bob", ..place }] {
+        assert!(Inside::open(&ring, elsewhere, &value).is_err());
+    }
+    let mut of = Of { uid: Some(7), had_one: true, revoked: Some("two".to_owned()), ..Of::default() };
+    let mut record = record("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\n\" TOTP_AUTH\n");
+    record.devices = vec![Device { name: "phone".to_owned(), ..record.devices[0].clone() }];
+    record.recovery = RecoveryCodes::new([1; 16], [&b"one"[..]]);
+    of.record = Some(record_of(&me(), 5, &record));
+    (0..40).for_each(|number| of.was_let_in(&format!("host{number}"), number));
+    assert_eq!(of.let_in_at.len(), 32);
+    let here = source("192.0.2.1");
+    let throttle = Throttle::default();
+    of.counts.charge(&login(ALICE, &here, &throttle), false, 60).unwrap();
+    of.counts.logged_in(&login(ALICE, &here, &throttle), None, 90);
+    let text = of.text().unwrap();
+    let again = Of::parse(text.expose()).unwrap();
+    assert_eq!(again.text().unwrap().expose(), text.expose());
+    assert_eq!((again.uid, again.had_one, again.revoked.as_deref()), (Some(7), true, Some("two")));
+    for length in 0..text.expose().len() {
+        assert!(Of::parse(&text.expose()[..length]).is_none(), "{length}");
+    }
+    let host = Host {
+        name: "one".to_owned(),
+        keys: vec![("01234567".to_owned(), true)],
+        version: "1".to_owned(),
+        at: 1,
+        revoked: Some(2),
+    };
+    let text = host.text().unwrap();
+    assert_eq!(Host::parse("one", text.expose()), Some(host));
+    assert!((0..text.expose().len()).all(|length| Host::parse("one", &text.expose()[..length]).is_none()));
+}
+
+/// A server of its own, on loopback, for as long as a test takes.
+#[test]
+fn the_fleets_store_conforms_on_a_real_etcd() {
+    use std::net::TcpListener;
+    use std::process::{Command, Stdio};
+    let directory = directory();
+    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+    let [client, peer] = ports.map(|port| format!("http://127.0.0.1:{port}"));
+    let mut etcd = Command::new("etcd")
+        .args(["--data-dir", directory.path().join("etcd").to_str().unwrap()])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd is missing: install the package etcd-server (`make prerequisites` does)");
+    let conf = format!("version = 1\nendpoints = [\"{client}\"]\ninsecure = true\n");
+    let conf = Conf::parse(conf.as_bytes(), "one").unwrap_or_else(|bad| panic!("{bad}"));
+    let fleet = Fleet { engine: Box::new(Cluster::new(&conf).unwrap()), prefix: conf.prefix, host: conf.host };
+    let (ring, state_dir) = (Arc::new(KeyRing::ephemeral().unwrap()), crate::system::private::tests::directory());
+    let machine = Machine { memory: Arc::default(), fleet, ring, state_dir };
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let is_up = (0..100).any(|_| {
+            let is_up = machine.store().init().is_ok();
+            crate::system::lock::pause(Duration::from_millis(50));
+            is_up
+        });
+        assert!(is_up, "{:?}", machine.store().init());
+        conformance::check(&EachAnew(&machine));
+    }));
+    etcd.kill().unwrap();
+    etcd.wait().unwrap();
+    result.unwrap();
+}

@@ -1,0 +1,366 @@
+//! Documents that are read, changed and written as if nobody else were there.
+
+use super::document::{self, Bucket, Of};
+use super::envelope::{self, Head, Id, Inside, Place};
+use super::marks::Mark;
+use super::{Commit, FleetStore, Guard, Put};
+use crate::fact::Fact;
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::store::seal::KeyId;
+use crate::system::{clock, lock, syslog};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long to wait before something is tried again that could not be told.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why nothing was stored.
+pub(super) enum Undone {
+    /// Somebody else was faster: it has to be decided again.
+    Stale,
+    Failed(StoreError),
+}
+
+/// What is read and written together.
+pub(super) struct Transaction<'s, 'a> {
+    store: &'s FleetStore<'a>,
+    deadline: Instant,
+    /// Which fleet it is.
+    fleet: Id,
+    read: BTreeMap<String, Entry>,
+    /// What is to be written.
+    bodies: BTreeMap<String, Secret<Vec<u8>>>,
+}
+
+/// A document as it was read, or that there is none.
+#[derive(Default)]
+struct Entry {
+    revision: u64,
+    version: u64,
+    opened: Option<Opened>,
+}
+
+struct Opened {
+    head: Head,
+    inside: Inside,
+    key: KeyId,
+}
+
+impl<'s, 'a> Transaction<'s, 'a> {
+    /// Reads documents, all at one moment.
+    pub(super) fn begin(store: &'s FleetStore<'a>, keys: &[String], deadline: Instant) -> Result<Self, StoreError> {
+        let mut transaction =
+            Self { store, deadline, fleet: Id::default(), read: BTreeMap::new(), bodies: BTreeMap::new() };
+        let mut with_fleet = vec![document::FLEET.to_owned()];
+        with_fleet.extend(keys.iter().filter(|key| *key != document::FLEET).cloned());
+        transaction.read(&with_fleet)?;
+        Ok(transaction)
+    }
+
+    /// The same documents, read again.
+    pub(super) fn again(self) -> Result<Self, StoreError> {
+        if clock::instant() >= self.deadline {
+            return Err(StoreError::Unreachable(
+                Fact::new("fleet-busy").or("others have changed the same document again and again for five seconds"),
+            ));
+        }
+        let keys: Vec<_> = self.read.into_keys().collect();
+        Self::begin(self.store, &keys, self.deadline)
+    }
+
+    /// Reads what was not read yet.
+    pub(super) fn also(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        let new: Vec<_> = keys.iter().filter(|key| !self.read.contains_key(*key)).cloned().collect();
+        if new.is_empty() { Ok(()) } else { self.read(&new) }
+    }
+
+    fn read(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        // Before: whatever is in the cluster then is no older.
+        let marks = keys.iter().map(|key| self.mark(key)).collect::<Result<Vec<_>, _>>()?;
+        let full: Vec<Vec<u8>> = keys.iter().map(|key| self.full(key)).collect();
+        let full: Vec<&[u8]> = full.iter().map(Vec::as_slice).collect();
+        let found = self.store.fleet.engine.read(&full, self.deadline).map_err(by_engine)?;
+        for ((key, mark), found) in keys.iter().zip(marks).zip(found) {
+            let entry = match found {
+                None if mark.is_some() => return Err(self.shout("document-deleted", key, &[])),
+                None if key == document::FLEET => {
+                    return Err(StoreError::Unreachable(
+                        Fact::new("no-fleet")
+                            .with_path(&self.store.path_of_key(key))
+                            .or("nothing was ever made there: pam-totp fleet init, or put the prefix right"),
+                    ));
+                }
+                None => Entry::default(),
+                Some(kv) => {
+                    let opened = self.open(key, &kv.value)?;
+                    self.check(key, kv.version, &opened, mark)?;
+                    Entry { revision: kv.revision, version: kv.version, opened: Some(opened) }
+                }
+            };
+            if key == document::FLEET
+                && let Some(opened) = &entry.opened
+            {
+                self.fleet = opened.head.id;
+            }
+            self.read.insert(key.clone(), entry);
+        }
+        Ok(())
+    }
+
+    fn open(&self, key: &str, value: &[u8]) -> Result<Opened, StoreError> {
+        let full = self.full(key);
+        let opened = Inside::open(self.store.ring, self.place(key, &full), value);
+        let (head, inside, seal) = opened.map_err(|fact| self.store.shouted(fact, key))?;
+        Ok(Opened { head, inside, key: seal })
+    }
+
+    /// The fleet's own document is bound to no other.
+    fn place<'k>(&'k self, key: &str, full: &'k [u8]) -> Place<'k> {
+        const NONE: &Id = &[0; envelope::ID];
+        Place { fleet: if key == document::FLEET { NONE } else { &self.fleet }, key: full }
+    }
+
+    /// Whether what was read is what was last written, as far as can be known here.
+    fn check(&self, key: &str, version: u64, opened: &Opened, mark: Option<Mark>) -> Result<(), StoreError> {
+        let Head { id, sequence, version: written } = opened.head;
+        if version != written {
+            return Err(self.shout("document-put-back", key, &[("version", version), ("written", written)]));
+        }
+        if !is_remembered(key) {
+            return Ok(());
+        }
+        match mark {
+            Some(mark) if mark.id == id && sequence < mark.sequence => {
+                return Err(self.shout("document-put-back", key, &[("sequence", sequence), ("seen", mark.sequence)]));
+            }
+            Some(mark) if mark.id != id && !opened.inside.replaces.contains(&mark.id) => {
+                return Err(self.shout("document-exchanged", key, &[]));
+            }
+            Some(mark) if mark.id == id && mark.sequence == sequence => return Ok(()),
+            _ => {}
+        }
+        self.remember(key, Mark { id, sequence });
+        Ok(())
+    }
+
+    fn mark(&self, key: &str) -> Result<Option<Mark>, StoreError> {
+        if !is_remembered(key) {
+            return Ok(None);
+        }
+        self.store.marks.get(&mark_name(key)).map_err(|error| {
+            StoreError::Failed(
+                error.fact().or("what this host remembers of the fleet is broken: pam-totp fleet accept-rollback"),
+            )
+        })
+    }
+
+    /// What cannot be written down is found out later, or by another host.
+    fn remember(&self, key: &str, mark: Mark) {
+        if is_remembered(key)
+            && let Err(error) = self.store.marks.raise(&mark_name(key), mark)
+        {
+            let line = format!("reason={}", Fact::new("fleet-mark").because(&error.fact()));
+            syslog::write(c"pam_totp(fleet)", libc::LOG_WARNING, &line);
+        }
+    }
+
+    fn shout(&self, word: &'static str, key: &str, numbers: &[(&'static str, u64)]) -> StoreError {
+        let fact = numbers.iter().fold(Fact::new(word), |fact, (name, number)| fact.with_number(name, number));
+        self.store.shouted(
+            fact.or(
+                "somebody has put old data into the cluster, or deleted some, or it was restored: find out, and then \
+                     pam-totp fleet accept-rollback",
+            ),
+            key,
+        )
+    }
+
+    // ---- What is in them ----
+
+    /// What there is of somebody: what is about to be written, or else what was read.
+    pub(super) fn person(&self, key: &str) -> Result<Of, StoreError> {
+        self.body(key).map_or_else(|| Ok(Of::default()), |body| Of::parse(body).ok_or_else(|| self.unreadable(key)))
+    }
+
+    pub(super) fn bucket(&self, key: &str) -> Result<Bucket, StoreError> {
+        self.body(key)
+            .map_or_else(|| Ok(Bucket::default()), |body| Bucket::parse(body).ok_or_else(|| self.unreadable(key)))
+    }
+
+    pub(super) fn host(&self, key: &str, name: &str) -> Result<document::Host, StoreError> {
+        let new = || document::Host { name: name.to_owned(), ..document::Host::default() };
+        self.body(key)
+            .map_or_else(|| Ok(new()), |body| document::Host::parse(name, body).ok_or_else(|| self.unreadable(key)))
+    }
+
+    fn body(&self, key: &str) -> Option<&[u8]> {
+        let read = || self.read.get(key)?.opened.as_ref().map(|opened| opened.inside.body.expose());
+        self.bodies.get(key).map(Secret::expose).or_else(read).map(Vec::as_slice)
+    }
+
+    /// Which key a document is sealed with, and when it was written by which host.
+    pub(super) fn written(&self, key: &str) -> Option<(KeyId, u64, &str)> {
+        let opened = self.read.get(key)?.opened.as_ref()?;
+        Some((opened.key, opened.inside.at, &opened.inside.by))
+    }
+
+    fn unreadable(&self, key: &str) -> StoreError {
+        StoreError::Failed(
+            Fact::new("bad-document")
+                .with_path(&self.store.path_of_key(key))
+                .or("written by another version of pam_totp: update this one"),
+        )
+    }
+
+    // ---- Writing ----
+
+    pub(super) fn put_person(&mut self, key: &str, of: &Of) -> Result<(), StoreError> {
+        self.put(key, of.text().map_err(StoreError::Failed)?);
+        Ok(())
+    }
+
+    pub(super) fn put_bucket(&mut self, key: &str, bucket: &Bucket) -> Result<(), StoreError> {
+        self.put(key, bucket.text().map_err(StoreError::Failed)?);
+        Ok(())
+    }
+
+    pub(super) fn put(&mut self, key: &str, body: Secret<Vec<u8>>) {
+        self.bodies.insert(key.to_owned(), body);
+    }
+
+    /// Writes nothing of what was put so far.
+    pub(super) fn forget(&mut self) {
+        self.bodies.clear();
+    }
+
+    /// Writes a document as it is, with the key that seals now.
+    pub(super) fn keep(&mut self, key: &str) {
+        if let Some(body) = self.body(key) {
+            let body = Secret::new(body.to_vec());
+            self.put(key, body);
+        }
+    }
+
+    /// Stores what was put, if nothing of what was read has changed.
+    ///
+    /// Where it cannot be told whether it is there, the same is tried again: it can be there once, and no more.
+    pub(super) fn commit(&mut self) -> Result<(), Undone> {
+        if self.bodies.is_empty() {
+            return Ok(());
+        }
+        let attempt = envelope::new_id().map_err(failed)?;
+        let (puts, marks): (Vec<_>, Vec<_>) = self.sealed(attempt).map_err(Undone::Failed)?.into_iter().unzip();
+        let guards: Vec<_> =
+            self.read.iter().map(|(key, entry)| Guard { key: self.full(key), revision: entry.revision }).collect();
+        let mut is_unsure = false;
+        loop {
+            match self.store.fleet.engine.commit(&guards, &puts, self.deadline) {
+                Commit::Done { .. } => break,
+                Commit::Stale if is_unsure && self.is_there(attempt).map_err(Undone::Failed)? => break,
+                Commit::Stale => return Err(Undone::Stale),
+                // The build with this shows that the tests would find it.
+                Commit::Unknown(_) if cfg!(pam_totp_unknown_is_done) => break,
+                Commit::Unknown(fact) => {
+                    if clock::instant() >= self.deadline {
+                        return Err(Undone::Failed(by_engine(fact)));
+                    }
+                    is_unsure = true;
+                    lock::pause(PAUSE);
+                }
+            }
+        }
+        self.store.seen.borrow_mut().clear();
+        self.bodies.keys().zip(marks).for_each(|(key, mark)| self.remember(key, mark));
+        Ok(())
+    }
+
+    /// What goes to the cluster, and how far that brings the documents.
+    fn sealed(&self, attempt: Id) -> Result<Vec<(Put, Mark)>, StoreError> {
+        let mut sealed = Vec::with_capacity(self.bodies.len());
+        for (key, body) in &self.bodies {
+            let entry = self.read.get(key).ok_or_else(|| StoreError::Failed(Fact::new("internal-error")))?;
+            let (id, sequence) = match &entry.opened {
+                Some(Opened { head, .. }) => (head.id, head.sequence.saturating_add(1)),
+                None => (envelope::new_id().map_err(StoreError::Failed)?, 1),
+            };
+            let before = entry.opened.as_ref().map(|opened| &opened.inside);
+            let mut inside = Inside {
+                attempts: before.map_or_else(Vec::new, |before| before.attempts.clone()),
+                replaces: before.map_or_else(Vec::new, |before| before.replaces.clone()),
+                at: (self.store.now)(),
+                by: self.store.fleet.host.clone(),
+                body: Secret::new(body.expose().clone()),
+            };
+            inside.note(attempt);
+            let head = Head { id, sequence, version: entry.version.saturating_add(1) };
+            let full = self.full(key);
+            let value = inside.seal(self.store.ring, self.place(key, &full), &head).map_err(StoreError::Failed)?;
+            sealed.push((Put { key: full, value }, Mark { id, sequence }));
+        }
+        Ok(sealed)
+    }
+
+    /// Whether a write of ours is there by now.
+    fn is_there(&self, attempt: Id) -> Result<bool, StoreError> {
+        let Some(key) = self.bodies.keys().next() else { return Ok(false) };
+        let full = self.full(key);
+        let found = self.store.fleet.engine.read(&[&full], self.deadline).map_err(by_engine)?;
+        let Some(kv) = found.into_iter().next().flatten() else { return Ok(false) };
+        Ok(self.open(key, &kv.value)?.inside.attempts.contains(&attempt))
+    }
+
+    fn full(&self, key: &str) -> Vec<u8> {
+        self.store.full(key)
+    }
+}
+
+/// Whether this host remembers how far such a document has come.
+pub(super) fn is_remembered(key: &str) -> bool {
+    key == document::FLEET || key.starts_with(document::PEOPLE)
+}
+
+/// What the mark of a document is called. No person is called as the fleet's is.
+pub(super) fn mark_name(key: &str) -> String {
+    key.strip_prefix(document::PEOPLE).map_or_else(|| format!("~{key}"), str::to_owned)
+}
+
+/// Nobody is let in by a clock that is not the cluster's. Everything else is an outage, for which nobody has to be banned.
+pub(super) fn by_engine(fact: Fact) -> StoreError {
+    if fact.word() == "clock-off" { StoreError::Failed(fact) } else { StoreError::Unreachable(fact) }
+}
+
+fn failed(fact: Fact) -> Undone {
+    Undone::Failed(StoreError::Failed(fact))
+}
+
+// ---- Of a list ----
+
+impl<'s, 'a> Transaction<'s, 'a> {
+    /// A document that came in a list, and a transaction that has read nothing else.
+    pub(super) fn listed(&self, kv: crate::fleet::etcd::Kv) -> Result<(String, Self), StoreError> {
+        let unreadable =
+            || StoreError::Failed(Fact::new("bad-document").or("a key under the prefix is none of pam_totp's"));
+        let key = kv.key.strip_prefix(self.store.fleet.prefix.as_bytes()).ok_or_else(unreadable)?;
+        let key = std::str::from_utf8(key).map_err(|_| unreadable())?.to_owned();
+        let opened = self.open(&key, &kv.value)?;
+        // Of another moment than what this host remembers of it by now, if it was changed since.
+        if opened.head.version != kv.version {
+            return Err(self.shout(
+                "document-put-back",
+                &key,
+                &[("version", kv.version), ("written", opened.head.version)],
+            ));
+        }
+        let entry = Entry { revision: kv.revision, version: kv.version, opened: Some(opened) };
+        let mut listed = Self {
+            store: self.store,
+            deadline: self.deadline,
+            fleet: self.fleet,
+            read: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+        };
+        listed.read.insert(key.clone(), entry);
+        Ok((key, listed))
+    }
+}
