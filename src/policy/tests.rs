@@ -186,7 +186,7 @@ fn what_is_wrong_is_named_with_its_place() {
             "4:13",
             "`enrol_by` makes enrolment optional until then",
         ),
-        ("[defaults]\nstore = \"etcd\"", "3:9", "unknown variant `etcd`, expected `home` or `system`"),
+        ("[defaults]\nstore = \"etcd\"", "3:9", "unknown variant `etcd`, expected one of `home`, `system`, `fleet`"),
         ("[service.sshd]\nstore = \"system\"", "3:9", "`store` is one for all services"),
         ("[defaults]\nidentity = \"target\"", "3:12", "unknown variant `target`, expected one of `pam-user`, `caller`"),
         ("[defaults]\nidentity = \"caller\"", "3:12", "`identity = \"caller\"` is for [service.sudo]"),

@@ -20,6 +20,7 @@ mod completion;
 mod device;
 mod doctor;
 mod enrol;
+mod fleet;
 mod gate;
 mod host;
 mod import;
@@ -83,8 +84,10 @@ enum Command {
     Remove(Whose),
     /// Remove somebody's record and forget that there ever was one
     Reset(Whose),
-    /// The keys that records of the root-only store are sealed with
+    /// The keys that records are sealed with, of the root-only store and of a fleet
     Key(key::Arguments),
+    /// The hosts of a fleet, which have their records in common
+    Fleet(fleet::Arguments),
     /// Make ready what the module needs
     Setup(setup::Arguments),
     /// Say what is wrong with a policy file, or what it means at each service
@@ -133,6 +136,7 @@ fn main() -> ExitCode {
             Command::Remove(whose) => remove::remove(&whose),
             Command::Reset(whose) => remove::reset(&whose),
             Command::Key(arguments) => key::run(&arguments),
+            Command::Fleet(arguments) => fleet::run(&arguments),
             Command::Setup(arguments) => setup::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Doctor(arguments) => return ended(doctor::run(&arguments)),

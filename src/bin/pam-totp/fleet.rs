@@ -1,0 +1,264 @@
+//! `pam-totp fleet`: what there is of the fleet as a whole.
+
+use crate::host::{self, Access, by_store, ensure_root};
+use crate::people::shown;
+use crate::status::count;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ArgGroup;
+use pam_totp::identity::Named;
+use pam_totp::policy::{Policy, StoreKind};
+use pam_totp::store::Roster;
+use pam_totp::store::fleet::{FleetStore, Host, Rolled, Sealed};
+use pam_totp::system::clock;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make the fleet, on the first of its hosts; on any other, say whether it is there
+    Init(Place),
+    /// Show the hosts, and which keys each has
+    List(Place),
+    /// Take a host out: everything is sealed anew with a key that it does not have, and people enrol anew, as it could read their secrets
+    Revoke {
+        /// What the host is called, see `list`
+        host: String,
+        /// Those people alone who were let in there
+        #[arg(long)]
+        seen_there: bool,
+        /// Although there are hosts that do not have the new key yet, and deny everybody until they do
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take documents for good that are older than what this host has seen, or gone: after a restore. Until then they are refused
+    AcceptRollback(AcceptRollback),
+}
+
+#[derive(clap::Args)]
+#[command(group(ArgGroup::new("whose").required(true).args(["user", "all"])))]
+struct AcceptRollback {
+    /// This person's
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Of an account that several people share: that of whoever holds this key
+    #[arg(long, value_name = "KEY", requires = "user")]
+    key: Option<String>,
+    /// All
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where policy and keys are.
+#[derive(clap::Args)]
+struct Place {
+    /// The policy file (default: /etc/security/pam_totp.toml, if it is there)
+    #[arg(long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// The keys of the fleet (default: /etc/security/pam_totp.keys)
+    #[arg(long, value_name = "FILE")]
+    ring: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a command works on.
+struct Open {
+    policy: Policy,
+    access: Access,
+}
+
+impl Open {
+    fn new(place: &Place) -> Result<Self> {
+        ensure_root("look after the fleet")?;
+        let policy = host::policy(place.conf.as_ref())?;
+        ensure!(
+            policy.store.value == StoreKind::Fleet,
+            "this host is in no fleet: the policy has another store than \"fleet\""
+        );
+        let access = Access::new(&policy, place.ring.as_deref())?;
+        Ok(Self { policy, access })
+    }
+
+    fn fleet(&self) -> Result<FleetStore<'_>> {
+        self.access.fleet(&self.policy)
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.command {
+        Command::Init(place) => init(&Open::new(place)?, place.json),
+        Command::List(place) => list(&Open::new(place)?, place.json),
+        Command::Revoke { host, seen_there, yes, place } => {
+            revoke(&Open::new(place)?, host, *seen_there, *yes, place.json)
+        }
+        Command::AcceptRollback(arguments) => accept_rollback(&Open::new(&arguments.place)?, arguments),
+    }
+}
+
+fn init(open: &Open, json: bool) -> Result<()> {
+    let fleet = open.fleet()?;
+    let was_there = fleet.init().map_err(by_store)?;
+    fleet.report(env!("CARGO_PKG_VERSION")).map_err(by_store)?;
+    if json {
+        say!("{}", serde_json::json!({ "was_there": was_there }));
+    } else if was_there {
+        say!("The fleet is there, and this host is one of it.");
+    } else {
+        say!("The fleet is made, and this host is the first of it.");
+    }
+    Ok(())
+}
+
+fn list(open: &Open, json: bool) -> Result<()> {
+    let hosts = open.fleet()?.hosts().map_err(by_store)?;
+    if json {
+        say!("{}", serde_json::Value::from_iter(hosts.iter().map(object)));
+        return Ok(());
+    }
+    for host in &hosts {
+        let keys: Vec<_> = host
+            .keys
+            .iter()
+            .map(|(id, is_active)| if *is_active { format!("{id} (active)") } else { id.clone() })
+            .collect();
+        let state = match host.revoked {
+            Some(when) => format!("revoked {}", clock::utc(when)),
+            None => format!("keys {}, last heard of {}", keys.join(" "), clock::utc(host.at)),
+        };
+        say!("{}  pam_totp {}  {state}", host.name, host.version);
+    }
+    Ok(())
+}
+
+fn object(host: &Host) -> serde_json::Value {
+    let key = |(id, is_active): &(String, bool)| serde_json::json!({ "key": id, "active": is_active });
+    serde_json::json!({
+        "host": host.name,
+        "version": host.version,
+        "keys": host.keys.iter().map(key).collect::<Vec<_>>(),
+        "at": host.at,
+        "revoked": host.revoked,
+    })
+}
+
+fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> Result<()> {
+    let fleet = open.fleet()?;
+    // This one may have a new key that it has not spoken of yet.
+    fleet.report(env!("CARGO_PKG_VERSION")).map_err(by_store)?;
+    let hosts = fleet.hosts().map_err(by_store)?;
+    ensure_known(&hosts, name)?;
+    let active =
+        open.access.ring.as_ref().and_then(pam_totp::store::KeyRing::active).context("no key is active")?.to_string();
+    let has = |host: &Host, wanted: &str| host.keys.iter().any(|(id, _)| id == wanted);
+    let others = || hosts.iter().filter(|host| host.name != name && host.revoked.is_none());
+    if hosts.iter().any(|host| host.name == name && has(host, &active)) {
+        bail!(
+            "{name} has the key {active} that everything is sealed with. Take it out of the cluster first (its user there, its \
+             certificate); then make a key that it does not have: pam-totp key new, copy /etc/security/pam_totp.keys to {}, \
+             and there and here: pam-totp key activate ID. Then again",
+            names(others())
+        );
+    }
+    let without: Vec<_> = others().filter(|host| !has(host, &active)).collect();
+    ensure!(
+        yes || without.is_empty(),
+        "{} not said yet that they have the key {active}, and would deny everybody: copy /etc/security/pam_totp.keys there; a host \
+         says what it has at a login. With --yes it is done all the same",
+        if let [one] = without.as_slice() {
+            format!("{} has", one.name)
+        } else {
+            format!("{} have", names(without.into_iter()))
+        },
+    );
+    let Sealed { resealed, failed, .. } = fleet.reseal_all(false).map_err(by_store)?;
+    let people = fleet.revoke_records(name, seen_there, &[]).map_err(by_store)?;
+    fleet.strike_off(name).map_err(by_store)?;
+    let left = if seen_there { fleet.people().map_err(by_store)?.len() } else { 0 };
+    if json {
+        say!(
+            "{}",
+            serde_json::json!({
+                "host": name,
+                "resealed": resealed,
+                "to_enrol": people.iter().map(shown).collect::<Vec<_>>(),
+                "left": left,
+            })
+        );
+    } else {
+        say!("{name}: revoked. {} sealed anew with {active}.", count(resealed, "document"));
+        say!("{} must enrol anew: pam-totp invite --user NAME makes a ticket.", people_count(people.len()));
+        people.iter().for_each(|named| say!("  {}", shown(named)));
+        if left > 0 {
+            say!(
+                "{} others keep their devices. {name} could have read their secrets too: without --seen-there they enrol anew.",
+                left
+            );
+        }
+        say!("When all hosts have the new key: pam-totp key drop the old one everywhere.");
+    }
+    failed.iter().for_each(|(key, fact)| eprintln!("pam-totp: {key}: {fact}"));
+    ensure!(failed.is_empty(), "{} could not be sealed anew", count(failed.len(), "document"));
+    Ok(())
+}
+
+fn ensure_known(hosts: &[Host], name: &str) -> Result<()> {
+    let host = hosts.iter().find(|host| host.name == name);
+    host.map(|_| ())
+        .ok_or_else(|| anyhow!("there is no host {} in the fleet: {}", name.escape_debug(), names(hosts.iter())))
+}
+
+fn names<'a>(hosts: impl Iterator<Item = &'a Host>) -> String {
+    let names: Vec<_> = hosts.map(|host| host.name.as_str()).collect();
+    if names.is_empty() { "no other host".to_owned() } else { names.join(", ") }
+}
+
+fn people_count(number: usize) -> String {
+    if number == 1 { "1 person".to_owned() } else { format!("{number} people") }
+}
+
+fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
+    let named =
+        arguments.user.as_ref().map(|user| Named { name: user.clone().into_bytes(), key: arguments.key.clone() });
+    let rolled = open.fleet()?.accept_rollback(named.as_ref()).map_err(by_store)?;
+    if arguments.place.json {
+        let object = |rolled: &Rolled| {
+            serde_json::json!({
+                "name": rolled.name,
+                "behind": rolled.behind,
+                "was_gone": rolled.was_gone,
+                "weakened": rolled.is_weakened,
+            })
+        };
+        say!("{}", serde_json::json!({ "accepted": rolled.iter().map(object).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    for Rolled { name, behind, was_gone, is_weakened } in &rolled {
+        let what = match (was_gone, behind) {
+            (true, _) => "was gone, and has no device now: pam-totp invite or pam-totp enrol".to_owned(),
+            (false, 0) => "is taken as it is".to_owned(),
+            (false, writes) => {
+                format!("is taken as it is, {} behind", count(usize::try_from(*writes).unwrap_or(usize::MAX), "write"))
+            }
+        };
+        let weak = if *is_weakened {
+            "; codes by counter and recovery codes that were used since may be good again"
+        } else {
+            ""
+        };
+        say!("{name}: {what}{weak}");
+    }
+    if rolled.is_empty() {
+        say!("There is nothing that this host would refuse.");
+    }
+    Ok(())
+}
