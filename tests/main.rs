@@ -20,6 +20,7 @@ mod doctor_state;
 mod drop_in;
 mod enrol;
 mod enrolment;
+mod etcd;
 mod examples;
 mod explain;
 mod fail2ban;

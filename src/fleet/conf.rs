@@ -276,3 +276,139 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Secret<Vec<u8>>>, FileE
         None => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"version = 1
+endpoints = ["https://10.0.0.1:2379", "https://ETCD2.example.net:2379", "https://[fd00::1]:2379"]
+ca = "/etc/ca.pem"
+cert = "/etc/host.pem"
+key = "/etc/host.key"
+user = "bastion1"
+password_file = "/etc/password"
+prefix = "/two/parts/"
+host = "bastion-1.example"
+"#;
+
+    fn parse(text: &str) -> Result<Conf, String> {
+        Conf::parse(text.as_bytes(), "node.name").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_rest_has_a_default() {
+        let conf = parse(GOOD).unwrap();
+        let urls: Vec<_> = conf.endpoints.iter().map(Endpoint::url).collect();
+        assert_eq!(urls, ["https://10.0.0.1:2379", "https://etcd2.example.net:2379", "https://[fd00::1]:2379"]);
+        assert!(conf.endpoints.iter().all(Endpoint::is_tls));
+        assert_eq!((conf.prefix.as_str(), conf.host.as_str()), ("/two/parts/", "bastion-1.example"));
+        assert_eq!(conf.cert, Some(("/etc/host.pem".into(), "/etc/host.key".into())));
+        assert_eq!(conf.user, Some(("bastion1".to_owned(), "/etc/password".into())));
+        let conf = parse("version = 1\nendpoints = [\"https://a:1\"]\nca = \"/ca\"\n").unwrap();
+        assert_eq!((conf.prefix.as_str(), conf.host.as_str()), ("/pam_totp/", "node.name"));
+        assert_eq!((conf.ca, conf.cert, conf.user), (Some("/ca".into()), None, None));
+        let conf = parse("version = 1\ninsecure = true\nendpoints = [\"http://127.0.0.1:1\", \"http://[::1]:65535\"]")
+            .unwrap();
+        assert!(!conf.endpoints.iter().any(Endpoint::is_tls));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let with = |line: &str| {
+            let key = line.split(' ').next().unwrap();
+            let others: String =
+                GOOD.lines().filter(|other| !other.starts_with(key)).map(|other| format!("{other}\n")).collect();
+            format!("{others}{line}\n")
+        };
+        let without = |key: &str| {
+            GOOD.lines().filter(|line| !line.starts_with(key)).map(|line| format!("{line}\n")).collect::<String>()
+        };
+        let ten: Vec<_> = (1..=10).map(|port| format!("https://a:{port}")).collect();
+        for (text, said) in [
+            (String::new(), "1:1: the file must begin with: version = 1"),
+            (GOOD.replace("= 1\n", "= 2\n"), "1:1: the file must begin with: version = 1"),
+            (GOOD.replace("ca =", "caa ="), "3:1: unknown key `caa`; did you mean `ca`?"),
+            (with("endpoints = []"), "9:13: must be 1 to 9 addresses"),
+            (with(&format!("endpoints = {ten:?}")), "9:13: must be 1 to 9 addresses"),
+            (with(r#"endpoints = ["https://a:1", "https://A:1"]"#), "9:29: this address is there twice"),
+            (with(r#"endpoints = ["http://127.0.0.1:1"]"#), "9:14: http needs `insecure = true`"),
+            (
+                format!("{}insecure = true", with(r#"endpoints = ["http://10.0.0.1:1"]"#)),
+                "9:13: `http://10.0.0.1:1` is not https",
+            ),
+            (
+                format!("{}insecure = true", with(r#"endpoints = ["http://localhost:1"]"#)),
+                "9:13: `http://localhost:1` is not https",
+            ),
+            (without("ca"), "2:14: https needs `ca`"),
+            (without("cert"), "4:7: `cert` and `key` go together"),
+            (without("key"), "4:8: `cert` and `key` go together"),
+            (without("user"), "6:17: `user` and `password_file` go together"),
+            (without("password"), "6:8: `user` and `password_file` go together"),
+            (with(r#"ca = "ca.pem""#), "9:6: must be an absolute path"),
+            (with(r#"prefix = "pam_totp/""#), "9:10: must be at most 64"),
+            (with(r#"prefix = "/""#), "9:10: must be at most 64"),
+            (with(r#"prefix = "/pam totp/""#), "9:10: must be at most 64"),
+            (with(&format!("prefix = \"/{}/\"", "a".repeat(63))), "9:10: must be at most 64"),
+            (with(r#"host = "Bastion""#), "9:8: must be 1 to 64 of a-z"),
+            (with(r#"host = """#), "9:8: must be 1 to 64 of a-z"),
+            (with(r#"user = """#), "9:8: must be 1 to 1024"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.starts_with(said), "{error}: not {said}");
+        }
+        for address in [
+            "",
+            "a:1",
+            "https://a",
+            "https://a:",
+            "https://a:0",
+            "https://a:+1",
+            "https://a:65536",
+            "https://:1",
+            "https://a:1/",
+            "https://a:1/v3",
+            "https://user@a:1",
+            "https://user:b@a:1",
+            "https://a b:1",
+            "https://a..b:1",
+            "https://-a:1",
+            "https://a_b:1",
+            "https://::1:1",
+            "https://[a]:1",
+            "https://127.1:1",
+            "https://256.0.0.1:1",
+            "https://a:1#x",
+            "ftp://a:1",
+            "HTTPS://ä:1",
+        ] {
+            let error = parse(&with(&format!("endpoints = [\"{address}\"]"))).unwrap_err();
+            assert!(error.starts_with("9:13: `") && error.contains("no address"), "{address}: {error}");
+        }
+        // A host without a good name, and none written.
+        let error = Conf::parse(without("host").as_bytes(), "a_b").unwrap_err().to_string();
+        assert!(error.contains("write host"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_others_is_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = crate::system::private::tests::directory();
+        let path = directory.path().join("fleet.toml");
+        assert_eq!(Conf::read_if_there(&path), Ok(None));
+        assert_eq!(Conf::read(&path).unwrap_err().word(), "no-fleet-conf");
+        std::fs::write(&path, GOOD).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let fact = Conf::read(&path).unwrap_err().to_string();
+        assert!(fact.starts_with("bad-fleet-conf cause=wrong-mode"), "{fact}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(Conf::read(&path), Ok(parse(GOOD).unwrap()));
+        std::fs::write(&path, GOOD.replace("ca =", "caa =")).unwrap();
+        let fact = Conf::read(&path).unwrap_err().to_string();
+        assert_eq!(fact, format!("bad-fleet-conf at={}:3:1 unknown-key=caa did-you-mean=ca", path.display()));
+    }
+}

@@ -36,6 +36,8 @@ const ANSWER: u64 = 1 << 20;
 const LARGE_ANSWER: u64 = 8 << 20;
 /// Seconds that this host's clock may be off the cluster's: a time step, and the one that a `Date` is cut down to.
 const CLOCK: u64 = 31;
+/// The fact that no answer came.
+const UNREACHABLE: &str = "etcd-unreachable";
 /// How long to wait where no endpoint has answered: an election takes ten times that.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -183,7 +185,7 @@ impl Cluster {
             let deadline = start.checked_add(deadline_of_a_page).unwrap_or(start);
             let body = message::page(&from, &end, revision);
             // A page is large: one endpoint has half the time.
-            let at_most = REQUEST.max(deadline_of_a_page.div_f32(2.0));
+            let at_most = deadline_of_a_page.checked_div(2).unwrap_or(REQUEST).max(REQUEST);
             let asked = Asked { path: "/v3/kv/range", body: &body, deadline, at_most, limit: LARGE_ANSWER };
             let page = self.until(deadline, |endpoint| {
                 self.ask(endpoint, &asked, |body| message::listed(body, prefix, &from, revision))
@@ -207,10 +209,7 @@ impl Cluster {
         let mut reason = None;
         for endpoint in self.order() {
             match self.ask(endpoint, &asked, |body| message::committed(body, guards, puts.len())) {
-                Ok(done) => {
-                    self.favourite.store(endpoint, Ordering::Relaxed);
-                    return done.map_or(Commit::Stale, |revision| Commit::Done { revision });
-                }
+                Ok(done) => return done.map_or(Commit::Stale, |revision| Commit::Done { revision }),
                 Err(Failure { kind: Kind::Ambiguous, fact }) => {
                     self.favourite.store(self.after(endpoint), Ordering::Relaxed);
                     return Commit::Unknown(fact);
@@ -222,6 +221,11 @@ impl Cluster {
         Commit::Unknown(fact_of(reason))
     }
 
+    /// Which endpoint is asked first.
+    pub fn favourite(&self) -> &str {
+        self.endpoints.get(self.favourite.load(Ordering::Relaxed)).map_or("", String::as_str)
+    }
+
     /// What each endpoint says of itself.
     pub fn members(&self, deadline: Instant) -> Vec<(String, Result<Member, Fact>)> {
         let member = |endpoint: &String| {
@@ -231,6 +235,7 @@ impl Cluster {
                 path: "/v3/maintenance/status",
                 body: b"{}",
                 token: token.as_deref(),
+                is_secret: false,
                 deadline,
                 at_most: REQUEST,
                 limit: ANSWER,
@@ -254,10 +259,7 @@ impl Cluster {
             let mut all_refuse = true;
             for endpoint in self.order() {
                 let failure = match attempt(endpoint) {
-                    Ok(answer) => {
-                        self.favourite.store(endpoint, Ordering::Relaxed);
-                        return Ok(answer);
-                    }
+                    Ok(answer) => return Ok(answer),
                     Err(failure) if failure.kind == Kind::Final => return Err(failure.fact),
                     Err(failure) => failure,
                 };
@@ -287,14 +289,15 @@ impl Cluster {
         if next < self.endpoints.len() { next } else { 0 }
     }
 
-    /// Sends one request to one endpoint: again only where etcd wants a fresh token, and so has done nothing.
+    /// Sends one request to one endpoint: again only where etcd wants a fresh token, and so has done nothing. Whoever gives a
+    /// good answer is asked first from then on.
     fn ask<T>(
         &self,
-        endpoint: usize,
+        index: usize,
         asked: &Asked<'_>,
         parse: impl Fn(&[u8]) -> Result<Said<T>, Wrong>,
     ) -> Result<T, Failure> {
-        let Some(endpoint) = self.endpoints.get(endpoint) else { return Err(Failure::refused(fact_of(None))) };
+        let Some(endpoint) = self.endpoints.get(index) else { return Err(Failure::refused(fact_of(None))) };
         let answer = match &self.login {
             None => self.send(endpoint, asked, None)?,
             Some(login) => {
@@ -308,15 +311,17 @@ impl Cluster {
                 }
             }
         };
-        self.check_clock(endpoint, &answer, asked.deadline)?;
+        let favourite = self.check_clock(endpoint, &answer, asked.deadline)?.unwrap_or(index);
         let said = parse(&answer.body).map_err(|wrong| bad_answer(endpoint, wrong))?;
         self.check_id(endpoint, said.cluster)?;
+        self.favourite.store(favourite, Ordering::Relaxed);
         Ok(said.what)
     }
 
     fn send(&self, endpoint: &str, asked: &Asked<'_>, token: Option<&str>) -> Result<Answer, Failure> {
         let Asked { path, body, deadline, at_most, limit } = *asked;
-        self.client.send(endpoint, &Request { path, body: body.as_bytes(), token, deadline, at_most, limit })
+        self.client
+            .send(endpoint, &Request { path, body: body.as_bytes(), token, is_secret: false, deadline, at_most, limit })
     }
 
     /// Two clusters would each take a code once.
@@ -339,10 +344,10 @@ impl Cluster {
     }
 
     /// Whether more than half of the endpoints that answer agree with this host's clock, where this one does not. Who takes
-    /// codes of another time than the rest of the fleet lets codes in that were seen.
-    fn check_clock(&self, endpoint: &str, answer: &Answer, deadline: Instant) -> Result<(), Failure> {
+    /// codes of another time than the rest of the fleet lets codes in that were seen. `Ok(Some(_))`: this one does agree.
+    fn check_clock(&self, endpoint: &str, answer: &Answer, deadline: Instant) -> Result<Option<usize>, Failure> {
         let Some(seconds) = answer.date.as_deref().and_then(|date| self.off_by(date, answer.took)) else {
-            return Ok(());
+            return Ok(None);
         };
         let dates = self.endpoints.iter().map(|endpoint| self.client.date(endpoint, deadline));
         let agree: Vec<Option<bool>> = dates
@@ -353,10 +358,7 @@ impl Cluster {
         let answered = agree.iter().flatten().count();
         let agreeing = agree.iter().flatten().filter(|agrees| **agrees).count();
         match agree.iter().position(|agrees| *agrees == Some(true)) {
-            Some(one) if agreeing > answered / 2 => {
-                self.favourite.store(one, Ordering::Relaxed);
-                Ok(())
-            }
+            one @ Some(_) if agreeing > answered / 2 => Ok(one),
             _ => {
                 let fact = Fact::new("clock-off").with_number("seconds", seconds).with("endpoint", endpoint);
                 let way_out =
@@ -380,16 +382,22 @@ fn bad_answer(endpoint: &str, wrong: Wrong) -> Failure {
     Failure::new(Kind::Ambiguous, Fact::new("bad-etcd-answer").with("endpoint", endpoint).with("error", wrong))
 }
 
-/// Which of two failures to speak of: the one that somebody has to put right, or the first.
+/// Which of two failures to speak of: the first of those that say most.
 fn worse(one: Option<Failure>, other: Failure) -> Failure {
+    let says = |failure: &Failure| match failure.kind {
+        Kind::Refused => 2,
+        // A server that does not take a certificate hangs up, which is seen sooner than what it says.
+        _ if failure.fact.word() != UNREACHABLE => 1,
+        _ => 0,
+    };
     match one {
-        Some(one) if one.kind == Kind::Refused || other.kind != Kind::Refused => one,
+        Some(one) if says(&one) >= says(&other) => one,
         _ => other,
     }
 }
 
 fn fact_of(failure: Option<Failure>) -> Fact {
-    failure.map_or_else(|| Fact::new("etcd-unreachable"), |failure| failure.fact)
+    failure.map_or_else(|| Fact::new(UNREACHABLE), |failure| failure.fact)
 }
 
 /// Any number below this one. Without random numbers: 0.

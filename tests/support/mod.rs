@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod debian;
 pub mod disk;
+pub mod etcd;
 pub mod machine;
 pub mod numbers;
 pub mod postgres;

@@ -3,6 +3,7 @@
 //! Nothing of the environment is read: no proxies, no certificates of the system's, no SSLKEYLOGFILE. No redirection is
 //! followed. Connections are kept; no thread is started.
 
+use super::UNREACHABLE;
 use super::refusal::{Failure, Kind, failed_tls, refused};
 use crate::fact::Fact;
 use crate::fleet::conf::{Conf, read_private};
@@ -45,6 +46,8 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
     /// What came of `/v3/auth/authenticate`.
     pub(super) token: Option<&'a str>,
+    /// Whether nobody may see what a refusal of it says: it may be what was sent.
+    pub(super) is_secret: bool,
     /// Until then.
     pub(super) deadline: Instant,
     /// For it alone.
@@ -120,7 +123,7 @@ impl Client {
         let body = response.body_mut().with_config().limit(request.limit).read_to_vec();
         let body = body.map_err(|error| failed(endpoint, error))?;
         if status != 200 {
-            return Err(refused(endpoint, status, &body));
+            return Err(refused(endpoint, status, &body, request.is_secret));
         }
         Ok(Answer { body, date, took: instant().saturating_duration_since(start) })
     }
@@ -143,7 +146,7 @@ impl Client {
 
 /// An endpoint that gave no answer.
 pub(super) fn unreachable(endpoint: &str) -> Fact {
-    Fact::new("etcd-unreachable").with("endpoint", endpoint)
+    Fact::new(UNREACHABLE).with("endpoint", endpoint)
 }
 
 /// Where no answer came: what that says.

@@ -42,6 +42,8 @@ impl Failure {
 const DEFINITE: [i64; 4] = [3, 5, 7, 16];
 /// Of those: who asks is not known.
 const UNAUTHENTICATED: i64 = 16;
+/// Cut off, or without a leader: whatever was asked for may have happened.
+const UNAVAILABLE: i64 = 14;
 
 /// What is in the body of a refusal. 3.4 has `error` too, with the same words; some refusals are plain text.
 #[derive(Deserialize)]
@@ -51,7 +53,7 @@ struct Body {
 }
 
 /// Words in etcd's messages, and what they mean: the fact's word, and the way out.
-const KNOWN: [(&str, &str, &str); 9] = [
+const KNOWN: [(&str, &str, &str); 10] = [
     (
         "CommonName of client",
         "bad-certificate",
@@ -75,27 +77,24 @@ const KNOWN: [(&str, &str, &str); 9] = [
         "etcd-refused",
         "the cluster wants a user: write `user` and `password_file` into the configuration",
     ),
-    (
-        "authentication handshake failed",
-        "bad-certificate",
-        "etcd's gateway is refused by its own port: the server's certificate needs extendedKeyUsage serverAuth,clientAuth",
-    ),
-    (
-        "bad certificate",
-        "bad-certificate",
-        "etcd's gateway is refused by its own port: the server's certificate needs extendedKeyUsage serverAuth,clientAuth",
-    ),
+    ("authentication handshake failed", "bad-certificate", OWN_PORT),
+    ("bad certificate", "bad-certificate", OWN_PORT),
+    // What TLS 1.3 makes of it; also a node that is about to end says so.
+    ("connection closed", "etcd-refused", OWN_PORT),
     ("required revision has been compacted", "etcd-compacted", "it took too long: again"),
 ];
 
+const OWN_PORT: &str = "where this stays: etcd's gateway is refused by etcd's own port, and the server's certificate needs \
+                        extendedKeyUsage serverAuth,clientAuth";
 const NO_SPACE: &str = "etcd is full and takes no more: compact and defragment it, then etcdctl alarm disarm; \
      --auto-compaction-retention=5m keeps it from coming back";
 
 /// Messages with which etcd wants a new token, besides code 16; with code 3 they come.
 const WANTS_TOKEN: [&str; 3] = ["user name is empty", "revision of auth store is old", "invalid auth token"];
 
-/// An answer with another status than 200.
-pub(super) fn refused(endpoint: &str, status: u16, body: &[u8]) -> Failure {
+/// An answer with another status than 200. What it says is not in the fact where it is secret, unless it is one of what is
+/// known.
+pub(super) fn refused(endpoint: &str, status: u16, body: &[u8], is_secret: bool) -> Failure {
     let parsed: Option<Body> = serde_json::from_slice(body).ok();
     let code = parsed.as_ref().and_then(|body| body.code);
     let text = String::from_utf8_lossy(body);
@@ -106,10 +105,11 @@ pub(super) fn refused(endpoint: &str, status: u16, body: &[u8]) -> Failure {
     if let Some(code) = code {
         fact = fact.with_number("code", code);
     }
-    let fact = fact.with("message", message.replace([' ', '\n'], "-")).or(way_out);
+    let told = known.map(|(words, ..)| *words).or((!is_secret).then_some(message.as_str()));
+    let fact = fact.with("message", told.unwrap_or("-").replace([' ', '\n'], "-")).or(way_out);
     let wants_token = code == Some(UNAUTHENTICATED) || WANTS_TOKEN.iter().any(|words| message.contains(words));
-    // Nothing gets as far as the keys where etcd says one of what is known, except that it is full.
-    let is_known = known.is_some() && word != "etcd-nospace";
+    // Nothing gets as far as the keys where etcd says one of what is known, except that it is full or cut off.
+    let is_known = known.is_some() && word != "etcd-nospace" && code != Some(UNAVAILABLE);
     let is_definite = is_known || code.is_some_and(|code| DEFINITE.contains(&code));
     let kind = match (is_definite, wants_token) {
         (true, true) => Kind::Token,
@@ -157,7 +157,7 @@ pub(super) fn failed_tls(endpoint: &str, error: &rustls::Error) -> Failure {
             Failure::new(Kind::Ambiguous, fact(way_out))
         }
         _ => {
-            let fact = Fact::new("etcd-unreachable").with("endpoint", endpoint).with("error", name);
+            let fact = super::http::unreachable(endpoint).with("error", name);
             Failure::new(Kind::Ambiguous, fact)
         }
     }

@@ -98,6 +98,7 @@ impl Login {
             path: "/v3/auth/authenticate",
             body: self.body.expose(),
             token: None,
+            is_secret: true,
             deadline,
             at_most: REQUEST,
             limit: ANSWER,
