@@ -25,6 +25,7 @@ mod examples;
 mod explain;
 mod fail2ban;
 mod faults;
+mod fleet;
 mod gate;
 mod import;
 mod manual;

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod debian;
 pub mod disk;
 pub mod etcd;
+pub mod fleet;
 pub mod machine;
 pub mod numbers;
 pub mod postgres;
