@@ -224,7 +224,7 @@ impl Conf {
         Self::read_if_there(path)?.ok_or_else(|| {
             Fact::new("no-fleet-conf")
                 .with_path(path)
-                .or("it says where the etcd cluster is: the manual page pam-totp-agent(8) has one to begin with")
+                .or("write one of root's alone: version = 1, endpoints, ca, cert, key, user, password_file")
         })
     }
 
@@ -394,7 +394,7 @@ host = "bastion-1.example"
     #[test]
     fn a_file_of_others_is_not_read() {
         use std::os::unix::fs::PermissionsExt;
-        if !rustix::process::geteuid().is_root() {
+        if crate::system::passwd::process_uids().1 != 0 {
             return;
         }
         let directory = crate::system::private::tests::directory();

@@ -540,7 +540,7 @@ fn with_tokens(accepts: bool) -> (Mock, Arc<AtomicUsize>) {
 }
 
 fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    crate::system::passwd::process_uids().1 == 0
 }
 
 #[test]
@@ -572,6 +572,30 @@ fn a_token_is_kept_shared_and_renewed_once() {
     unknown(commit, "etcd-refused");
     assert_eq!((mock.count("/v3/auth/authenticate"), mock.count("/v3/kv/txn")), (2, 2));
     assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn an_endpoint_that_gives_no_token_is_tried_once_for_all_who_wait() {
+    if !is_root() {
+        return;
+    }
+    let hung = || {
+        Mock::new(|stream, _| {
+            thread::sleep(Duration::from_millis(200));
+            let _ = stream.shutdown(Shutdown::Both);
+        })
+    };
+    let (one, other) = (hung(), hung());
+    let (_directory, conf) = with_password(&[one.address, other.address]);
+    let cluster = Cluster::new(&conf).unwrap();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| unknown(cluster.commit(&guards(), &puts(), within(4000)), "etcd-unreachable"));
+        }
+    });
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert_eq!(one.count("/v3/kv/txn") + other.count("/v3/kv/txn"), 0);
 }
 
 #[test]

@@ -29,6 +29,10 @@ struct State {
     token: Option<Arc<str>>,
     /// Whether somebody is about to get one: etcd takes 50 ms of computing for each (bcrypt), and all can have the same.
     is_asked: bool,
+    /// How often one was asked for.
+    attempts: u64,
+    /// What came of the last time, where no token did.
+    failure: Option<Failure>,
 }
 
 impl Login {
@@ -53,7 +57,8 @@ impl Login {
         Ok(Self { body, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// A token that is not this one, of which etcd wants to know nothing any more. One thread asks for it, and the others wait.
+    /// A token that is not this one, of which etcd wants to know nothing any more. One thread asks for it, and the
+    /// others wait, and have what it has: also its failure, so that they do not try one after the other what takes its time.
     ///
     /// # Errors
     /// [`Failure`], of which nothing has come but that there is no token.
@@ -65,9 +70,13 @@ impl Login {
         deadline: Instant,
     ) -> Result<Arc<str>, Failure> {
         let mut state = self.lock();
+        let attempts = state.attempts;
         loop {
             if let Some(token) = state.token.as_ref().filter(|token| Some(&***token) != stale) {
                 return Ok(token.clone());
+            }
+            if let Some(failure) = state.failure.as_ref().filter(|_| state.attempts != attempts) {
+                return Err(failure.clone());
             }
             if !state.is_asked {
                 state.is_asked = true;
@@ -84,7 +93,9 @@ impl Login {
         let token = self.authenticate(client, endpoint, deadline);
         let mut state = self.lock();
         state.is_asked = false;
+        state.attempts = state.attempts.wrapping_add(1);
         state.token = token.as_ref().ok().cloned();
+        state.failure = token.as_ref().err().cloned();
         self.changed.notify_all();
         token
     }
