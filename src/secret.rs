@@ -29,3 +29,26 @@ impl<T: Zeroize> Drop for Secret<T> {
         self.0.zeroize();
     }
 }
+
+/// Words of the stack that are wiped: several times what a hash needs of it.
+const BELOW: usize = 1024;
+
+/// Runs `work`, and wipes the part of the stack that it has used. The hashes wipe their states; what they do not wipe is the copy
+/// of a key that they are made from.
+pub fn without_traces<T>(work: impl FnOnce() -> T) -> T {
+    let result = apart(work);
+    wipe_below();
+    result
+}
+
+/// With a frame of its own, below the caller's.
+#[inline(never)]
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn wipe_below() {
+    let mut below = [0_u64; BELOW];
+    below.zeroize();
+}

@@ -1,6 +1,6 @@
 //! The module in a real libpam, with an application whose person is a script.
 
-use crate::support::machine::{ALICE, AUTH_ERR, BOB, LoggedIn, Machine, PERM_DENIED, SUCCESS};
+use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, LoggedIn, MODULE_UNKNOWN, Machine, PERM_DENIED, SUCCESS};
 use crate::support::totp::{SECRET, code_at, code_now, hotp, now, wrong_code};
 use crate::support::{need, output_of};
 use std::ffi::OsStr;
@@ -540,4 +540,322 @@ fn ten_thousand_logins_leave_nothing_behind() {
         let login = machine.login("test", "alice").answer(answer).with(&["--repeat", "3500"]).run();
         assert_eq!(login.result(), AUTH_ERR);
     }
+}
+
+#[test]
+fn what_is_planted_where_a_login_writes_is_neither_followed_nor_written_to() {
+    let machine = enrolled();
+    machine.without_limits();
+    let home = machine.path(&ALICE.home());
+    let next = home.join(".google_authenticator~pam_totp");
+    let canary = "root's, and to stay so\n";
+    machine.write_as("/home/canary", canary, 0, 0o600);
+    machine.write_as("/home/open", canary, BOB.uid, 0o666);
+    let (canary_path, open) = (machine.path("/home/canary"), machine.path("/home/open"));
+    let traps: [(&str, &dyn Fn()); 8] = [
+        ("link to root's file", &|| symlink("/home/canary", &next).unwrap()),
+        ("link to a file of somebody's", &|| symlink("/home/open", &next).unwrap()),
+        ("link to nothing", &|| symlink("/home/new", &next).unwrap()),
+        ("another name of root's file", &|| fs::hard_link(&canary_path, &next).unwrap()),
+        ("another name of somebody's file", &|| fs::hard_link(&open, &next).unwrap()),
+        ("FIFO", &|| drop(output_of(Command::new("mkfifo").arg("-m666").arg(&next)))),
+        ("socket", &|| drop(UnixListener::bind(&next).unwrap())),
+        ("directory", &|| fs::create_dir(&next).unwrap()),
+    ];
+    for (what, plant) in traps {
+        machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        plant();
+        let start = Instant::now();
+        let login = machine.login("test", "alice").answer(code_now(SECRET)).run();
+        assert!(start.elapsed() < PROMPTLY, "{what}");
+        if what == "directory" {
+            is_denied(&login, "file-error");
+            fs::remove_dir(&next).unwrap();
+        } else {
+            assert_eq!(login.result(), SUCCESS, "{what}: {login:#?}");
+            let stat = machine.path(&ALICE.secret_file()).symlink_metadata().unwrap();
+            assert!(stat.is_file() && stat.nlink() == 1, "{what}");
+            assert_eq!((stat.uid(), stat.mode() & 0o7777), (ALICE.uid, 0o600), "{what}");
+            assert!(next.symlink_metadata().is_err(), "{what} is still there");
+        }
+        assert_eq!([&canary_path, &open].map(|path| fs::read_to_string(path).unwrap()), [canary; 2], "{what}");
+        let (root, bob) = (canary_path.metadata().unwrap(), open.metadata().unwrap());
+        assert_eq!((root.uid(), root.mode() & 0o7777, bob.uid(), bob.mode() & 0o7777), (0, 0o600, BOB.uid, 0o666));
+        assert!(!machine.path("/home/new").exists(), "{what}");
+    }
+}
+
+#[test]
+fn nothing_of_a_file_that_is_not_ours_to_read_is_logged_not_even_with_debug() {
+    let machine = enrolled();
+    machine.without_limits();
+    machine.service("test", "auth required pam_totp.so debug\n");
+    let words = ["canary", "c4nary", "K5QVAX3DMFXGC4TZ", "W5cFcanaryQ"];
+    let text = "canary:$6$c4nary:K5QVAX3DMFXGC4TZ\n\" WINDOW_SIZE W5cFcanaryQ\n\" TOTP_AUTH canary\ncanary\n";
+    machine.write_as("/home/canary", text, 0, 0o600);
+    let file = machine.path(&ALICE.secret_file());
+    let link = || symlink("/home/canary", &file).unwrap();
+    let another_name = || fs::hard_link(machine.path("/home/canary"), &file).unwrap();
+    let own = || machine.write_as(&ALICE.secret_file(), text, ALICE.uid, 0o600);
+    let lines =
+        || machine.enrol(ALICE, "\" WINDOW_SIZE W5cFcanaryQ\n\" TOTP_AUTH canary\n\" canary K5QVAX3DMFXGC4TZ\n");
+    let odd = || machine.enrol(ALICE, "canary\n\" TOTP_AUTH\nK5QVAX3DMFXGC4TZ\n");
+    let cases: [(&str, &dyn Fn()); 5] =
+        [("link", &link), ("second name", &another_name), ("own", &own), ("options", &lines), ("odd lines", &odd)];
+    for (what, prepare) in cases {
+        let _ = fs::remove_file(&file);
+        prepare();
+        for answer in ["000000", "canary", &code_now(SECRET)] {
+            let login = machine.login("test", "alice").answer(answer).run();
+            let said = login.log.join("\n") + &login.output;
+            assert!(said.contains("start=record path=/home/alice/"), "{what}: {said}");
+            assert!(!words.iter().any(|word| said.contains(word)), "{what}: {said}");
+        }
+    }
+}
+
+#[test]
+fn no_answer_is_a_denial_however_the_application_says_it() {
+    let machine = enrolled();
+    machine.without_limits();
+    // Also where others would let somebody through who has none.
+    machine.service("nullok", "auth required pam_totp.so nullok\nauth optional pam_permit.so\n");
+    machine.service("password", "auth required pam_totp.so forward_pass\n");
+    for service in ["test", "nullok", "password"] {
+        for silence in ["--null-text", "--null-response", "--fail"] {
+            let login = machine.login(service, "alice").with(&[silence]).run();
+            assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "no-answer"), "{service} {silence}");
+            assert_eq!(login.prompts.len(), 1, "{service} {silence}");
+        }
+    }
+    assert!(!machine.read(&ALICE.secret_file()).contains("DISALLOW_REUSE"));
+}
+
+#[test]
+fn an_empty_answer_opens_nothing_whoever_it_is() {
+    let machine = enrolled();
+    machine.without_limits();
+    machine.service("password", "auth required pam_totp.so forward_pass\nauth optional pam_permit.so\n");
+    machine.service("permitting", "auth required pam_totp.so\nauth optional pam_permit.so\n");
+    machine.write_as(&CAROL.secret_file(), "\n", CAROL.uid, 0o600);
+    for service in ["test", "password", "permitting"] {
+        for user in ["alice", "bob", "carol", "mallory", "root"] {
+            for answer in ["", " ", "\n", "      ", "000000", "0"] {
+                let login = machine.login(service, user).answer(answer).run();
+                assert_eq!(
+                    (login.result(), login.prompts.len()),
+                    (AUTH_ERR, 1),
+                    "{service} {user} {answer:?}: {login:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_module_that_is_not_there_lets_nobody_in() {
+    let machine = enrolled();
+    let find = "ls -d /usr/lib/*/security /lib/*/security /usr/lib64/security 2>/dev/null; :";
+    let directories = output_of(machine.command("sh").args(["-c", find]));
+    let is_there = |directory: &&str| machine.path(&format!("{directory}/pam_totp.so")).exists();
+    let directory = directories.lines().find(is_there).unwrap();
+    let examples = fs::read_dir(crate::support::project().join("pam.d-examples")).unwrap();
+    let lines = examples.flat_map(|file| {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        text.lines()
+            .filter(|line| !line.starts_with('#') && line.contains("pam_totp.so"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    // With each line of ours that we ship, and a module behind it that says yes.
+    let lines: Vec<_> =
+        lines.filter(|line| line.starts_with("auth")).chain(["auth required pam_totp.so".into()]).collect();
+    assert!(lines.len() > 3, "{lines:?}");
+    fs::rename(machine.path(&format!("{directory}/pam_totp.so")), machine.path(&format!("{directory}/away"))).unwrap();
+    for line in &lines {
+        machine.service("test", &format!("{line}\nauth required pam_permit.so\n"));
+        let login = machine.login("test", "alice").answer(code_now(SECRET)).run();
+        assert_ne!(login.result(), SUCCESS, "{line}: {login:#?}");
+    }
+    fs::rename(machine.path(&format!("{directory}/away")), machine.path(&format!("{directory}/pam_totp.so"))).unwrap();
+    machine.service("test", STACK);
+    assert_eq!(machine.login("test", "alice").answer(code_now(SECRET)).run().result(), SUCCESS);
+}
+
+#[test]
+fn an_account_phase_says_yes_to_nobody_and_counts_nothing() {
+    let machine = enrolled();
+    for _ in 0..3 {
+        is_denied(&machine.login("test", "alice").answer(wrong_code(SECRET)).run(), "wrong-code");
+    }
+    machine.service("test", "auth required pam_totp.so\naccount required pam_totp.so\n");
+    let list = || output_of(machine.command(machine.program()).args(["throttle", "list", "--json"]));
+    let (before, home) = (list(), snapshot(&machine.path(&ALICE.home())));
+    assert!(before.contains("alice"), "{before}");
+    // As cron does: without an authentication before it. libpam takes a function that we do not have for a failure.
+    for user in ["alice", "bob", "mallory"] {
+        let login = machine.login("test", user).with(&["--account-alone"]).run();
+        assert!(login.output.contains(&format!("account {MODULE_UNKNOWN}\n")), "{login:#?}");
+    }
+    assert_eq!((list(), snapshot(&machine.path(&ALICE.home()))), (before, home));
+    // Nor does any other call change what was said before it.
+    let login = machine.login("test", "alice").answer("000000").with(&["--setcred", "--account"]).run();
+    assert_eq!(login.result(), AUTH_ERR);
+    assert!(login.output.contains("setcred ") && !login.output.contains("setcred 0\n"), "{login:#?}");
+    assert!(login.output.contains(&format!("account {MODULE_UNKNOWN}\n")), "{login:#?}");
+}
+
+#[test]
+fn a_used_code_is_used_however_it_is_spelled() {
+    let machine = enrolled();
+    machine.without_limits();
+    let code = code_now(SECRET);
+    assert_eq!(machine.login("test", "alice").answer(&code).run().result(), SUCCESS);
+    let wide: String = code.chars().map(|digit| char::from_u32(digit as u32 + 0xFEE0).unwrap()).collect();
+    let mut spellings = vec![code.clone(), wide, format!("{}.{}", &code[..3], &code[3..])];
+    for blank in [" ", "  ", "\t", "\r", "\n", "\r\n", "\u{a0}", "\u{200b}", "+", "-", "0", "00", "0x"] {
+        spellings.extend([format!("{blank}{code}"), format!("{code}{blank}"), format!("{blank}{code}{blank}")]);
+        spellings.push(format!("{}{blank}{}", &code[..3], &code[3..]));
+    }
+    for spelling in spellings {
+        let login = machine.login("test", "alice").answer(&spelling).run();
+        assert_eq!(login.result(), AUTH_ERR, "{spelling:?}: {login:#?}");
+        assert!(
+            ["used-code", "not-a-code", "wrong-code"].contains(&login.reason().as_str()),
+            "{spelling:?}: {login:#?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_used_throttled_and_nobodys_codes_look_alike_from_outside() {
+    let machine = enrolled();
+    machine.write("/etc/security/pam_totp.toml", "version = 1\n[throttle]\nuser = \"bob:2/1h *:90/1h\"\nhost = \"\"\n");
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    let (code, wrong) = (code_now(SECRET), wrong_code(SECRET));
+    assert_eq!(machine.login("test", "alice").answer(&code).run().result(), SUCCESS);
+    for _ in 0..2 {
+        machine.login("test", "bob").answer(&wrong).run();
+    }
+    let seen = |user: &str, answer: &str, reason: &str| {
+        let login = machine.login("test", user).answer(answer).run();
+        is_denied(&login, reason);
+        let (delays, shown): (Vec<_>, Vec<_>) = login.output.lines().partition(|line| line.starts_with("delay "));
+        let delay = delays.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap());
+        // libpam makes of two seconds something around it, at random.
+        assert!(delay.clone().count() == 1 && delay.clone().all(|time| (1_000_000..=3_000_000).contains(&time)));
+        shown.join("\n")
+    };
+    let expected = seen("alice", &wrong, "wrong-code");
+    for (user, answer, reason) in [
+        ("alice", code.as_str(), "used-code"),
+        ("alice", "no code at all", "not-a-code"),
+        ("bob", &code, "throttled"),
+        ("bob", &wrong, "throttled"),
+        ("carol", &wrong, "not-enrolled"),
+        ("mallory", &wrong, "unknown-user"),
+    ] {
+        assert_eq!(seen(user, answer, reason), expected, "{reason}");
+    }
+    // All of them are over within moments, beside two seconds that nobody can look through.
+    let time = |user: &str, answer: &str| {
+        let mut times: Vec<u64> = (0..7)
+            .map(|_| {
+                let login = machine.login("test", user).answer(answer).with(&["--time"]).run();
+                let line = login.output.lines().find_map(|line| line.strip_prefix("nanoseconds ")).unwrap();
+                line.parse().unwrap()
+            })
+            .collect();
+        times.sort_unstable();
+        Duration::from_nanos(times[3])
+    };
+    let times = [("alice", &wrong), ("alice", &code), ("bob", &code), ("carol", &wrong), ("mallory", &wrong)]
+        .map(|(user, answer)| time(user, answer));
+    let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert!(*most - *least < Duration::from_millis(100), "{times:?}");
+}
+
+#[test]
+fn an_answer_of_any_length_is_denied_at_once() {
+    let machine = enrolled();
+    machine.without_limits();
+    machine.service("password", "auth required pam_totp.so forward_pass\n");
+    let file = machine.shared().join("long");
+    for service in ["test", "password"] {
+        for length in [0, 1, 5, 7, 63, 64, 127, 128, 511, 512, 513, 1023, 1024, 65_535, 65_536, 1 << 20] {
+            for digit in ["1", "x", " ", "\x1b"] {
+                fs::write(&file, digit.repeat(length)).unwrap();
+                let start = Instant::now();
+                let login = machine.login(service, "alice").with(&["--answer-file", file.to_str().unwrap()]).run();
+                assert_eq!(
+                    (login.result(), login.prompts.len()),
+                    (AUTH_ERR, 1),
+                    "{service} {length} {digit:?}: {login:#?}"
+                );
+                assert!(start.elapsed() < PROMPTLY, "{service} {length} {digit:?}");
+                let longest = login.log.iter().map(String::len).max().unwrap();
+                assert!(longest < 400, "{service} {length} {digit:?}: a line of {longest} bytes");
+            }
+        }
+    }
+    assert_eq!(machine.login("test", "alice").answer(code_now(SECRET)).run().result(), SUCCESS);
+}
+
+#[test]
+fn a_step_below_one_that_was_accepted_is_as_used_as_that() {
+    let machine = enrolled();
+    for (window, steps) in [("", 1_u64), ("\" WINDOW_SIZE 9\n", 4)] {
+        machine.without_limits();
+        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n{window}"));
+        let _ = code_now(SECRET); // Not at the very end of a step.
+        let now = now();
+        let log_in = |time: u64| machine.login("test", "alice").answer(code_at(SECRET, time)).run();
+        // The latest first; after it none of the whole window, whichever is tried, and itself neither.
+        assert_eq!(log_in(now + 30 * steps).result(), SUCCESS, "{steps}");
+        for time in (0..=2 * steps).rev().map(|step| now - 30 * steps + 30 * step) {
+            is_denied(&log_in(time), "used-code");
+        }
+        // The earliest first; then each of them once, and none after a later one.
+        machine.enrol(ALICE, &format!("\" TOTP_AUTH\n{window}"));
+        for step in 0..=steps {
+            let time = now - 30 * steps + 60 * step;
+            assert_eq!(log_in(time).result(), SUCCESS, "{steps}: {step}");
+            is_denied(&log_in(time), "used-code");
+            is_denied(&log_in(time - 30), if step == 0 { "wrong-code" } else { "used-code" });
+        }
+    }
+}
+
+#[test]
+fn who_does_not_exist_is_asked_and_denied_also_where_others_are_let_pass() {
+    let machine = enrolled();
+    let permit = "auth required pam_permit.so\n";
+    machine.service("test", &format!("auth required pam_totp.so\n{permit}"));
+    machine.service("nullok", &format!("auth required pam_totp.so nullok\n{permit}"));
+    let exempt = "[[exempt]]\nusers = [\"any\"]\nnetworks = [\"any\"]\nservices = [\"any\"]\nuntil = 2999-01-01\nreason = \"x\"\n\
+                  result = \"success\"\n";
+    for policy in [
+        "",
+        "[defaults]\nenrolment = \"optional\"\n",
+        "[defaults]\nenrol_by = 2999-01-01\n",
+        "[require]\ngroups = [\"root\"]\n",
+        exempt,
+    ] {
+        // Another beginning each time: what is no beginning of the one that was in use.
+        machine.write("/etc/security/pam_totp.toml", format!("# {}\nversion = 1\n{policy}", policy.len()));
+        for service in ["test", "nullok"] {
+            for name in ["mallory", "Alice", "alice ", "20001", "0"] {
+                let login = machine.login(service, name).answer("000000").with(&["--rhost", "198.51.100.7"]).run();
+                assert_eq!(
+                    (login.result(), login.prompts.len()),
+                    (AUTH_ERR, 1),
+                    "{policy:?} {service} {name}: {login:#?}"
+                );
+                assert!(["unknown-user", "throttled"].contains(&login.reason().as_str()), "{login:#?}");
+            }
+        }
+    }
+    // And bob, who exists, is let pass there.
+    let login = machine.login("test", "bob").with(&["--rhost", "198.51.100.7"]).run();
+    assert_eq!((login.result(), login.prompts.len()), (SUCCESS, 0), "{login:#?}");
 }

@@ -1330,3 +1330,67 @@ fn each_service_has_its_own_settings_and_the_others_have_the_defaults() {
     let stat = state.metadata().unwrap();
     assert_eq!((stat.uid(), stat.mode() & 0o7777), (0, 0o600));
 }
+
+#[test]
+fn what_is_done_as_the_c_module_does_says_so_at_each_login() {
+    let machine = machine();
+    let last = |answer: &str| machine.login("test", "alice").answer(answer).run().log.pop().unwrap();
+    for (policy, is_said) in [
+        ("", false),
+        ("[compat]\ngoogle = true\n", true),
+        ("[service.test.compat]\ngoogle = true\n", true),
+        ("[service.elsewhere.compat]\ngoogle = true\n", false),
+        ("[compat]\ngoogle = true\n[service.test.compat]\ngoogle = false\n", false),
+    ] {
+        put(&machine, policy);
+        machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        for answer in [code_now(SECRET), "000000".into(), "no code".into()] {
+            let line = last(&answer);
+            assert_eq!(line.ends_with(" compat=google"), is_said, "{policy:?} {answer}: {line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_shown_before_the_session_whatever_the_verdict_is() {
+    let machine = machine();
+    machine.service("test", "auth required pam_totp.so debug\nsession optional pam_totp.so\n");
+    put(&machine, "[throttle]\nuser = \"bob:2/1h\"\nhost = \"\"\n");
+    machine.enrol(BOB, "\" TOTP_AUTH\n");
+    three_failures(&machine, "alice");
+    three_failures(&machine, "bob");
+    let code = code_now(SECRET);
+    for (user, answer) in [
+        ("alice", "000000"),
+        ("alice", "no code"),
+        ("bob", &code),
+        ("carol", "000000"),
+        ("alice", &code),
+        ("alice", &code),
+    ] {
+        let login = machine.login("test", user).answer(answer).run();
+        let shown: Vec<_> = login.output.lines().filter(|line| !line.starts_with("delay ")).collect();
+        assert_eq!(shown, [format!("prompt {PROMPT}"), format!("result {}", login.result())], "{user} {answer}");
+    }
+    // There was something to be told all the time.
+    let login = machine.login("test", "alice").answer(code_at(SECRET, now() + 30)).with(&["--open-session"]).run();
+    assert!(login.output.contains("told 4 ") && login.output.contains("failed since your last login"), "{login:#?}");
+}
+
+#[test]
+fn what_su_and_sudo_are_told_holds_for_their_login_shells_unless_those_are_told_otherwise() {
+    let machine = machine();
+    for service in ["su", "su-l", "sudo", "sudo-i"] {
+        machine.service(service, STACK);
+    }
+    let asked = |service: &str| try_in(&machine, service, "alice", "").prompts.pop().unwrap();
+    put(&machine, &format!("{UNLIMITED}[service.su]\nprompt = \"Su: \"\n[service.sudo]\nprompt = \"Sudo: \"\n"));
+    assert_eq!(["su", "su-l"].map(asked), ["1 \"Su: \"", "1 \"Su: \""]);
+    assert_eq!(["sudo", "sudo-i"].map(asked), ["1 \"Sudo: \"", "1 \"Sudo: \""]);
+    assert_eq!(asked("test"), PROMPT);
+    let own = "[service.su-l]\nprompt = \"Login: \"\n[service.sudo-i]\necho = true\n";
+    put(&machine, &format!("{UNLIMITED}[service.su]\nprompt = \"Su: \"\n[service.sudo]\nprompt = \"Sudo: \"\n{own}"));
+    assert_eq!(["su", "su-l"].map(asked), ["1 \"Su: \"", "1 \"Login: \""]);
+    assert_eq!(asked("sudo"), "1 \"Sudo: \"");
+    assert!(asked("sudo-i").starts_with("2 "), "its own table, and nothing of sudo's");
+}

@@ -1,6 +1,7 @@
 //! Real sudo and real su.
 
 use crate::support::machine::{ALICE, BOB, Machine, User};
+use crate::support::terminal::Terminal;
 use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
 use crate::support::{example_file, need, reasons};
 use std::io::Write;
@@ -126,4 +127,39 @@ fn faketime_library() -> String {
 fn glob(base: &str, rest: &str) -> Vec<String> {
     let entries = Path::new(base).read_dir().unwrap().map(|entry| entry.unwrap().path().join(rest));
     entries.filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn an_interrupt_at_the_prompt_opens_nothing() {
+    let machine = host();
+    machine.append("/etc/sudoers", "Defaults passwd_tries=1\n");
+    let hasty = "version = 1\n[defaults]\nfail_delay = \"0s\"\n[throttle]\nuser = \"\"\nhost = \"\"\n";
+    machine.write("/etc/security/pam_totp.toml", hasty);
+    // A stack that lets everybody pass whom we do not answer for: what is not a success must be an error.
+    let permissive = "auth [success=1 default=ignore] pam_totp.so\nauth requisite pam_deny.so\nauth required pam_permit.so\n\
+                      account required pam_permit.so\nsession required pam_permit.so\n";
+    let sufficient = "auth sufficient pam_totp.so\nauth required pam_deny.so\naccount required pam_permit.so\n\
+                      session required pam_permit.so\n";
+    let erring = "auth [success=done ignore=ignore default=die] pam_totp.so\nauth required pam_permit.so\n\
+                  account required pam_permit.so\nsession required pam_permit.so\n";
+    let programs: [&[&str]; 2] = [&["su", "alice", "-c", "echo opened"], &["sudo", "-k", "sh", "-c", "echo opened"]];
+    for stack in [permissive, sufficient, erring] {
+        machine.service("su", stack);
+        machine.service("sudo", stack);
+        for (program, caller) in programs.iter().zip([BOB, ALICE]) {
+            for keys in ["\x03", "\x03\x03\x03", "123\x03", "\x1c", "\x04\x04\x04", "123\x04\x04"] {
+                let mut command = machine.command_as(caller, program[0]);
+                command.args(&program[1..]);
+                let mut terminal = Terminal::run(&command, "C.UTF-8");
+                terminal.until("Verification code: ");
+                terminal.press(keys);
+                let (shown, status) = terminal.status();
+                assert!(!shown.contains("opened") && status != Some(0), "{program:?} {keys:?}: {status:?} {shown}");
+            }
+        }
+        let code = code_now(SECRET);
+        machine.enrol(ALICE, "\" TOTP_AUTH\n");
+        let output = type_to(&machine, BOB, programs[0], &[&code]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "opened\n", "{output:?} {:#?}", machine.log());
+    }
 }

@@ -1232,3 +1232,43 @@ fn a_name_that_is_too_long_for_a_file_has_no_record_and_is_not_let_pass() {
         assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, "file-error"), "{login:#?}");
     }
 }
+
+#[test]
+fn what_is_roots_is_roots_from_its_first_byte_on() {
+    need("strace", "strace");
+    let machine = machine();
+    // Inside su a new file would get the group of whoever called it, and the caller's umask.
+    let trace = machine.shared().join("trace");
+    let script =
+        "umask 0; exec strace -f -qq -y -e trace=fchown,fchmod,write,writev,pwrite64,ftruncate -o \"$0\" \"$@\"";
+    let mut command = machine.command("setpriv");
+    command.args(["--regid", "20001", "--clear-groups", "--", "sh", "-c", script]).arg(&trace).arg(machine.program());
+    output_of(command.args(["enrol", "--user", "alice", "--no-confirm"]));
+    let trace = fs::read_to_string(&trace).unwrap();
+    let mut owned: HashMap<&str, [bool; 2]> = HashMap::new();
+    let mut written = 0;
+    for line in trace.lines() {
+        // `123 fchown(5</var/lib/pam_totp/records/alice~>, 0, 0) = 0`
+        let Some((call, path)) = line.split_once('(').and_then(|(call, rest)| {
+            let (_, path) = rest.split_once('<')?;
+            Some((call.rsplit(' ').next()?, path.split('>').next()?))
+        }) else {
+            continue;
+        };
+        if !path.starts_with(STATE) {
+            continue;
+        }
+        let [owner, mode] = owned.entry(path).or_default();
+        match call {
+            "fchown" => *owner |= line.contains(", 0, 0) = 0"),
+            "fchmod" => *mode |= line.contains(", 0600) = 0"),
+            _ => {
+                assert!(*owner && *mode, "{line} in {trace}");
+                written += 1;
+            }
+        }
+    }
+    assert!(written >= 3, "the record, its sibling and the mark: {trace}");
+    let left = output_of(machine.command("find").args([STATE, "(", "!", "-gid", "0", "-o", "-perm", "/077", ")"]));
+    assert_eq!(left, "");
+}

@@ -814,3 +814,48 @@ fn as_the_c_module_does_it_nothing_is_counted_unless_somebody_asks_for_it() {
     machine.write(POLICY, "version = 1\n[throttle]\n[compat]\ngoogle = true\n");
     assert_eq!(guess(&machine, ALICE, FAR, 50), 10);
 }
+
+#[test]
+fn ten_thousand_devices_and_tries_on_a_connection_are_no_more_guesses() {
+    let machine = with_rules("[defaults]\nfail_delay = \"0s\"\n[throttle]\nuser = \"*:4/1h\"\nhost = \"\"\n");
+    machine.service("sshd", &example_file("sshd-debian"));
+    let sshd = Sshd::start(&machine, &format!("{KEY_AND_CODE}MaxAuthTries 30\n"));
+    let key = sshd.key(ALICE);
+    // What a client may ask for: a round of questions for each of these.
+    let devices = format!("KbdInteractiveDevices={}", vec!["pam"; 10_000].join(","));
+    let wrong = wrong_code(SECRET);
+    let clients: Vec<_> = (0..3).map(|_| sshd.begin("alice", &key, &[wrong.as_str(); 20], &["-o", &devices])).collect();
+    let mut questions = 0;
+    for client in clients {
+        let session = sshd.finish(client);
+        assert!(!session.succeeded && session.questions.len() <= 30, "{session:#?}");
+        questions += session.questions.len();
+    }
+    let log = machine.log();
+    let judged = reasons(&log).iter().filter(|reason| *reason == "wrong-code").count();
+    assert_eq!((judged, reasons(&log).len()), (4, questions), "one question a call, and four guesses: {log:#?}");
+    assert!(questions > 12, "the client does not try as often as it may: {questions}");
+    assert!(!sshd.login(ALICE, &[&code_now(SECRET)]).succeeded, "a right one among them is not judged either");
+    assert_eq!(reasons(&machine.log()), ["throttled"]);
+}
+
+#[test]
+fn what_cannot_be_a_code_costs_where_it_came_from_and_not_whom_it_is_about() {
+    let machine = with_rules("[throttle]\nuser = \"*:5/1h\"\nhost = \"*:8/1h\"\n");
+    let near = "203.0.113.9";
+    // Passwords, typing mistakes, and what sshd types in the place of somebody whom it refuses.
+    let no_codes = ["my password", "12345", "1234567", "\x08\n\r\x7FINCORRECT\x08\n\r\x7FINCORRECT"];
+    for answer in no_codes.iter().cycle().take(8) {
+        let login = machine.login("test", "alice").answer(answer).with(&["--rhost", FAR]).run();
+        let reason = if answer.contains("INCORRECT") { "refused-by-sshd" } else { "not-a-code" };
+        assert_eq!((login.result(), login.reason().as_str()), (AUTH_ERR, reason));
+    }
+    let counted = rows(&machine);
+    assert!(counted.iter().any(|row| row.contains(FAR) && row.ends_with(" 8 blocked")), "{counted:?}");
+    assert!(!counted.iter().any(|row| row.contains("alice")), "nothing of it is hers: {counted:?}");
+    // From there nobody is judged now, whoever it is; alice is, from anywhere else.
+    let login = machine.login("test", "bob").answer(wrong_code(SECRET)).with(&["--rhost", FAR]).run();
+    assert_eq!(login.reason(), "throttled");
+    let login = machine.login("test", "alice").answer(code_now(SECRET)).with(&["--rhost", near]).run();
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+}

@@ -1,6 +1,7 @@
 //! Recovery codes as a root-only record keeps them: salted and hashed, so that they cannot be read from it. (An imported
 //! scratch code of eight digits can be found by trying all of them.)
 
+use crate::secret::without_traces;
 use constant_time_eq::constant_time_eq_n;
 use sha2::{Digest, Sha256};
 
@@ -57,7 +58,7 @@ impl RecoveryCodes {
 }
 
 fn hash(salt: &[u8; SALT], code: &[u8]) -> [u8; HASH] {
-    Sha256::new().chain_update(salt).chain_update(code).finalize().into()
+    without_traces(|| Sha256::new().chain_update(salt).chain_update(code).finalize().into())
 }
 
 #[cfg(test)]

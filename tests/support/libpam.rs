@@ -42,6 +42,7 @@ unsafe extern "C" {
     pub(crate) fn pam_putenv(pamh: *mut c_void, name_value: *const c_char) -> c_int;
     pub(crate) fn pam_open_session(pamh: *mut c_void, flags: c_int) -> c_int;
     pub(crate) fn pam_authenticate(pamh: *mut c_void, flags: c_int) -> c_int;
+    pub(crate) fn pam_acct_mgmt(pamh: *mut c_void, flags: c_int) -> c_int;
     pub(crate) fn pam_setcred(pamh: *mut c_void, flags: c_int) -> c_int;
     pub(crate) fn pam_end(pamh: *mut c_void, status: c_int) -> c_int;
 }
@@ -49,6 +50,7 @@ unsafe extern "C" {
 pub(crate) const PAM_SUCCESS: c_int = 0;
 pub(crate) const PAM_CONV_ERR: c_int = 19;
 pub(crate) const PAM_ESTABLISH_CRED: c_int = 2;
+pub(crate) const PAM_USER: c_int = 2;
 pub(crate) const PAM_TTY: c_int = 3;
 pub(crate) const PAM_RHOST: c_int = 4;
 pub(crate) const PAM_RUSER: c_int = 8;

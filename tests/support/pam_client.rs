@@ -1,9 +1,10 @@
 //! A PAM application whose person is a script: what sshd or su would be, for the tests.
 //!
 //! ```text
-//! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-file FILE | --null-text | --null-response | --fail]...
+//! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-turned HEX | --answer-file FILE | --null-text | --null-response | --fail]...
 //!            [--time] [--rhost HOST | --rhosts FIRST:N] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
-//!            [--open-session [--silent]] [--repeat N | --each] [--parallel N]
+//!            [--account | --account-alone] [--open-session [--silent]] [--then-user USER] [--search HEX]...
+//!            [--repeat N | --each] [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
@@ -14,7 +15,10 @@
 //! them. With `--repeat` the logins happen one after the other on handles of their own, and the program fails if one of them
 //! leaves anything behind in this process. With `--each` there is a login for each answer, one after the other, and each of
 //! them has to succeed. With `--rhosts` they happen one after the other on one handle, from N IPv4
-//! addresses, and there is a line `results CODE COUNT` for each result.
+//! addresses, and there is a line `results CODE COUNT` for each result. With `--then-user` the name is changed on the same
+//! handle after the first login, and there is a second one. With `--search` the program looks into its own memory
+//! when the login is over, and prints `found HEX N` for how often these bytes are there. They are given in hexadecimal and with
+//! all bits turned over, as the answer of `--answer-turned` is, so that none of what is found is the program's own.
 
 #![allow(unsafe_code, clippy::disallowed_methods)]
 #![allow(
@@ -26,7 +30,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString, c_int, c_uint, c_void};
+use std::ffi::{CString, OsString, c_char, c_int, c_uint, c_void};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::{null, null_mut};
@@ -41,6 +45,8 @@ use libpam::*;
 #[derive(Clone)]
 enum Answer {
     Text(CString),
+    /// With all bits turned over.
+    Turned(Vec<u8>),
     NullText,
     NullResponse,
     Fail,
@@ -57,6 +63,10 @@ struct Script {
     open_session: bool,
     silent: bool,
     authenticate: bool,
+    account: bool,
+    then_user: Option<CString>,
+    /// With all bits turned over.
+    search: Vec<Vec<u8>>,
     repeat: usize,
     each: bool,
     parallel: usize,
@@ -131,6 +141,9 @@ impl Script {
             open_session: false,
             silent: false,
             authenticate: true,
+            account: false,
+            then_user: None,
+            search: Vec::new(),
             repeat: 1,
             each: false,
             parallel: 0,
@@ -142,6 +155,7 @@ impl Script {
             match argument.to_str() {
                 Some("--confdir") => script.confdir = Some(value()),
                 Some("--answer") => script.answers.push(Answer::Text(value())),
+                Some("--answer-turned") => script.answers.push(Answer::Turned(bytes(value().to_str().unwrap()))),
                 Some("--answer-file") => {
                     let file = OsString::from_vec(value().into_bytes());
                     script.answers.push(Answer::Text(CString::new(fs::read(file).unwrap()).unwrap()));
@@ -163,6 +177,10 @@ impl Script {
                 Some("--silent") => script.silent = true,
                 Some("--setcred") => script.setcred = true,
                 Some("--setcred-alone") => (script.setcred, script.authenticate) = (true, false),
+                Some("--account") => script.account = true,
+                Some("--account-alone") => (script.account, script.authenticate) = (true, false),
+                Some("--then-user") => script.then_user = Some(value()),
+                Some("--search") => script.search.push(bytes(value().to_str().unwrap())),
                 Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
                 Some("--each") => script.each = true,
                 Some("--parallel") => script.parallel = value().to_str().unwrap().parse().unwrap(),
@@ -199,7 +217,16 @@ fn login(script: &Script, person: Person) -> c_int {
         }
         // A test has no time for the delay after a denial, but says what was asked for.
         assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
-        let result = if script.authenticate { pam_authenticate(pamh, 0) } else { PAM_SUCCESS };
+        let mut result = if script.authenticate { pam_authenticate(pamh, 0) } else { PAM_SUCCESS };
+        if let Some(user) = &script.then_user {
+            println!("result {result}");
+            assert_eq!(pam_set_item(pamh, PAM_USER, user.as_ptr().cast()), PAM_SUCCESS);
+            result = pam_authenticate(pamh, 0);
+        }
+        script.search.iter().for_each(|needle| look_for(needle));
+        if script.account {
+            println!("account {}", pam_acct_mgmt(pamh, 0));
+        }
         if script.setcred {
             println!("setcred {}", pam_setcred(pamh, PAM_ESTABLISH_CRED));
         }
@@ -258,6 +285,7 @@ extern "C" fn converse(
         Answer::NullText => null_mut(),
         // SAFETY: duplicated with malloc, as the module will free it.
         Answer::Text(text) => unsafe { libc::strdup(text.as_ptr()) },
+        Answer::Turned(text) => turned_back(&text),
     };
     // SAFETY: a new response for the module to free.
     unsafe {
@@ -266,6 +294,38 @@ extern "C" fn converse(
         *responses = response;
     }
     PAM_SUCCESS
+}
+
+/// The bytes of a number in hexadecimal.
+fn bytes(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+/// For the module to free. There is no other copy.
+fn turned_back(text: &[u8]) -> *mut c_char {
+    // SAFETY: as many bytes as are written, and a NUL.
+    unsafe {
+        let copy = libc::calloc(text.len() + 1, 1).cast::<u8>();
+        (0..text.len()).for_each(|at| copy.add(at).write(!text[at]));
+        copy.cast()
+    }
+}
+
+/// Prints how often these bytes are in what this process can write to.
+fn look_for(turned: &[u8]) {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw")) {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [start, end] = [start, end].map(|address| usize::from_str_radix(address, 16).unwrap());
+        // SAFETY: in place, as a copy would be found too; nobody else runs here, and what is mapped stays so.
+        let is_at = |at: usize| unsafe {
+            (0..turned.len()).all(|index| !((at + index) as *const u8).read_volatile() == turned[index])
+        };
+        found += (start..end.saturating_sub(turned.len())).filter(|&at| is_at(at)).count();
+    }
+    let hex: String = turned.iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("found {hex} {found}");
 }
 
 /// Brings `parallel` processes to their prompts, then lets all of them answer at once.
