@@ -3,7 +3,7 @@
 use super::asked::NotJudged;
 use super::{Counter, Login};
 use crate::fact::Fact;
-use crate::identity::Person;
+use crate::identity::{Person, login_key};
 use crate::ledger::{self, Grace, Refusal, Who};
 use crate::policy::throttle::Trigger;
 use crate::record::Record;
@@ -53,8 +53,10 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
             period: *period,
             circumstances: self.circumstances(),
             factors: factors.expose(),
+            is_elsewhere: false,
         });
-        pay(&Bill { login: self.counted(), is_guess: guess.is_one, receipts: &receipts, grace })
+        let login_key = if login_key::is_accepted(self.visit.login_key) { self.visit.login_key } else { b"" };
+        pay(&Bill { login: self.counted(), is_guess: guess.is_one, receipts: &receipts, grace, login_key })
     }
 
     /// A right code takes the charges of this login back; what cannot have been a code was no guess, and takes back what it

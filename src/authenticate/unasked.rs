@@ -3,7 +3,7 @@
 use super::asked::Judged;
 use super::{Counter, Done, Login, Outcome, Pending, Step, lines_period};
 use crate::fact::Fact;
-use crate::identity::Person;
+use crate::identity::{Person, login_key};
 use crate::ledger::{EARLIEST, Grace};
 use crate::otp::Answer;
 use crate::policy::exempt::{self, Visitor};
@@ -77,13 +77,19 @@ impl<N: Fn() -> u64> Login<'_, N> {
             return !self.visit.host.is_empty() && self.loaded().is_some_and(|record| has_grace(&record));
         }
         let Counter::Ledger(ledger) = self.counter else { return false };
-        if !self.policy.may_have_grace(self.visit.source) {
+        let is_here = self.policy.may_have_grace(self.visit.source);
+        let is_behind =
+            self.policy.may_have_grace_behind(self.visit.source) && login_key::is_accepted(self.visit.login_key);
+        if !is_here && !is_behind {
             return false;
         }
         self.record = self.loaded();
         self.grace().is_some_and(|(period, factors)| {
-            let grace = Grace { period, circumstances: self.circumstances(), factors: factors.expose() };
-            ledger.has_grace(&self.counted(), &grace)
+            let factors = factors.expose();
+            let here = Grace { period, circumstances: self.circumstances(), factors, is_elsewhere: false };
+            let elsewhere = Grace { circumstances: self.visit.login_key, is_elsewhere: true, ..here };
+            is_here && ledger.has_grace(&self.counted(), &here)
+                || is_behind && ledger.has_grace(&self.counted(), &elsewhere)
         })
     }
 

@@ -246,6 +246,9 @@ pub struct Grace<'a> {
     pub circumstances: &'a [u8],
     /// What the person's secret is a part of: with another secret there is no grace.
     pub factors: &'a [u8],
+    /// The circumstances alone have to be the same, and neither service nor source: the key by which somebody came to another host
+    /// of a fleet. A host by itself knows of no other.
+    pub is_elsewhere: bool,
 }
 
 /// The ledger of this host.
@@ -394,6 +397,9 @@ impl<M: Memory, C: Fn() -> Moment> Ledger for HostLedger<M, C> {
     }
 
     fn has_grace(&self, login: &Login, grace: &Grace) -> bool {
+        if grace.is_elsewhere {
+            return false;
+        }
         let now = self.now();
         let key = self.mark_key(login, &self.grace_parts(login, grace));
         let Ok(bucket) = MARKS.bucket(&self.memory, key.owner) else { return false };

@@ -564,7 +564,7 @@ fn there_is_no_grace_while_the_row_for_those_without_one_is_spent() {
     let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
     let here = source("192.0.2.1");
     let login = login(ALICE, &here, &throttle);
-    let grace = Grace { period: HOUR, circumstances: b"", factors: b"secret" };
+    let grace = Grace { period: HOUR, circumstances: b"", factors: b"secret", is_elsewhere: false };
     ledger.give_back(&login, Vec::new(), Some(&grace)).unwrap();
     assert!(ledger.has_grace(&login, &grace));
     let rows = ledger.rows(ledger.now(), Some(&throttle));

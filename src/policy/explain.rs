@@ -79,6 +79,7 @@ pub fn explain(policy: &Policy) -> Vec<Line> {
             &policy.shared_sources,
             list(policy.shared_sources.iter().map(ToString::to_string).collect()),
         ),
+        line("grace_behind", &policy.grace_behind, list(policy.grace_behind.iter().map(ToString::to_string).collect())),
         line("compat.google", &policy.google, policy.google.value),
         line("compat.skew_adjustment", &policy.skew_adjustment, policy.skew_adjustment.value),
     ];

@@ -76,6 +76,7 @@ pub(super) struct Table {
     pub(super) min_secret_bits: Option<Spanned<Bounded<0, MAX_SECRET_BITS>>>,
     pub(super) allow_scratch_codes: Option<Spanned<bool>>,
     pub(super) shared_sources: Option<Spanned<Vec<Network>>>,
+    pub(super) grace_behind: Option<Spanned<Vec<Network>>>,
     pub(super) compat: Compat,
 }
 
@@ -324,6 +325,7 @@ impl Table {
         let identity = |identity: Identity| {
             self.identity.as_ref().filter(|value| *value.get_ref() == identity).map(|value| value.span().start)
         };
+        let grace_behind = self.grace_behind.as_ref().map(|networks| networks.span().start);
         let contradictions = [
             (
                 via(Via::Agent).filter(|_| !is_system),
@@ -353,6 +355,10 @@ impl Table {
             (
                 identity(Identity::LoginKey).filter(|_| !is_system),
                 "`identity = \"login-key\"` needs `store = \"system\"` in [defaults]",
+            ),
+            (
+                grace_behind.filter(|_| store != StoreKind::Fleet || service != "sshd"),
+                "`grace_behind` is for [service.sshd] of a host with `store = \"fleet\"`: by which key somebody came to another host",
             ),
             (
                 self.cert_identity

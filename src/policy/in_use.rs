@@ -84,6 +84,7 @@ impl Policy {
             || self.min_secret_bits.value < other.min_secret_bits.value
             || self.allow_scratch_codes.value && !other.allow_scratch_codes.value
             || other.shared_sources.iter().any(|network| !self.shared_sources.contains(network))
+            || self.grace_behind.iter().any(|network| !other.grace_behind.contains(network))
             || self.google.value && !other.google.value
             || self.skew_adjustment.value && !other.skew_adjustment.value
             || self.store.value != other.store.value

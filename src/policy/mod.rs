@@ -254,6 +254,8 @@ pub struct Policy {
     pub allow_scratch_codes: Setting<bool>,
     /// Bastions and NATs: many people behind one address.
     pub shared_sources: Setting<Vec<Network>>,
+    /// Bastions of the fleet: whoever comes from there by the key that a code was given with elsewhere is not asked for a while.
+    pub grace_behind: Setting<Vec<Network>>,
     /// As google-authenticator-libpam does it.
     pub google: Setting<bool>,
     /// Three right codes of a wrong time set the clock difference of a record.
@@ -309,6 +311,7 @@ impl Policy {
             min_secret_bits: pick.value(|table| table.min_secret_bits.as_ref(), |bits| bits.0, 0),
             allow_scratch_codes: pick.value(|table| table.allow_scratch_codes.as_ref(), |allow| *allow, true),
             shared_sources: pick.value(|table| table.shared_sources.as_ref(), Clone::clone, Vec::new()),
+            grace_behind: pick.value(|table| table.grace_behind.as_ref(), Clone::clone, Vec::new()),
             throttle: pick.throttle(&google),
             exemptions: document.file.exempt.iter().map(|exemption| pick.spanned(exemption)).collect(),
             require: document.file.require.as_ref().map(|require| pick.spanned(require)),
@@ -346,6 +349,13 @@ impl Policy {
         };
         // What ends it are failures, which nobody counts where there is no throttle.
         is_one_persons && self.throttle.is_some()
+    }
+
+    /// Whether somebody who comes from there may have been asked at a bastion a moment ago: it says nothing about who is there, but
+    /// the key does.
+    pub fn may_have_grace_behind(&self, source: &Source) -> bool {
+        let is_bastion = |address| self.grace_behind.iter().any(|network| network.contains(address));
+        self.grace.value > 0 && self.throttle.is_some() && source.address().is_some_and(is_bastion)
     }
 
     /// Whether something here ends at a date, which needs the ledger's memory of the clock.

@@ -48,6 +48,17 @@ impl RecoveryCodes {
         self.hashes.is_empty()
     }
 
+    /// Takes all out that are none of these. Where none of these is one of them, it leaves them as they are, and says `false`.
+    pub fn keep_only<'a>(&mut self, codes: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let others: Vec<_> = codes.into_iter().map(|code| hash(&self.salt, code)).collect();
+        let is_known = |own: &[u8; HASH]| others.iter().any(|other| constant_time_eq_n(own, other));
+        if !self.hashes.iter().any(is_known) {
+            return false;
+        }
+        self.hashes.retain(is_known);
+        true
+    }
+
     /// Takes a code out if it is one of them. All are compared.
     pub fn spend(&mut self, code: &[u8]) -> bool {
         let typed = hash(&self.salt, code);
@@ -72,6 +83,14 @@ mod tests {
         assert!(codes.spend(b"one"));
         assert!(!codes.spend(b"one"), "its twin went with it");
         assert!(codes.spend(b"two") && codes.is_empty() && !codes.spend(b"two"));
+    }
+
+    #[test]
+    fn of_two_lists_of_the_same_codes_what_both_have_is_kept() {
+        let mut codes = RecoveryCodes::new([7; SALT], [&b"one"[..], b"two", b"three"]);
+        assert!(!codes.keep_only([&b"four"[..]]) && !codes.keep_only([]) && codes.len() == 3);
+        assert!(codes.keep_only([&b"four"[..], b"three", b"one"]) && codes.len() == 2);
+        assert!(!codes.spend(b"two") && codes.spend(b"one") && codes.spend(b"three"));
     }
 
     #[test]

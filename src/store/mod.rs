@@ -262,6 +262,8 @@ pub struct Bill<'a> {
     pub receipts: &'a [Receipt],
     /// What the person has by a right code.
     pub grace: Option<Grace<'a>>,
+    /// What sshd says about the key by which they came; empty elsewhere.
+    pub login_key: &'a [u8],
 }
 
 /// Whether a guess was paid with the attempt.

@@ -1,17 +1,17 @@
 //! `pam-totp import`: secrets that another program or an app has already, and those of homes.
 
+mod homes;
+
 use crate::choices::WINDOW;
-use crate::host::{self, Access, Subject, Whose, by_fact, by_store};
+use crate::host::{self, Access, Whose, by_fact, by_store};
 use anyhow::{Context, Result, bail, ensure};
 use pam_totp::fact::Fact;
 use pam_totp::otp::{Algorithm, Digits, base32};
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::record::{Device, Hotp, Kind, RateLimit, Record, Totp, google};
 use pam_totp::secret::Secret;
-use pam_totp::store::Store;
-use pam_totp::store::home::HomeStore;
 use pam_totp::system::clock;
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +32,10 @@ pub(crate) struct Arguments {
     /// Without FILE: take over what is in the home of --user
     #[arg(long, value_name = "STORE")]
     to: Option<To>,
+    /// Without FILE: of everybody on this host who has such a file. Nobody's record is replaced; whose file has another secret
+    /// than the record is named
+    #[arg(long, requires = "to", conflicts_with_all = ["file", "user", "force"])]
+    all_homes: bool,
     #[command(flatten)]
     whose: Whose,
     /// Replace what is there
@@ -95,7 +99,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     match &arguments.file {
         Some(file) => run_file(arguments, file, &policy),
-        None => run_home(arguments),
+        None if arguments.all_homes => homes::run_all(arguments, &policy),
+        None => homes::run_one(arguments),
     }
 }
 
@@ -162,84 +167,6 @@ fn read(file: &Path) -> Result<Secret<String>> {
         text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     }
     Ok(Secret::new(text))
-}
-
-/// Takes the secret in somebody's home over into the root-only store, and offers to delete the file.
-fn run_home(arguments: &Arguments) -> Result<()> {
-    ensure!(arguments.to == Some(To::System), "into a home secrets come from a FILE");
-    let whose = &arguments.whose;
-    ensure!(whose.user.is_some(), "--user says whose home");
-    let subject = whose.subject("change the root-only store")?;
-    let home = HomeStore { secret: &subject.policy.secret, ..HomeStore::default() };
-    let (from, person) = (home.path(&subject.person).map_err(by_fact)?, &subject.person);
-    let record = taken_over(home.load(person).map_err(by_store)?, &subject)?;
-    let store = subject.store();
-    let path = store.path(person).map_err(by_fact)?;
-    if let Ok(there) = store.load(person)
-        && record.devices.iter().filter_map(|device| device.secret.as_ref().ok()).any(|secret| there.holds(secret))
-    {
-        // What was used since would work again.
-        bail!("{} holds this secret already", path.display());
-    }
-    store
-        .enrol(person, &record, arguments.force)
-        .map_err(by_store)
-        .with_context(|| format!("{} stays as it was", from.display()))?;
-    let deletes = arguments.delete || !arguments.keep && may_delete(whose, &from)?;
-    // That it was taken over stands, whether it can be deleted or not.
-    let deleted = if deletes { Some(home.remove(person).map_err(by_store)) } else { None };
-    if whose.json {
-        let is_gone = matches!(deleted, Some(Ok(_)));
-        say!(
-            "{}",
-            serde_json::json!({
-                "user": subject.name(), "from": from.to_string_lossy(), "path": path.to_string_lossy(), "deleted": is_gone,
-            })
-        );
-    } else {
-        say!("{}: {} is in {} now.", subject.name(), from.display(), path.display());
-    }
-    match deleted {
-        Some(result) => result.map(|_| ()).with_context(|| format!("{} was not deleted", from.display())),
-        None if whose.json => Ok(()),
-        None => {
-            say!("{} is there still: whoever reads it can make codes. No login looks at it.", from.display());
-            Ok(())
-        }
-    }
-}
-
-/// Asks whoever is at a terminal.
-fn may_delete(whose: &Whose, file: &Path) -> Result<bool> {
-    if whose.json || !io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    print!("Delete {}? (y/n) ", file.display());
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes"))
-}
-
-/// A home file's record as the root-only store keeps it. Scratch codes work on; a budget of its own it has no more, nor hosts
-/// that are not asked again: that is the policy's.
-fn taken_over(record: Record, subject: &Subject) -> Result<Record> {
-    let mut device = record.devices.into_iter().next().context("there is no device")?;
-    let secret = device.secret.as_ref().map_err(|bad| by_fact(bad.fact()))?;
-    ensure_bits(secret.expose(), &subject.policy)?;
-    match device.kind.as_mut().map_err(|bad| by_fact(bad.fact()))? {
-        Kind::Totp(totp) => {
-            totp.drift.clear();
-            // The file may not remember what was used, or may have been taken over before: nothing up to now works again.
-            let newest = newest(totp, &subject.policy)?;
-            totp.used = Ok(Some(vec![totp.mark().map_or(newest, |mark| mark.max(newest))]));
-        }
-        Kind::Hotp(_) => {}
-        Kind::None => bail!("the file has neither a TOTP_AUTH nor a HOTP_COUNTER line: nothing to take over"),
-    }
-    device.name = DEVICE.to_owned();
-    device.added = Some(clock::now());
-    Ok(Record { scratch: record.scratch, scratch_before_odd: record.scratch_before_odd, ..Record::of(vec![device]) })
 }
 
 /// The last step that could have been accepted by now.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 /// Failures that a row remembers: more than any rule looks for.
 const MOST: usize = 118;
 /// Marks that a person has; a new one takes the place of the oldest.
-const MARKS: usize = 12;
+const MARKS: usize = 16;
 /// Bytes by which marks are told apart.
 const TAG: usize = 16;
 
@@ -188,6 +188,11 @@ impl Counts {
         }
     }
 
+    /// They came by this key, whose holder is not asked again for a while behind this host.
+    pub(super) fn came_by(&mut self, login_key: &[u8], factors: &[u8], now: u64) {
+        self.mark(of_key(login_key), tag("factors", &[factors]), now);
+    }
+
     /// Ends the failures in a row. They are told at the next login.
     pub(super) fn end_row(&mut self) {
         let failures = std::mem::take(&mut self.in_a_row);
@@ -277,7 +282,14 @@ fn known(login: &Login) -> Tag {
     tag("known", &[&login.source.key()])
 }
 
+fn of_key(login_key: &[u8]) -> Tag {
+    tag("key", &[login_key])
+}
+
 fn of_grace(login: &Login, grace: &Grace) -> Tag {
+    if grace.is_elsewhere {
+        return of_key(grace.circumstances);
+    }
     tag("grace", &[&login.source.key(), login.service.as_bytes(), grace.circumstances])
 }
 

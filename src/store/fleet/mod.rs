@@ -232,6 +232,9 @@ impl<'a> FleetStore<'a> {
                         of.was_let_in(&self.fleet.host, now);
                         if let Some(bill) = bill {
                             of.counts.logged_in(&bill.login, bill.grace.as_ref(), now);
+                            if let (false, Some(factors)) = (bill.login_key.is_empty(), next.factors()) {
+                                of.counts.came_by(bill.login_key, factors.expose(), now);
+                            }
                         }
                         transaction.put_person(&key, &of).map_err(Undone::Failed)?;
                         if let Some(bill) = bill {

@@ -213,7 +213,7 @@ fn attempt(store: &FleetStore, person: &Person, code: &str, throttle: &Throttle)
     let charge = |record: &Record| verify::charge(record, &rules, &attempt, (store.now)());
     let here = source("192.0.2.1");
     let login = login(Who::of(person), &here, throttle);
-    store.attempt(person, &charge, Some(&Bill { login, is_guess: true, receipts: &[], grace: None }))
+    store.attempt(person, &charge, Some(&Bill { login, is_guess: true, receipts: &[], grace: None, login_key: b"" }))
 }
 
 fn login<'a>(who: Who<'a>, source: &'a crate::source::Source, throttle: &'a Throttle) -> Login<'a> {
@@ -597,7 +597,7 @@ fn the_fleets_ledger_counts_as_the_hosts_does() {
             number => somebody(names[usize::try_from(number - 2).unwrap()]),
         };
         let login = login(who, &sources[usize::try_from(draw(3)).unwrap()], &throttle);
-        let grace = Grace { period: 600, circumstances: b"key", factors: b"secret" };
+        let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
         match draw(6) {
             0 => {
                 let (one, other) = (
