@@ -16,7 +16,7 @@ FLAGS   := --locked --target-dir target
 # By rename, and only where something changed: somebody may be reading the file.
 put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 
-.PHONY: build demo test soak bench lint abi-check prerequisites install \
+.PHONY: build demo demo-fleet test soak bench lint abi-check prerequisites install \
         uninstall deb rpm fresh clean
 
 # The manual page and the completions, which the program itself makes from the definition of its arguments.
@@ -63,6 +63,11 @@ FORCE:
 demo: PREREQUISITES = demo
 demo: prerequisites build
 	$(CARGO) run --quiet $(FLAGS) --example demo
+
+# Three bastions and a cluster of three on loopback: one enrolment, one code on all of them at once, the leader killed. Needs root.
+demo-fleet: PREREQUISITES = demo-fleet
+demo-fleet: prerequisites build
+	$(CARGO) run --quiet $(FLAGS) --example demo-fleet
 
 # Everything, through the real thing. Needs root, and Debian or Ubuntu.
 test: prerequisites build target/test/pam_totp-without-lock.so

@@ -3,6 +3,7 @@
 //! ```text
 //! bench [ext4 | tmpfs]   both stores, beside the C module
 //! bench agent            the root-only store in the module's own process, beside the same through pam-totp-agent
+//! bench fleet [COUNT]    a fleet, with a few people and with COUNT (100,000)
 //! bench people [COUNT]   the root-only store with 10 people in it and with COUNT (1,000,000, which is the most)
 //! ```
 //!
@@ -16,6 +17,8 @@
 
 #[path = "bench_agent.rs"]
 mod agent;
+#[path = "bench_fleet.rs"]
+mod fleet;
 mod support;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -31,6 +34,7 @@ use support::{dist, need, output_of};
 const ROUNDS: usize = 200;
 const LINES: &str = "\" TOTP_AUTH\n\" DISALLOW_REUSE\n";
 const PEOPLE: usize = 1_000_000;
+const FLEET: usize = 100_000;
 
 fn main() {
     need("oathtool", "oathtool");
@@ -42,6 +46,7 @@ fn main() {
             agent::bench();
         }
         Some("agent") => agent::bench(),
+        Some("fleet") => fleet::bench(arguments.get(1).map_or(FLEET, |count| count.parse().unwrap())),
         Some("ext4") => both_stores(Home::Ext4, "ext4 on a loop device"),
         Some("tmpfs") => both_stores(Home::Memory, "tmpfs"),
         Some("people") => many_people(arguments.get(1).map_or(PEOPLE, |count| count.parse().unwrap())),

@@ -27,6 +27,8 @@ mod explain;
 mod fail2ban;
 mod faults;
 mod fleet;
+mod fleet_hops;
+mod fleet_import;
 mod gate;
 mod guest;
 mod import;
