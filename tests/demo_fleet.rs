@@ -137,8 +137,9 @@ impl Demo<'_> {
 
     fn note(&mut self, user: User, bastion: usize, code: &str, succeeded: bool, start: Instant) {
         let log = self.machines[bastion].log();
-        let reason = log.iter().rev().find_map(|line| line.split_once("reason=")).map(|(_, rest)| rest);
-        let reason = reason.and_then(|rest| rest.split(' ').next()).unwrap_or("nothing logged").to_owned();
+        let after = |line: &'_ String, key| line.split_once(key).map(|(_, rest): (_, &str)| rest.to_owned());
+        let reason = log.iter().rev().find_map(|line| after(line, " factor=").or_else(|| after(line, " reason=")));
+        let reason = reason.as_deref().and_then(|rest| rest.split(' ').next()).unwrap_or("nothing logged").to_owned();
         let milliseconds = start.elapsed().as_millis();
         self.rows.push(Row { who: user.name, bastion, code: code.to_owned(), succeeded, milliseconds, reason });
     }
