@@ -54,6 +54,16 @@ impl Decision {
         }
     }
 
+    /// Whether it is a denial, for a store that writes something else then. It says nothing before the write but what it is for.
+    pub(crate) const fn is_denial(&self) -> bool {
+        matches!(self.verdict, Verdict::Denied(_))
+    }
+
+    /// Whether nothing was judged, and nothing is to be paid for it.
+    pub(crate) const fn is_no_guess(&self) -> bool {
+        matches!(self.verdict, Verdict::Denied(Denial::NotACode | Denial::Throttled { .. }))
+    }
+
     /// For an operator who asks why. What would have to be stored is dropped, and with it the verdict.
     pub(super) fn explained(self) -> Explained {
         match self.verdict {

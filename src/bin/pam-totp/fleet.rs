@@ -3,12 +3,12 @@
 use crate::host::{self, Access, by_store, ensure_root};
 use crate::people::shown;
 use crate::status::count;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ArgGroup;
 use pam_totp::identity::Named;
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::store::Roster;
-use pam_totp::store::fleet::{FleetStore, Host, Rolled, Sealed};
+use pam_totp::store::fleet::{FleetStore, Host, Revoked, Rolled, Sealed};
 use pam_totp::system::clock;
 use std::path::PathBuf;
 
@@ -156,7 +156,7 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
     // This one may have a new key that it has not spoken of yet.
     fleet.report(env!("CARGO_PKG_VERSION")).map_err(by_store)?;
     let hosts = fleet.hosts().map_err(by_store)?;
-    ensure_known(&hosts, name)?;
+    ensure_known(&hosts, name, yes)?;
     let active =
         open.access.ring.as_ref().and_then(pam_totp::store::KeyRing::active).context("no key is active")?.to_string();
     let has = |host: &Host, wanted: &str| host.keys.iter().any(|(id, _)| id == wanted);
@@ -169,6 +169,14 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
             names(others())
         );
     }
+    // What they write from now on would be sealed with a key that the revoked one has.
+    let behind: Vec<_> = others().filter(|host| host.keys.iter().any(|(id, seals)| *seals && *id != active)).collect();
+    ensure!(
+        yes || behind.is_empty(),
+        "by what they last said, {} still seal with another key than {active}, which {name} may have: pam-totp key activate {active} \
+         there, and a login. With --yes it is done all the same",
+        names(behind.iter().copied())
+    );
     let without: Vec<_> = others().filter(|host| !has(host, &active)).collect();
     ensure!(
         yes || without.is_empty(),
@@ -180,9 +188,11 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
             format!("{} have", names(without.into_iter()))
         },
     );
-    let Sealed { resealed, failed, .. } = fleet.reseal_all(false).map_err(by_store)?;
-    let people = fleet.revoke_records(name, seen_there, &[]).map_err(by_store)?;
+    // First: whatever cannot be read of the rest.
     fleet.strike_off(name).map_err(by_store)?;
+    let Sealed { resealed, mut failed, .. } = fleet.reseal_all(false).map_err(by_store)?;
+    let Revoked { people, failed: unread } = fleet.revoke_records(name, seen_there).map_err(by_store)?;
+    failed.extend(unread);
     let left = if seen_there { fleet.people().map_err(by_store)?.len() } else { 0 };
     if json {
         say!(
@@ -207,14 +217,19 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
         say!("When all hosts have the new key: pam-totp key drop the old one everywhere.");
     }
     failed.iter().for_each(|(key, fact)| eprintln!("pam-totp: {key}: {fact}"));
-    ensure!(failed.is_empty(), "{} could not be sealed anew", count(failed.len(), "document"));
+    ensure!(failed.is_empty(), "{} could not be read or sealed anew", count(failed.len(), "document"));
     Ok(())
 }
 
-fn ensure_known(hosts: &[Host], name: &str) -> Result<()> {
-    let host = hosts.iter().find(|host| host.name == name);
-    host.map(|_| ())
-        .ok_or_else(|| anyhow!("there is no host {} in the fleet: {}", name.escape_debug(), names(hosts.iter())))
+/// One that has deleted what it said of itself can be revoked all the same.
+fn ensure_known(hosts: &[Host], name: &str, yes: bool) -> Result<()> {
+    ensure!(
+        yes || hosts.iter().any(|host| host.name == name),
+        "there is no host {} in the fleet, but {}; with --yes it is revoked all the same",
+        name.escape_debug(),
+        names(hosts.iter())
+    );
+    Ok(())
 }
 
 fn names<'a>(hosts: impl Iterator<Item = &'a Host>) -> String {

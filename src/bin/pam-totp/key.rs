@@ -258,6 +258,7 @@ fn drop_key(keys: &mut Keys<'_>, id: KeyId, force: bool) -> Result<()> {
         let records = count(lost, "record");
         ensure!(lost == 0, "{records} sealed with {id}: pam-totp key reseal first, or --force to have them lost");
         end(keys, &counted.failed)?;
+        keys.ensure_nobody_seals_with(id)?;
     }
     keys.open.write(&keys.ring)?;
     if keys.open.json {
@@ -291,6 +292,21 @@ impl Keys<'_> {
     fn fleet(&self) -> Result<FleetStore<'_>> {
         let means = Means { ring: Some(&self.ring), ..self.open.access.means() };
         store::fleet_store(&self.open.policy, means, None).map_err(by_store)
+    }
+
+    /// Fails where another host of the fleet would go on sealing with a key that this one does not have any more.
+    fn ensure_nobody_seals_with(&self, id: KeyId) -> Result<()> {
+        if self.open.policy.store.value != StoreKind::Fleet || self.ring.active().is_none() {
+            return Ok(());
+        }
+        let (id, hosts) = (id.to_string(), self.fleet()?.hosts().map_err(by_store)?);
+        let seals = |host: &&pam_totp::store::fleet::Host| host.keys.iter().any(|(key, active)| *active && *key == id);
+        match hosts.iter().filter(|host| host.revoked.is_none()).find(seals) {
+            None => Ok(()),
+            Some(host) => {
+                bail!("{} seals with {id}, by what it last said: activate another key there first", host.name)
+            }
+        }
     }
 
     fn counted(&self) -> Result<Counted> {

@@ -10,6 +10,9 @@ use crate::record::Record;
 use crate::store::system::{check_room, with_hashed_codes};
 use crate::store::{Admission, Grounds, StoreError, Ticket};
 
+/// Tickets that an account can have: a document has room for more.
+const TICKETS: usize = 128;
+
 impl FleetStore<'_> {
     /// A person's document, and that of the account where they share one.
     pub(super) fn keys_with_account(&self, person: &Person) -> Vec<String> {
@@ -32,6 +35,7 @@ impl FleetStore<'_> {
         of.record = Some(record_of(person, generation.saturating_add(1), record));
         (of.uid, of.had_one, of.revoked) = (Some(person.uid()), true, None);
         transaction.put_person(&key, &of)?;
+        Self::remember_enrolled(transaction, &[person, &person.account()], true)?;
         let mut of = transaction.person(&account)?;
         of.had_one = true;
         let holder = person.file_name();
@@ -42,6 +46,45 @@ impl FleetStore<'_> {
             None => is_shared,
         });
         transaction.put_person(&account, &of)
+    }
+
+    /// Makes documents that are not there: a record is never the first thing that is at a key, so that it cannot be put where
+    /// there was nothing.
+    pub(super) fn ensure_there(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.transact(keys, |transaction| {
+            for key in keys.iter().filter(|key| key.starts_with(document::PEOPLE)) {
+                if !transaction.has(key) {
+                    transaction.put_person(key, &Of::default())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the person, or the account that they share, is known to have had a device, whatever has become of their documents.
+    pub(super) fn was_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
+        let names = [person.file_name(), person.account().file_name()];
+        let transaction = self.begin(&names.clone().map(|name| document::of_enrolled(&name)))?;
+        names
+            .iter()
+            .try_fold(false, |was, name| Ok(was || transaction.enrolled(&document::of_enrolled(name))?.has(name)))
+    }
+
+    /// Remembers that people have had a device, or forgets it.
+    pub(super) fn remember_enrolled(
+        transaction: &mut Transaction,
+        people: &[&Person],
+        had_one: bool,
+    ) -> Result<(), StoreError> {
+        for name in people.iter().map(|person| person.file_name()) {
+            let key = document::of_enrolled(&name);
+            transaction.also(std::slice::from_ref(&key))?;
+            let mut enrolled = transaction.enrolled(&key)?;
+            if enrolled.set(&name, had_one) {
+                transaction.put_enrolled(&key, &enrolled)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the tickets back that somebody could use: of an account all, of the holder of a key those for that alone.
@@ -116,6 +159,9 @@ impl Admission for FleetStore<'_> {
             keys.push(Self::key(voucher));
             keys.dedup();
         }
+        self.ensure_there(&self.keys_with_account(person))?;
+        let known: Vec<_> = [person.file_name(), person.account().file_name()].into();
+        keys.extend(known.iter().map(|name| document::of_enrolled(name)));
         self.transact(&keys, |transaction| {
             let of = transaction.person(&key)?;
             if of.record.is_some() {
@@ -123,8 +169,12 @@ impl Admission for FleetStore<'_> {
                 return Err(StoreError::Failed(fact));
             }
             let mut of_account = transaction.person(&account)?;
+            let mut is_known = false;
+            for name in &known {
+                is_known |= transaction.enrolled(&document::of_enrolled(name))?.has(name);
+            }
             let holds = match grounds {
-                Grounds::First => !of.had_one && !of_account.had_one && of_account.record.is_none(),
+                Grounds::First => !is_known && !of.had_one && !of_account.had_one && of_account.record.is_none(),
                 // Nobody whose device was taken away meanwhile vouches for anybody.
                 Grounds::Account(voucher, device) => {
                     let of_voucher = transaction.person(&Self::key(voucher))?;
@@ -156,6 +206,13 @@ impl Admission for FleetStore<'_> {
         self.transact(std::slice::from_ref(&account), |transaction| {
             let mut of = transaction.person(&account)?;
             of.tickets.retain(|old| !old.ticket.is_over(ticket.made));
+            if of.tickets.len() >= TICKETS {
+                return Err(StoreError::Failed(
+                    Fact::new("too-many-tickets")
+                        .with_number("tickets", TICKETS)
+                        .or("pam-totp invite --revoke takes them back"),
+                ));
+            }
             let hash = document::hash(word.expose());
             of.tickets.push(Invitation { hash, holder: holder.clone(), ticket: ticket.clone() });
             transaction.put_person(&account, &of)

@@ -3,6 +3,7 @@
 //! | key behind the prefix | what it says |
 //! |---|---|
 //! | `fleet` | that there is a fleet, and which |
+//! | `enrolled/HASH` | of some names, who has ever had a device |
 //! | `people/NAME` | somebody's record, whether they ever had one, their tickets, their part of the ledger |
 //! | `people/NAME,new-keys` | the part of the ledger of those who come with a key of an account and have no device |
 //! | `sources/HASH` | the failures from some sources |
@@ -19,7 +20,7 @@ use crate::record::native::{Document, SIZE};
 use crate::secret::Secret;
 use crate::store::Ticket;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Hosts that a document remembers that somebody logged in at; of more, the latest.
 const HOSTS: usize = 32;
@@ -27,12 +28,15 @@ const HOSTS: usize = 32;
 const SOURCES: u16 = 4096;
 /// Sources in a bucket.
 const ROWS: usize = 8;
+/// Buckets of names of who has ever had a device: of a million people there are 4000 in each, at eight bytes.
+const ENROLLED_BUCKETS: u16 = 256;
 /// Buckets of names that do not exist; a row in each.
 const NOBODIES: u16 = 256;
 
 /// That there is a fleet.
 pub(super) const FLEET: &str = "fleet";
 pub(super) const PEOPLE: &str = "people/";
+pub(super) const ENROLLED: &str = "enrolled/";
 pub(super) const HOSTS_AT: &str = "hosts/";
 pub(super) const SOURCES_AT: &str = "sources/";
 pub(super) const NOBODY_AT: &str = "nobody/";
@@ -45,6 +49,16 @@ pub(super) fn of_person(file_name: &str) -> String {
 /// That of all together who come with a key of an account and have no device. No key is called so.
 pub(super) fn of_newcomers(account: &str) -> String {
     format!("{PEOPLE}{account},new-keys")
+}
+
+/// Where it is remembered that somebody has had a device.
+pub(super) fn of_enrolled(file_name: &str) -> String {
+    format!("{ENROLLED}{:02x}", bucket(file_name.as_bytes(), ENROLLED_BUCKETS))
+}
+
+/// All such places. They are made with the fleet.
+pub(super) fn all_enrolled() -> impl Iterator<Item = String> {
+    (0..ENROLLED_BUCKETS).map(|bucket| format!("{ENROLLED}{bucket:02x}"))
 }
 
 pub(super) fn of_source(source: &[u8]) -> String {
@@ -199,6 +213,39 @@ impl Bucket {
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], &Row)> {
         self.rows.iter().map(|(name, row)| (name.as_slice(), row))
+    }
+}
+
+/// Of whom it is remembered that they have had a device, whatever becomes of their own documents.
+#[derive(Default)]
+pub(super) struct Enrolled(BTreeSet<u64>);
+
+impl Enrolled {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let mut reader = Reader { rest: text };
+        let count = reader.number()?;
+        let names = (0..count).map(|_| reader.long()).collect::<Option<_>>()?;
+        reader.rest.is_empty().then_some(Self(names))
+    }
+
+    pub(super) fn text(&self) -> Result<Secret<Vec<u8>>, Fact> {
+        let writer = self.0.iter().fold(Writer::new().number(count(self.0.len())), |writer, &name| writer.long(name));
+        writer.end().map_err(|_| too_large())
+    }
+
+    pub(super) fn has(&self, file_name: &str) -> bool {
+        self.0.contains(&Self::number(file_name))
+    }
+
+    /// Says whether that changes anything.
+    pub(super) fn set(&mut self, file_name: &str, had_one: bool) -> bool {
+        let number = Self::number(file_name);
+        if had_one { self.0.insert(number) } else { self.0.remove(&number) }
+    }
+
+    /// Of two names that have the same one the other needs a ticket for a first device.
+    fn number(file_name: &str) -> u64 {
+        Sha256::digest(file_name).iter().skip(8).take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
     }
 }
 

@@ -6,11 +6,13 @@
 //! | 16 | the document's id, drawn when its key is first written |
 //! | 8 | its sequence: one more at each write |
 //! | 8 | the key's version in the cluster when it was written |
+//! | 8 | the cluster's revision at which the key was made; 0: it was made by this write |
 //! | the rest | sealed, with all of the above, the key and the fleet bound to it |
 //!
 //! A document that is moved to another key, to another fleet or under another id does not open. One that is put back lies at
-//! another version of its key than it was written for, or where the key was deleted before, is older than what the host
-//! remembers (see marks.rs).
+//! another version of its key than it was written for, or where the key was deleted before, at a key that was made later: any host
+//! sees that. Only the first one that ever was at a key can be put there again, and what a restored cluster has is all of one
+//! time: that is older than what the host remembers (see marks.rs).
 
 use crate::agent::wire::{Reader, Writer};
 use crate::fact::Fact;
@@ -36,6 +38,7 @@ pub(super) struct Head {
     pub(super) id: Id,
     pub(super) sequence: u64,
     pub(super) version: u64,
+    pub(super) created: u64,
 }
 
 /// What is sealed.
@@ -63,7 +66,13 @@ pub(super) struct Place<'a> {
 
 impl Head {
     fn bytes(&self) -> Vec<u8> {
-        [&[VERSION], &self.id[..], &self.sequence.to_be_bytes(), &self.version.to_be_bytes()].concat()
+        let numbers = [self.sequence, self.version, self.created].map(u64::to_be_bytes);
+        [&[VERSION], &self.id[..], numbers.as_flattened()].concat()
+    }
+
+    /// Whether it lies where and when it was written for: at this version of a key that was made at this revision.
+    pub(super) const fn fits(&self, version: u64, created: u64) -> bool {
+        self.version == version && (self.created == created || self.created == 0 && version == 1)
     }
 
     /// The front, and what is behind it.
@@ -80,7 +89,7 @@ impl Head {
             reader.byte()?;
             let (id, rest) = reader.rest.split_first_chunk()?;
             reader.rest = rest;
-            Some(Self { id: *id, sequence: reader.long()?, version: reader.long()? })
+            Some(Self { id: *id, sequence: reader.long()?, version: reader.long()?, created: reader.long()? })
         })();
         Ok((head.ok_or_else(foreign)?, reader.rest))
     }

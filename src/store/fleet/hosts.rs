@@ -43,11 +43,23 @@ impl FleetStore<'_> {
     /// # Errors
     /// [`StoreError`].
     pub fn hosts(&self) -> Result<Vec<Host>, StoreError> {
-        let mut hosts = Vec::new();
-        self.each(document::HOSTS_AT, |name, transaction, key| {
-            hosts.push(transaction.host(key, name)?);
+        let mut names = Vec::new();
+        let prefix = self.full(document::HOSTS_AT).len();
+        self.list(document::HOSTS_AT, &mut |kv| {
+            names.extend(kv.key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok()).map(str::to_owned));
             Ok(())
         })?;
+        let mut hosts = Vec::new();
+        for name in names {
+            let key = format!("{}{name}", document::HOSTS_AT);
+            let read = self.begin(std::slice::from_ref(&key)).and_then(|transaction| transaction.host(&key, &name));
+            match read {
+                Ok(host) => hosts.push(host),
+                // Of whom nothing can be read nothing is known but that there is one, or was.
+                Err(StoreError::Failed(_)) => hosts.push(Host { name, ..Host::default() }),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(hosts)
     }
 
@@ -58,7 +70,7 @@ impl FleetStore<'_> {
     pub fn strike_off(&self, name: &str) -> Result<(), StoreError> {
         let key = format!("{}{name}", document::HOSTS_AT);
         self.transact(std::slice::from_ref(&key), |transaction| {
-            let host = Host { revoked: Some((self.now)()), ..transaction.host(&key, name)? };
+            let host = Host { revoked: Some((self.now)()), name: name.to_owned(), ..transaction.host(&key, name)? };
             transaction.put(&key, host.text().map_err(StoreError::Failed)?);
             Ok(())
         })

@@ -63,8 +63,15 @@ impl Marks {
         Ok(names)
     }
 
+    /// Whoever writes to the cluster chooses what keys there are: none leads out of the directory.
+    fn check(&self, name: &str) -> Result<(), FileError> {
+        let is_good = !matches!(name, "" | "." | "..") && !name.contains('/');
+        if is_good { Ok(()) } else { Err(self.0.file_error(name, Problem::Failed("open", Errno::INVAL))) }
+    }
+
     fn change(&self, name: &str, next: impl FnOnce(Option<Mark>) -> Option<Mark>) -> Result<(), FileError> {
         let failed = |call, error| self.0.file_error(name, Problem::Failed(call, error));
+        self.check(name)?;
         let file = self.0.lock_file(name).map_err(|error| failed("open", error))?;
         // Held for a read and a write, by root alone. Whoever gets no lock goes on: what is lost is the order of two writes.
         let _ = lock::exclusive(&file, &mut Patience::default());
@@ -76,6 +83,7 @@ impl Marks {
     }
 
     fn file(&self, name: &str) -> Result<Option<OwnedFd>, FileError> {
+        self.check(name)?;
         Ok(self.0.open_file(name)?.map(|(file, _)| file))
     }
 

@@ -1,9 +1,9 @@
 //! The fleet's store: records and ledger of many hosts in one cluster, sealed before they leave this one.
 //!
 //! What is read is as it is now, and what is written is there only if nothing of what it rests on has changed meanwhile; otherwise
-//! it is decided again. A login costs one read and one write of somebody's document, which has their part of the ledger in it; a
-//! wrong code writes that of its source besides, in the same commit. A right one takes back what it would have been charged by not
-//! being charged.
+//! it is decided again. A guess costs a read and a write of somebody's document, which has their part of the ledger in it, and in the
+//! same commit of that of its source; then it is judged by what is read again. A right one is another write, which takes the charge
+//! back.
 //!
 //! A write whose fate is not known is looked for by the id of its attempt: it counts once it is there, and not before.
 
@@ -18,7 +18,7 @@ mod root;
 mod transaction;
 
 pub use document::Host;
-pub use root::{Rolled, Sealed};
+pub use root::{Revoked, Rolled, Sealed};
 
 use super::home::HomeStore;
 use super::system::{check_room, document as record_of, with_hashed_codes};
@@ -27,12 +27,13 @@ use crate::fact::Fact;
 use crate::fleet::conf::Conf;
 use crate::fleet::etcd::{Cluster, Commit, Guard, Kv, Put};
 use crate::identity::Person;
+use crate::ledger::Receipt;
 use crate::record::Record;
 use crate::system::clock;
 use crate::verify::{Charge, Denial, Verdict};
 use document::Of;
 use marks::Marks;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -54,7 +55,8 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// As there.
-    fn list(&self, prefix: &[u8], each: &mut dyn FnMut(Kv) -> Result<(), Fact>) -> Result<(), Fact>;
+    fn list(&self, prefix: &[u8], patience: Duration, each: &mut dyn FnMut(Kv) -> Result<(), Fact>)
+    -> Result<(), Fact>;
 
     /// As [`Cluster::commit`].
     fn commit(&self, guards: &[Guard], puts: &[Put], deadline: Instant) -> Commit;
@@ -65,8 +67,13 @@ impl Engine for Cluster {
         Cluster::read(self, keys, deadline)
     }
 
-    fn list(&self, prefix: &[u8], each: &mut dyn FnMut(Kv) -> Result<(), Fact>) -> Result<(), Fact> {
-        Cluster::list(self, prefix, PATIENCE, each)
+    fn list(
+        &self,
+        prefix: &[u8],
+        patience: Duration,
+        each: &mut dyn FnMut(Kv) -> Result<(), Fact>,
+    ) -> Result<(), Fact> {
+        Cluster::list(self, prefix, patience, each)
     }
 
     fn commit(&self, guards: &[Guard], puts: &[Put], deadline: Instant) -> Commit {
@@ -105,6 +112,8 @@ pub struct FleetStore<'a> {
     /// When a login is over, whatever has become of it. `None`: each thing that is done has its own [`PATIENCE`].
     until: Option<Instant>,
     now: fn() -> u64,
+    /// The fleet's documents are being made.
+    is_new: Cell<bool>,
     /// What was read, until something is written: what one login looks at is of one moment.
     seen: RefCell<BTreeMap<String, Of>>,
 }
@@ -121,7 +130,16 @@ impl<'a> FleetStore<'a> {
         homes: Option<HomeStore<'a>>,
     ) -> Result<Self, StoreError> {
         let marks = Marks::open(state_dir).map_err(|error| StoreError::Failed(error.fact()))?;
-        Ok(Self { fleet, ring, homes, marks, until: None, now: clock::now, seen: RefCell::default() })
+        Ok(Self {
+            fleet,
+            ring,
+            homes,
+            marks,
+            until: None,
+            now: clock::now,
+            is_new: Cell::new(false),
+            seen: RefCell::default(),
+        })
     }
 
     /// The same, for somebody who is waiting.
@@ -167,6 +185,10 @@ impl<'a> FleetStore<'a> {
         }
     }
 
+    const fn is_being_made(&self) -> bool {
+        self.is_new.get()
+    }
+
     fn key(person: &Person) -> String {
         document::of_person(&person.file_name())
     }
@@ -194,81 +216,81 @@ impl<'a> FleetStore<'a> {
         record.ok_or_else(|| StoreError::NotEnrolled(absence().with_path(&place)))
     }
 
-    /// One round of an attempt. `None`: somebody else was faster.
+    /// One round of an attempt. `None`: the guess has just been paid, or somebody else was faster.
     fn attempt_once<'c>(
         &self,
         transaction: &mut Transaction,
         person: &Person,
         charge: &dyn Fn(&Record) -> Charge<'c>,
         bill: Option<&Bill>,
+        paid: &mut Option<Receipt>,
     ) -> Result<Option<Attempt>, StoreError> {
         let (key, now) = (Self::key(person), (self.now)());
         let record = self.record(person, &transaction.person(&key)?);
-        let paid = match bill.filter(|bill| bill.is_guess) {
-            None => None,
-            Some(bill) => match transaction.charge(&bill.login, now)? {
-                Ok(receipt) => Some(receipt),
-                Err(refusal) => return Ok(Some(self.attempted(person, denied(), Paid::Refused(refusal)))),
-            },
-        };
-        let judged = record.as_ref().map(|record| match charge(record) {
-            Charge::Refused(decision) => decision,
-            Charge::Due(due) => match due.commit(|_| Ok::<_, std::convert::Infallible>(())) {
-                Ok(charged) => charged.decide(),
-                Err(never) => match never {},
-            },
-        });
-        let verdict = match judged {
-            Err(_) => None,
-            Ok(decision) => match decision.without_storing() {
-                Ok(denial) => Some(denial),
-                Err(decision) => {
-                    let stored = decision.commit(|next| {
-                        transaction.forget();
-                        let mut of = transaction.person(&key).map_err(Undone::Failed)?;
-                        let generation = of.record.as_ref().map_or(0, |document| document.generation);
-                        of.record = Some(record_of(person, generation.saturating_add(1), next));
-                        (of.uid, of.had_one) = (Some(person.uid()), true);
-                        of.was_let_in(&self.fleet.host, now);
-                        if let Some(bill) = bill {
-                            of.counts.logged_in(&bill.login, bill.grace.as_ref(), now);
-                            if let (false, Some(factors)) = (bill.login_key.is_empty(), next.factors()) {
-                                of.counts.came_by(bill.login_key, factors.expose(), now);
-                            }
+        let charge = record.as_ref().map(charge);
+        // What cannot be a code of this record is none.
+        let is_no_guess = matches!(&charge, Ok(Charge::Refused(decision)) if decision.is_no_guess());
+        if let Some(bill) = bill.filter(|bill| bill.is_guess && !is_no_guess && paid.is_none()) {
+            match transaction.charge(&bill.login, now)? {
+                Ok(receipt) if transaction.is_to_write() => {
+                    return match transaction.commit() {
+                        Ok(()) => {
+                            *paid = Some(receipt);
+                            Ok(None)
                         }
-                        transaction.put_person(&key, &of).map_err(Undone::Failed)?;
-                        if let Some(bill) = bill {
-                            transaction.take_back(&bill.login, bill.receipts).map_err(Undone::Failed)?;
-                        }
-                        transaction.commit()
-                    });
-                    return match stored {
-                        Ok(verdict) => Ok(Some(self.attempted(person, verdict, Paid::Settled))),
                         Err(Undone::Stale) => Ok(None),
                         Err(Undone::Failed(error)) => Err(error),
                     };
                 }
-            },
-        };
-        // The guess was wrong, or there was nothing to judge it by: it is paid before anybody learns of it. What cannot be a code
-        // of this record was none.
-        let is_no_guess = matches!(verdict, Some(Verdict::Denied(Denial::NotACode | Denial::Throttled { .. })));
-        let paid = paid.filter(|_| !is_no_guess);
-        if is_no_guess {
-            transaction.forget();
-        }
-        match transaction.commit() {
-            Ok(()) => {}
-            Err(Undone::Stale) => return Ok(None),
-            Err(Undone::Failed(error)) => return Err(error),
-        }
-        match (verdict, record) {
-            (Some(denial), _) => {
-                let paid = paid.map_or(Paid::Settled, Paid::Charged);
-                Ok(Some(self.attempted(person, denial, paid)))
+                Ok(receipt) => *paid = Some(receipt),
+                Err(refusal) => return Ok(Some(self.attempted(person, denied(), Paid::Refused(refusal)))),
             }
-            (None, Err(error)) => Err(error),
-            (None, Ok(_)) => Err(StoreError::Failed(Fact::new("bad-document"))),
+        }
+        let decision = match charge {
+            Ok(Charge::Refused(decision)) => decision,
+            Ok(Charge::Due(due)) => match due.commit(|_| Ok::<_, std::convert::Infallible>(())) {
+                Ok(charged) => charged.decide(),
+                Err(never) => match never {},
+            },
+            // It is paid all the same.
+            Err(error) => return Err(error.clone()),
+        };
+        let paid_for = |paid: &Option<Receipt>| paid.clone().map_or(Paid::Settled, Paid::Charged);
+        let decision = match decision.without_storing() {
+            Ok(denial) => return Ok(Some(self.attempted(person, denial, paid_for(paid)))),
+            Err(decision) => decision,
+        };
+        let is_denial = decision.is_denial();
+        let stored = decision.commit(|next| {
+            let failed = Undone::Failed;
+            // Something can be noted of what is wrong. It is no less wrong for that.
+            if let Some(bill) = bill.filter(|_| !is_denial) {
+                transaction.take_back(&bill.login, bill.receipts).map_err(failed)?;
+                transaction.take_back(&bill.login, paid.as_slice()).map_err(failed)?;
+            }
+            let mut of = transaction.person(&key).map_err(failed)?;
+            let generation = of.record.as_ref().map_or(0, |document| document.generation);
+            of.record = Some(record_of(person, generation.saturating_add(1), next));
+            if !is_denial {
+                (of.uid, of.had_one) = (Some(person.uid()), true);
+                of.was_let_in(&self.fleet.host, now);
+                if let Some(bill) = bill {
+                    of.counts.logged_in(&bill.login, bill.grace.as_ref(), now);
+                    if let (false, Some(factors)) = (bill.login_key.is_empty(), next.factors()) {
+                        of.counts.came_by(bill.login_key, factors.expose(), now);
+                    }
+                }
+            }
+            transaction.put_person(&key, &of).map_err(failed)?;
+            transaction.commit()
+        });
+        match stored {
+            Ok(verdict) => {
+                let paid = if is_denial { paid_for(paid) } else { Paid::Settled };
+                Ok(Some(self.attempted(person, verdict, paid)))
+            }
+            Err(Undone::Stale) => Ok(None),
+            Err(Undone::Failed(error)) => Err(error),
         }
     }
 
@@ -291,19 +313,24 @@ fn denied() -> Verdict {
 }
 
 impl Store for FleetStore<'_> {
-    /// The one commit of an attempt, right or wrong, is all that it stores.
+    /// A guess is paid by a commit of its own, which says nothing about the code: whoever sees how long it is, and can keep it from
+    /// the cluster, has learned nothing and guesses for nothing. What comes of a right one is another commit.
     fn attempt<'c>(
         &self,
         person: &Person,
         charge: &dyn Fn(&Record) -> Charge<'c>,
         bill: Option<&Bill>,
     ) -> Result<Attempt, StoreError> {
-        let mut transaction = self.begin(&Self::keys_of(person, bill))?;
+        let (mut transaction, mut paid) = (self.begin(&Self::keys_of(person, bill))?, None);
         loop {
-            if let Some(attempt) = self.attempt_once(&mut transaction, person, charge, bill)? {
+            let was_paid = paid.is_some();
+            if let Some(attempt) = self.attempt_once(&mut transaction, person, charge, bill, &mut paid)? {
                 return Ok(attempt);
             }
-            transaction = transaction.again()?;
+            // What has just been paid is known: what is there is what was written.
+            if was_paid == paid.is_some() || !transaction.is_current() {
+                transaction = transaction.again()?;
+            }
         }
     }
 
@@ -321,6 +348,7 @@ impl Store for FleetStore<'_> {
         let had_one = |of: &Of| of.had_one || of.record.is_some();
         Ok(!(self.seen(&Self::key(person), had_one)?
             || person.key().is_some() && self.seen(&Self::key(&account), had_one)?
+            || self.was_enrolled(person)?
             || self.homes.map_or(Ok(false), |homes| homes.may_have_enrolled(&account))?))
     }
 
@@ -331,7 +359,9 @@ impl Store for FleetStore<'_> {
     fn enrol(&self, person: &Person, record: &Record, replace: bool) -> Result<(), StoreError> {
         let record = with_hashed_codes(record).map_err(StoreError::from)?;
         check_room(person, &record).map_err(StoreError::from)?;
-        self.transact(&self.keys_with_account(person), |transaction| {
+        let keys = self.keys_with_account(person);
+        self.ensure_there(&keys)?;
+        self.transact(&keys, |transaction| {
             if transaction.person(&Self::key(person))?.record.is_some() && !replace {
                 let fact = Fact::new("already-enrolled").or("--force replaces the record");
                 return Err(StoreError::Failed(fact));
@@ -393,6 +423,7 @@ impl Store for FleetStore<'_> {
                 (of.had_one, of.revoked, of.uid) = (false, None, None);
                 transaction.put_person(&key, &of)?;
             }
+            Self::remember_enrolled(transaction, &[person], false)?;
             let mut of = transaction.person(&account)?;
             if self.withdraw_from(&mut of, person) > 0 {
                 transaction.put_person(&account, &of)?;

@@ -1,6 +1,6 @@
 //! What root does with the fleet as a whole.
 
-use super::document::{self, Of};
+use super::document::{self, Enrolled, Of};
 use super::envelope::{self, Head, Inside, Place};
 use super::marks::Mark;
 use super::transaction::{Transaction, by_engine, is_remembered, mark_name};
@@ -11,6 +11,7 @@ use crate::record::{Kind, Record};
 use crate::store::seal::KeyId;
 use crate::store::{Roster, StoreError};
 use crate::system::syslog;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What a document is brought ahead by where it is taken for good although it is old: no other host has seen so much more of it.
@@ -27,6 +28,15 @@ pub struct Rolled {
     pub is_weakened: bool,
     /// It was gone altogether.
     pub was_gone: bool,
+}
+
+/// Whose records a host took with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// Those.
+    pub people: Vec<Named>,
+    /// What could not be read, by key.
+    pub failed: Vec<(String, Fact)>,
 }
 
 /// How the fleet's documents are sealed.
@@ -51,20 +61,59 @@ impl FleetStore<'_> {
             Err(StoreError::Unreachable(fact)) if fact.word() == "no-fleet" => {}
             Err(error) => return Err(error),
         }
+        self.is_new.set(true);
+        let was_there = self.make_fleet().and_then(|was_there| self.make_enrolled().map(|()| was_there));
+        self.is_new.set(false);
+        was_there
+    }
+
+    fn ensure_empty(&self) -> Result<(), StoreError> {
         let mut is_empty = true;
         self.list(document::PEOPLE, &mut |_| {
             is_empty = false;
             Ok(())
         })?;
-        if !is_empty {
-            return Err(StoreError::Failed(
-                Fact::new("not-empty")
-                    .with_path(&self.path_of_key(document::PEOPLE))
-                    .or("there are people of a fleet that has lost its document: restore it, or take another prefix"),
-            ));
+        if is_empty {
+            return Ok(());
         }
+        Err(StoreError::Failed(
+            Fact::new("not-empty")
+                .with_path(&self.path_of_key(document::PEOPLE))
+                .or("there are people of a fleet that has lost documents: restore them, or take another prefix"),
+        ))
+    }
+
+    /// Those that say who has ever had a device, each written twice: the second time says when its key was made, so that whoever
+    /// deletes it cannot put it back.
+    fn make_enrolled(&self) -> Result<(), StoreError> {
+        let all: Vec<_> = document::all_enrolled().collect();
+        // The cluster takes 128 in one commit.
+        for keys in all.chunks(64) {
+            self.transact(keys, |transaction| {
+                let missing: Vec<_> = keys.iter().filter(|key| !transaction.has(key)).collect();
+                if !missing.is_empty() {
+                    self.ensure_empty()?;
+                }
+                missing.into_iter().try_for_each(|key| transaction.put_enrolled(key, &Enrolled::default()))
+            })?;
+            self.transact(keys, |transaction| {
+                keys.iter().for_each(|key| transaction.keep_if_first(key));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The fleet's own document. Says whether it was there.
+    fn make_fleet(&self) -> Result<bool, StoreError> {
+        match self.begin(&[]) {
+            Ok(_) => return Ok(true),
+            Err(StoreError::Unreachable(fact)) if fact.word() == "no-fleet" => {}
+            Err(error) => return Err(error),
+        }
+        self.ensure_empty()?;
         let full = self.full(document::FLEET);
-        let head = Head { id: envelope::new_id().map_err(StoreError::Failed)?, sequence: 1, version: 1 };
+        let head = Head { id: envelope::new_id().map_err(StoreError::Failed)?, sequence: 1, version: 1, created: 0 };
         let inside = Inside {
             attempts: Vec::new(),
             replaces: Vec::new(),
@@ -81,8 +130,8 @@ impl FleetStore<'_> {
             self.deadline(),
         );
         match commit {
-            Commit::Done { .. } => self.check().map(|()| false),
-            Commit::Stale => self.check().map(|()| true),
+            Commit::Done { .. } => self.begin(&[]).map(|_| false),
+            Commit::Stale => self.begin(&[]).map(|_| true),
             Commit::Unknown(fact) => Err(by_engine(fact)),
         }
     }
@@ -108,12 +157,14 @@ impl FleetStore<'_> {
         result.and(listed)
     }
 
-    fn list(
+    pub(super) fn list(
         &self,
         prefix: &str,
         each: &mut dyn FnMut(crate::fleet::etcd::Kv) -> Result<(), Fact>,
     ) -> Result<(), StoreError> {
-        self.fleet.engine.list(&self.full(prefix), each).map_err(by_engine)
+        // Whoever waits for a login waits for a list in it no longer than for the rest.
+        let patience = self.deadline().saturating_duration_since(crate::system::clock::instant());
+        self.fleet.engine.list(&self.full(prefix), patience, each).map_err(by_engine)
     }
 
     /// Whether somebody has a record, by a look of its own.
@@ -154,23 +205,55 @@ impl FleetStore<'_> {
                 let seen = self.marks.names().map_err(failed)?;
                 keys.extend(seen.iter().filter(|name| !name.starts_with('~')).map(|name| document::of_person(name)));
                 let prefix = self.fleet.prefix.len();
-                self.list(document::PEOPLE, &mut |kv| {
+                self.list("", &mut |kv| {
                     keys.extend(kv.key.get(prefix..).and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned));
                     Ok(())
                 })?;
             }
         }
+        keys.extend(named.is_none().then(document::all_enrolled).into_iter().flatten());
         // The fleet's own comes first: others are bound to it.
-        keys.sort_by_key(|key| key != document::FLEET);
+        keys.sort();
         keys.dedup();
-        let mut rolled = Vec::new();
+        keys.sort_by_key(|key| key != document::FLEET);
+        let (mut rolled, mut failed) = (Vec::new(), None);
         for key in keys {
-            rolled.extend(self.accept(&key)?);
+            match self.accept(&key, named.is_some()) {
+                Ok(one) => rolled.extend(one),
+                // One that nobody can open keeps none of the others from being put right.
+                Err(StoreError::Failed(fact)) if key != document::FLEET => {
+                    failed = failed.or(Some(StoreError::Failed(fact.with_path(&self.path_of_key(&key)))));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(rolled)
+        if named.is_none() && failed.is_none() {
+            self.remember_all()?;
+        }
+        failed.map_or(Ok(rolled), Err)
     }
 
-    fn accept(&self, key: &str) -> Result<Option<Rolled>, StoreError> {
+    /// Remembers of everybody whose document says so that they had a device: what remembers it may be old too.
+    fn remember_all(&self) -> Result<(), StoreError> {
+        let mut by_place: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        self.each(document::PEOPLE, |name, transaction, key| {
+            let of = transaction.person(key)?;
+            if of.had_one || of.record.is_some() {
+                by_place.entry(document::of_enrolled(name)).or_default().push(name.to_owned());
+            }
+            Ok(())
+        })?;
+        by_place.iter().try_for_each(|(key, names)| {
+            self.transact(std::slice::from_ref(key), |transaction| {
+                let mut enrolled = transaction.enrolled(key)?;
+                let is_new = names.iter().fold(false, |is_new, name| enrolled.set(name, true) || is_new);
+                if is_new { transaction.put_enrolled(key, &enrolled) } else { Ok(()) }
+            })
+        })
+    }
+
+    /// `is_lost`: one that cannot be opened is given up, and says from then on that there was one.
+    fn accept(&self, key: &str, is_lost: bool) -> Result<Option<Rolled>, StoreError> {
         let full = self.full(key);
         // One that is broken is written anew.
         let mark = if is_remembered(key) { self.marks.get(&mark_name(key)).unwrap_or_default() } else { None };
@@ -184,7 +267,7 @@ impl FleetStore<'_> {
             None => return Err(StoreError::Unreachable(Fact::new("no-fleet").or("pam-totp fleet init"))),
         };
         let place = Place { fleet: &fleet, key: &full };
-        let (head, inside, revision, version) = match (&own, mark) {
+        let (head, inside, revision, (version, created)) = match (&own, mark) {
             (None, None) => return Ok(None),
             (None, Some(_)) => {
                 if key == document::FLEET {
@@ -192,40 +275,57 @@ impl FleetStore<'_> {
                         Fact::new("no-fleet").or("the fleet's own document is gone: restore a snapshot that has it"),
                     ));
                 }
-                // Whoever it was had a device, and is not let pass without.
-                let body = Of { had_one: true, ..Of::default() }.text().map_err(StoreError::Failed)?;
-                let id = envelope::new_id().map_err(StoreError::Failed)?;
-                let inside = Inside { attempts: Vec::new(), replaces: Vec::new(), at: 0, by: String::new(), body };
-                (Head { id, sequence: 0, version: 0 }, inside, 0, 0)
+                let (head, inside) = tombstone(key)?;
+                (head, inside, 0, (0, 0))
             }
-            (Some(kv), _) => {
-                let (head, inside, _) = Inside::open(self.ring, place, &kv.value).map_err(StoreError::Failed)?;
-                (head, inside, kv.revision, kv.version)
-            }
+            (Some(kv), _) => match Inside::open(self.ring, place, &kv.value) {
+                Ok((head, inside, _)) => (head, inside, kv.revision, (kv.version, kv.created)),
+                Err(_) if is_lost => {
+                    let (head, inside) = tombstone(key)?;
+                    (head, inside, kv.revision, (kv.version, kv.created))
+                }
+                Err(fact) => return Err(StoreError::Failed(fact)),
+            },
         };
         let is_same = mark.is_none_or(|mark| mark.id == head.id);
         let behind = mark.map_or(0, |mark| mark.sequence.saturating_sub(head.sequence));
-        if own.is_some() && is_same && behind == 0 && head.version == version {
+        if own.is_some() && is_same && behind == 0 && head.fits(version, created) {
             // There is nothing to accept. A broken mark is put right.
             self.set_mark(key, Mark { id: head.id, sequence: head.sequence })?;
             return Ok(None);
         }
-        let (inside, is_weakened) = if key == document::FLEET { (inside, false) } else { self.brought_up(inside)? };
+        let is_old = behind > 0 || !is_same;
+        let (inside, is_weakened) =
+            if key.starts_with(document::PEOPLE) { self.brought_up(inside, is_old)? } else { (inside, false) };
         let mut inside = Inside { at: (self.now)(), by: self.fleet.host.clone(), ..inside };
         if let Some(mark) = mark.filter(|mark| mark.id != head.id) {
             inside.replaces.push(mark.id);
         }
         let sequence = head.sequence.max(mark.map_or(0, |mark| mark.sequence)).saturating_add(AHEAD);
-        let next = Head { id: head.id, sequence, version: version.saturating_add(1) };
+        let next = Head { id: head.id, sequence, version: version.saturating_add(1), created };
         let value = inside.seal(self.ring, place, &next).map_err(StoreError::Failed)?;
         let guard = Guard { key: full.clone(), revision };
-        match self.fleet.engine.commit(&[guard], &[Put { key: full.clone(), value }], self.deadline()) {
-            Commit::Done { .. } => {}
+        let put = |guard, value| match self.fleet.engine.commit(
+            &[guard],
+            &[Put { key: full.clone(), value }],
+            self.deadline(),
+        ) {
+            Commit::Done { revision } => Ok(revision),
             Commit::Stale => {
-                return Err(StoreError::Unreachable(Fact::new("fleet-busy").or("somebody has just changed it: again")));
+                Err(StoreError::Unreachable(Fact::new("fleet-busy").or("somebody has just changed it: again")))
             }
-            Commit::Unknown(fact) => return Err(by_engine(fact)),
+            Commit::Unknown(fact) => Err(by_engine(fact)),
+        };
+        let mut revision = put(guard, value)?;
+        let mut sequence = sequence;
+        if created == 0 {
+            // As when the fleet was made: the second write says when the key was.
+            sequence = sequence.saturating_add(1);
+            let second = Head { sequence, version: next.version.saturating_add(1), created: revision, ..next };
+            let value = inside.seal(self.ring, place, &second).map_err(StoreError::Failed)?;
+            revision = put(Guard { key: full.clone(), revision }, value)?;
         }
+        debug_assert!(revision > 0);
         self.set_mark(key, Mark { id: next.id, sequence })?;
         self.seen.borrow_mut().clear();
         let name = key.strip_prefix(document::PEOPLE).unwrap_or(key).to_owned();
@@ -239,10 +339,13 @@ impl FleetStore<'_> {
         self.marks.set(&mark_name(key), mark).map_err(|error| StoreError::Failed(error.fact()))
     }
 
-    /// What was used since cannot be known. Codes by time are good no more that could have been until now.
-    fn brought_up(&self, inside: Inside) -> Result<(Inside, bool), StoreError> {
+    /// What was used since cannot be known. Codes by time are good no more that could have been until now, nor are tickets; and of
+    /// whoever has no device in what is old it is not known that they never had one.
+    fn brought_up(&self, inside: Inside, is_old: bool) -> Result<(Inside, bool), StoreError> {
         let unreadable = || StoreError::Failed(Fact::new("bad-document"));
         let mut of = Of::parse(inside.body.expose()).ok_or_else(unreadable)?;
+        of.tickets.clear();
+        of.had_one |= is_old;
         let mut is_weakened = false;
         if let Some(document) = &mut of.record {
             is_weakened = !document.record.recovery.is_empty();
@@ -265,27 +368,39 @@ impl FleetStore<'_> {
     }
 
     /// Takes away what a host could read of people: their records. They are marked for another enrolment. `seen_there`: of those alone
-    /// who were let in there. Says whose.
+    /// who were let in there. Says whose. All tickets go: it could have made some for itself.
     ///
     /// # Errors
-    /// [`StoreError`]; those before it are done.
-    pub fn revoke_records(&self, host: &str, seen_there: bool, spared: &[Named]) -> Result<Vec<Named>, StoreError> {
-        let mut revoked = Vec::new();
-        for named in self.people()? {
-            if spared.contains(&named) {
-                continue;
-            }
+    /// [`StoreError`], where the cluster cannot be used; those before it are done.
+    pub fn revoke_records(&self, host: &str, seen_there: bool) -> Result<Revoked, StoreError> {
+        let (mut revoked, mut everybody) = (Revoked::default(), Vec::new());
+        let prefix = self.full(document::PEOPLE).len();
+        self.list(document::PEOPLE, &mut |kv| {
+            let name = kv.key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
+            everybody.extend(name.and_then(super::ledger::named));
+            Ok(())
+        })?;
+        everybody.sort();
+        for named in everybody {
             let key = document::of_person(&named.file_name());
             let was_revoked = self.transact(std::slice::from_ref(&key), |transaction| {
                 let mut of = transaction.person(&key)?;
-                if of.record.is_none() || seen_there && !of.let_in_at.contains_key(host) {
-                    return Ok(false);
+                let is_meant = of.record.is_some() && (!seen_there || of.let_in_at.contains_key(host));
+                if is_meant {
+                    (of.record, of.revoked, of.had_one) = (None, Some(host.to_owned()), true);
                 }
-                (of.record, of.revoked, of.had_one) = (None, Some(host.to_owned()), true);
-                transaction.put_person(&key, &of)?;
-                Ok(true)
-            })?;
-            revoked.extend(was_revoked.then_some(named));
+                if is_meant || !of.tickets.is_empty() {
+                    of.tickets.clear();
+                    transaction.put_person(&key, &of)?;
+                }
+                Ok(is_meant)
+            });
+            match was_revoked {
+                Ok(was_revoked) => revoked.people.extend(was_revoked.then_some(named)),
+                // Of whom there is nothing that can be read nobody gets in.
+                Err(StoreError::Failed(fact)) => revoked.failed.push((key, fact)),
+                Err(error) => return Err(error),
+            }
         }
         Ok(revoked)
     }
@@ -340,6 +455,18 @@ impl FleetStore<'_> {
     }
 }
 
+/// In the place of a document that is lost. Whoever it was had a device, and is not let pass without.
+fn tombstone(key: &str) -> Result<(Head, Inside), StoreError> {
+    let body = match key {
+        _ if key.starts_with(document::PEOPLE) => Of { had_one: true, ..Of::default() }.text(),
+        _ => Enrolled::default().text(),
+    };
+    let body = body.map_err(StoreError::Failed)?;
+    let id = envelope::new_id().map_err(StoreError::Failed)?;
+    let inside = Inside { attempts: Vec::new(), replaces: Vec::new(), at: 0, by: String::new(), body };
+    Ok((Head { id, sequence: 0, version: 0, created: 0 }, inside))
+}
+
 impl Roster for FleetStore<'_> {
     fn people(&self) -> Result<Vec<Named>, StoreError> {
         let mut people = Vec::new();
@@ -355,8 +482,10 @@ impl Roster for FleetStore<'_> {
         Ok(people)
     }
 
+    /// Also whether it was made to its end.
     fn check(&self) -> Result<(), StoreError> {
-        self.begin(&[]).map(drop)
+        let last: Vec<_> = document::all_enrolled().last().into_iter().collect();
+        self.begin(&last).map(drop)
     }
 
     fn load_of_gone(&self, named: &Named) -> Result<Record, StoreError> {

@@ -41,6 +41,8 @@ enum Fault {
     Late,
     /// Somebody else writes just before it.
     Raced(Vec<u8>),
+    /// Nothing.
+    None,
 }
 
 impl Memory {
@@ -85,7 +87,15 @@ impl Engine for Shared {
         Ok(keys.iter().map(|key| kvs.1.get(*key).cloned()).collect())
     }
 
-    fn list(&self, prefix: &[u8], each: &mut dyn FnMut(Kv) -> Result<(), Fact>) -> Result<(), Fact> {
+    fn list(
+        &self,
+        prefix: &[u8],
+        patience: Duration,
+        each: &mut dyn FnMut(Kv) -> Result<(), Fact>,
+    ) -> Result<(), Fact> {
+        if patience.is_zero() {
+            return Err(Fact::new("etcd-unreachable"));
+        }
         let kvs: Vec<Kv> =
             self.0.kvs.lock().unwrap().1.values().filter(|kv| kv.key.starts_with(prefix)).cloned().collect();
         kvs.into_iter().try_for_each(each)
@@ -96,7 +106,7 @@ impl Engine for Shared {
         let unknown = || Commit::Unknown(Fact::new("etcd-unreachable"));
         let fault = self.0.faults.lock().unwrap().pop_front();
         match fault {
-            None => self.0.apply(guards, puts),
+            None | Some(Fault::None) => self.0.apply(guards, puts),
             Some(Fault::Landed) => {
                 let _ = self.0.apply(guards, puts);
                 unknown()
@@ -240,23 +250,30 @@ fn the_fleets_store_conforms() {
 }
 
 #[test]
-fn a_login_is_one_read_and_one_write_right_or_wrong() {
+fn a_guess_is_paid_by_the_same_bytes_right_or_wrong_before_it_is_judged() {
     let machine = Machine::first();
     let person = enrolled(&machine);
     let count = |machine: &Machine| (machine.memory.reads.load(SeqCst), machine.memory.commits.load(SeqCst));
-    for (code, expected) in [(CODES[0], true), (CODES[0], false), (WRONG, false)] {
+    for (code, expected) in [(CODES[0], 2), (CODES[0], 1), (WRONG, 1)] {
         let before = count(&machine);
-        let source_before = machine.memory.kvs.lock().unwrap().1.len();
-        assert_eq!(is_accepted(&attempt(&machine.store(), &person, code, &Throttle::default())), expected, "{code}");
+        assert_eq!(is_accepted(&attempt(&machine.store(), &person, code, &Throttle::default())), expected == 2);
         let after = count(&machine);
-        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1), "{code}");
-        let new = machine.memory.kvs.lock().unwrap().1.len() - source_before;
-        assert_eq!(
-            new,
-            usize::from(machine.memory.commits.load(SeqCst) == 4),
-            "a right code writes nothing of its source"
-        );
+        assert_eq!((after.0 - before.0, after.1 - before.1), (1, expected), "{code}");
     }
+    let judged = |code| {
+        let machine = Machine::first();
+        let person = enrolled(&machine);
+        // What comes of a right one does not get there.
+        machine.memory.faults.lock().unwrap().extend([Fault::None].into_iter().chain((0..1000).map(|_| Fault::Lost)));
+        let store = FleetStore { until: clock::instant().checked_add(Duration::from_millis(100)), ..machine.store() };
+        assert!(!is_accepted(&attempt(&store, &person, code, &Throttle::default())));
+        machine.memory.faults.lock().unwrap().clear();
+        let of = machine.store().begin(&[FleetStore::key(&person)]).unwrap().person(&FleetStore::key(&person)).unwrap();
+        assert_eq!(of.counts.in_a_row, 1, "it is paid, whatever has become of it");
+        let kvs = machine.memory.kvs.lock().unwrap();
+        kvs.1.values().map(|kv| (kv.key.clone(), kv.value.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(CODES[0]), judged(WRONG));
 }
 
 #[test]
@@ -276,6 +293,27 @@ fn guesses_are_counted_over_all_hosts_and_a_right_one_after_the_limit_is_not_jud
     assert!(matches!(refused.paid, Paid::Refused(Refusal::Person(_))), "{:?}", refused.paid);
     assert_eq!(two.store().unlock_person(Who::of(&person), Some(&throttle)), Ok(true));
     assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)));
+}
+
+#[test]
+fn a_code_of_a_wrong_time_that_is_noted_is_a_failure_like_any_other() {
+    let machine = Machine::first();
+    let (person, throttle) = (enrolled(&machine), Throttle::default());
+    let rules = Rules { skew_adjustment: true, is_counted: true, ..Rules::default() };
+    let (store, here) = (machine.at(|| 3001), source("192.0.2.1"));
+    let login = login(Who::of(&person), &here, &throttle);
+    let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
+    let answer = Answer::new(Secret::new(CODES[0].into()), Form::Code, false);
+    let attempt = Try::new(&answer);
+    let charge = |record: &Record| verify::charge(record, &rules, &attempt, 3000);
+    let bill = Bill { login, is_guess: true, receipts: &[], grace: Some(grace), login_key: b"" };
+    let wrong = store.attempt(&person, &charge, Some(&bill)).unwrap();
+    assert_eq!(wrong.verdict, Verdict::Denied(Denial::WrongTime));
+    assert!(matches!(wrong.paid, Paid::Charged(_)), "{:?}", wrong.paid);
+    assert!(!store.has_grace(&login, &grace));
+    let of = store.begin(&[FleetStore::key(&person)]).unwrap().person(&FleetStore::key(&person)).unwrap();
+    assert!(!of.counts.is_known(&login, 3001) && of.let_in_at.is_empty());
+    assert_eq!((of.counts.in_a_row, of.counts.strangers.ages(3001).len()), (1, 1));
 }
 
 #[test]
@@ -373,6 +411,95 @@ fn a_document_that_is_put_back_moved_exchanged_or_deleted_is_refused() {
 }
 
 #[test]
+fn a_code_is_good_once_although_old_documents_are_put_back_one_by_one_before_a_host_that_saw_no_more() {
+    let one = Machine::first();
+    let (two, new) = (one.another("two"), one.another("new"));
+    let (person, throttle) = (enrolled(&one), Throttle::default());
+    let key = key(&person);
+    let mut history = vec![one.memory.get(&key).unwrap()];
+    for code in [WRONG, CODES[0]] {
+        // The last that the other one has seen is what is about to be put back.
+        assert!(two.store().load(&person).is_ok());
+        assert_eq!(is_accepted(&attempt(&one.store(), &person, code, &throttle)), code == CODES[0]);
+        history.push(one.memory.get(&key).unwrap());
+    }
+    one.memory.delete(&key);
+    history.iter().take(2).for_each(|kv| one.memory.put(&key, kv.value.clone()));
+    for machine in [&one, &two, &new] {
+        assert_eq!(word(attempt(&machine.store(), &person, CODES[0], &throttle)), "document-put-back");
+    }
+    // So are those of which no host remembers anything.
+    let sources: Vec<_> =
+        one.memory.kvs.lock().unwrap().1.keys().filter(|key| key.starts_with(b"/pam_totp/s")).cloned().collect();
+    assert_eq!(sources.len(), 1);
+    let first = one.memory.get(&sources[0]).unwrap();
+    assert!(two.store().charge(&login(Who::Nobody(b"x"), &source("192.0.2.1"), &throttle)).is_ok());
+    let second = one.memory.get(&sources[0]).unwrap();
+    one.memory.delete(&sources[0]);
+    [first, second].iter().for_each(|kv| one.memory.put(&sources[0], kv.value.clone()));
+    // It is shouted about, and what failed there is forgotten: nobody is kept out by that, and people's rows bind.
+    assert!(two.store().charge(&login(Who::Nobody(b"x"), &source("192.0.2.1"), &throttle)).is_ok());
+    one.memory.put(&sources[0], b"garbage".to_vec());
+    assert!(two.store().charge(&login(Who::Nobody(b"x"), &source("192.0.2.1"), &throttle)).is_ok());
+}
+
+#[test]
+fn who_had_a_device_is_known_on_a_host_that_never_saw_them_whatever_was_deleted() {
+    let machine = Machine::first();
+    let person = me();
+    // A stranger's guess is the first that is there of them.
+    assert!(attempt(&machine.store(), &person, WRONG, &Throttle::default()).is_err());
+    let key = key(&person);
+    let before = machine.memory.get(&key).unwrap();
+    machine.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
+    let enrolled = machine.memory.get(&key).unwrap();
+    for put_back in [None, Some(before.value.clone())] {
+        machine.memory.delete(&key);
+        put_back.into_iter().for_each(|value| machine.memory.put(&key, value));
+        let new = machine.another("new");
+        assert_eq!(new.store().never_enrolled(&person), Ok(false));
+        assert!(new.store().admit(&person, &named("\" TOTP_AUTH\n"), &Grounds::First, 5).is_err());
+    }
+    // Nor can the record be put where there was nothing.
+    machine.memory.delete(&key);
+    machine.memory.put(&key, enrolled.value.clone());
+    assert_eq!(word(machine.another("new").store().load(&person)), "document-put-back");
+    // What remembers it cannot be deleted, nor put back, nor made anew.
+    machine.memory.delete(&key);
+    let index = format!("/pam_totp/{}", document::of_enrolled(&person.file_name())).into_bytes();
+    let first = machine.memory.get(&index).unwrap();
+    machine.memory.delete(&index);
+    assert_eq!(word(machine.another("new").store().never_enrolled(&person)), "no-fleet");
+    assert_eq!(word(machine.store().never_enrolled(&person)), "document-deleted");
+    assert!(machine.another("new").store().init().is_err() || machine.another("new").store().check().is_ok());
+    machine.memory.put(&index, first.value.clone());
+    assert_eq!(word(machine.another("new").store().never_enrolled(&person)), "document-put-back");
+    // Until root says so.
+    machine.store().accept_rollback(None).unwrap();
+    assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
+    assert_eq!(machine.store().remove(&person).and(machine.store().release(&person)), Ok(true));
+    assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(true));
+}
+
+#[test]
+fn a_document_that_nobody_can_open_is_given_up_for_one_person_alone() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    machine.memory.put(&key(&person), b"garbage".to_vec());
+    assert!(machine.store().accept_rollback(None).is_err());
+    assert_eq!(machine.store().accept_rollback(Some(&person.named())).map(|rolled| rolled.len()), Ok(1));
+    assert_eq!((machine.store().has_record(&person), machine.store().never_enrolled(&person)), (Ok(false), Ok(false)));
+    machine.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert!(is_accepted(&attempt(&machine.store(), &person, CODES[0], &Throttle::default())));
+    // One of them keeps no host from being revoked.
+    machine.memory.put(b"/pam_totp/people/mallory", b"garbage".to_vec());
+    machine.memory.put(b"/pam_totp/hosts/evil", b"garbage".to_vec());
+    let revoked = machine.store().revoke_records("evil", false).unwrap();
+    assert_eq!((revoked.people, revoked.failed.len()), (vec![person.named()], 1));
+    assert_eq!(machine.store().hosts().unwrap().len(), 1);
+}
+
+#[test]
 fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     let one = Machine::first();
     let (two, person) = (one.another("two"), enrolled(&one));
@@ -385,7 +512,7 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     memory.kvs.lock().unwrap().1.insert(key.clone(), old.clone());
     assert_eq!(word(two.store().load(&person)), "document-put-back");
     let rolled = one.at(|| 120).accept_rollback(Some(&person.named())).unwrap();
-    assert_eq!(rolled.iter().map(|rolled| (rolled.behind, rolled.was_gone)).collect::<Vec<_>>(), [(2, false)]);
+    assert_eq!(rolled.iter().map(|rolled| (rolled.behind, rolled.was_gone)).collect::<Vec<_>>(), [(4, false)]);
     for code in CODES {
         let verdict = attempt(&two.at(|| 120), &person, code, &Throttle::default()).unwrap().verdict;
         assert!(matches!(verdict, Verdict::Denied(Denial::UsedCode)), "{verdict:?}: a code of before is good no more");
@@ -529,11 +656,19 @@ fn a_host_that_was_revoked_takes_the_records_it_could_read_with_it() {
     let holder = person.holder("key-id:1").unwrap();
     one.store().enrol(&holder, &named("\" TOTP_AUTH\n"), false).unwrap();
     assert!(is_accepted(&attempt(&two.store(), &person, CODES[0], &Throttle::default())));
-    assert_eq!(one.store().revoke_records("three", true, &[]), Ok(Vec::new()));
-    assert_eq!(one.store().revoke_records("two", true, &[]), Ok(vec![person.named()]), "of those who were there");
+    assert_eq!(one.store().revoke_records("three", true).map(|revoked| revoked.people), Ok(Vec::new()));
+    assert_eq!(
+        one.store().revoke_records("two", true).map(|revoked| revoked.people),
+        Ok(vec![person.named()]),
+        "of those who were there"
+    );
     assert_eq!(word(one.store().load(&person)), "revoked");
     assert_eq!(one.store().never_enrolled(&person), Ok(false));
-    assert_eq!(one.store().revoke_records("two", false, &[]), Ok(vec![holder.named()]), "it could read all");
+    assert_eq!(
+        one.store().revoke_records("two", false).map(|revoked| revoked.people),
+        Ok(vec![holder.named()]),
+        "it could read all"
+    );
     one.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
     assert!(one.store().load(&person).is_ok());
     one.store().report("1").unwrap();
@@ -545,6 +680,76 @@ fn a_host_that_was_revoked_takes_the_records_it_could_read_with_it() {
         hosts.iter().map(|host| (host.name.as_str(), host.revoked.is_some())).collect::<Vec<_>>(),
         [("one", false), ("two", true)]
     );
+}
+
+#[test]
+fn a_host_that_is_revoked_leaves_no_ticket_behind_whoever_it_is_for() {
+    let machine = Machine::first();
+    let (account, ticket) = (me(), Ticket { made: 1, expires: 1000, device: "phone".to_owned() });
+    let word_of = RecoveryCode::new([7; 15]);
+    let invite = || machine.store().invite(&account, &word_of, &ticket);
+    // Of somebody who has no device yet, and of somebody who has one.
+    for has_device in [false, true] {
+        if has_device {
+            machine.store().enrol(&account, &named("\" TOTP_AUTH\n"), false).unwrap();
+        }
+        invite().unwrap();
+        assert_eq!(machine.store().is_invited(&account, 5), Ok(true));
+        assert_eq!(machine.store().revoke_records("two", true).map(|revoked| revoked.people), Ok(Vec::new()));
+        assert_eq!(machine.store().is_invited(&account, 5), Ok(false), "{has_device}");
+    }
+}
+
+#[test]
+fn what_is_old_and_taken_for_good_brings_no_ticket_back_and_lets_nobody_pass() {
+    let machine = Machine::first();
+    let (person, ticket) = (me(), Ticket { made: 1, expires: 1000, device: "phone".to_owned() });
+    let word_of = || RecoveryCode::new([7; 15]);
+    machine.store().invite(&person, &word_of(), &ticket).unwrap();
+    let old = machine.memory.get(&key(&person)).unwrap();
+    let grounds = Grounds::Ticket(word_of(), ticket);
+    assert_eq!(machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5), Ok(()));
+    machine.memory.kvs.lock().unwrap().1.insert(key(&person), old);
+    assert_eq!(machine.store().accept_rollback(Some(&person.named())).unwrap().len(), 1);
+    assert_eq!(word(machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5)), "not-invited");
+    assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
+}
+
+#[test]
+fn documents_at_other_versions_are_all_taken_for_good_past_one_that_nobody_can_open() {
+    let machine = Machine::first();
+    let (person, throttle) = (enrolled(&machine), Throttle::default());
+    assert!(attempt(&machine.store(), &person, WRONG, &throttle).is_ok());
+    machine.store().report("1").unwrap();
+    // As a copy of the cluster by its keys is.
+    let kvs: Vec<Kv> = machine.memory.kvs.lock().unwrap().1.values().cloned().collect();
+    for kv in &kvs {
+        machine.memory.put(&kv.key, kv.value.clone());
+    }
+    machine.memory.put(b"/pam_totp/people/../../x", b"garbage".to_vec());
+    assert_eq!(word(attempt(&machine.store(), &person, WRONG, &throttle)), "document-put-back");
+    assert_eq!(word(machine.store().accept_rollback(None)), "bad-document");
+    assert!(attempt(&machine.store(), &person, WRONG, &throttle).is_ok());
+    assert!(machine.store().report("2").is_ok());
+}
+
+#[test]
+fn a_list_in_a_login_takes_no_longer_than_the_login_may() {
+    let machine = Machine::first();
+    let store = FleetStore { until: Some(clock::instant()), ..machine.store() };
+    assert!(matches!(store.people(), Err(StoreError::Unreachable(_))));
+    assert_eq!(machine.store().people(), Ok(Vec::new()));
+}
+
+#[test]
+fn no_name_leads_out_of_the_marks() {
+    let machine = Machine::first();
+    std::fs::write(machine.state_dir.path().join("beside"), b"").unwrap();
+    let marks = Marks::open(machine.state_dir.path()).unwrap();
+    for name in ["../beside", "/dev/null", "..", ""] {
+        assert!(marks.get(name).is_err() && marks.set(name, marks::Mark { id: [1; 16], sequence: 1 }).is_err());
+    }
+    assert!(std::fs::read(machine.state_dir.path().join("beside")).unwrap().is_empty());
 }
 
 #[test]
@@ -562,9 +767,9 @@ fn all_documents_are_sealed_with_another_key_once_it_is_active() {
     ring.activate(Some(new)).unwrap();
     machine.ring = Arc::new(ring);
     let sealed = machine.store().reseal_all(true).unwrap();
-    assert_eq!((sealed.by_key, sealed.resealed), (vec![(old.to_string(), 3)], 0));
+    assert_eq!((sealed.by_key, sealed.resealed), (vec![(old.to_string(), 259)], 0));
     let sealed = machine.store().reseal_all(false).unwrap();
-    assert_eq!((sealed.by_key, sealed.resealed), (vec![(new.to_string(), 3)], 3));
+    assert_eq!((sealed.by_key, sealed.resealed), (vec![(new.to_string(), 259)], 259));
     assert!(is_accepted(&attempt(&machine.store(), &person, CODES[0], &Throttle::default())));
     assert_eq!(machine.store().sealed_with(&person.named()), Ok(Some(new.to_string())));
 }
@@ -662,7 +867,7 @@ fn sources_without_end_fill_no_more_than_there_is_room_for() {
 
 #[test]
 fn what_is_written_is_read_again_and_nothing_else() {
-    let head = Head { id: [1; 16], sequence: 2, version: 3 };
+    let head = Head { id: [1; 16], sequence: 2, version: 3, created: 4 };
     let ring = KeyRing::ephemeral().unwrap();
     let place = Place { fleet: &[4; 16], key: b"/pam_totp/people/alice" };
     let inside = Inside {

@@ -31,6 +31,8 @@ pub(super) struct Transaction<'s, 'a> {
     read: BTreeMap<String, Entry>,
     /// What is to be written.
     bodies: BTreeMap<String, Secret<Vec<u8>>>,
+    /// What was read, with what was written since, is what there was at that moment.
+    is_current: bool,
 }
 
 /// A document as it was read, or that there is none.
@@ -38,6 +40,7 @@ pub(super) struct Transaction<'s, 'a> {
 struct Entry {
     revision: u64,
     version: u64,
+    created: u64,
     opened: Option<Opened>,
 }
 
@@ -50,8 +53,14 @@ struct Opened {
 impl<'s, 'a> Transaction<'s, 'a> {
     /// Reads documents, all at one moment.
     pub(super) fn begin(store: &'s FleetStore<'a>, keys: &[String], deadline: Instant) -> Result<Self, StoreError> {
-        let mut transaction =
-            Self { store, deadline, fleet: Id::default(), read: BTreeMap::new(), bodies: BTreeMap::new() };
+        let mut transaction = Self {
+            store,
+            deadline,
+            fleet: Id::default(),
+            read: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            is_current: true,
+        };
         let mut with_fleet = vec![document::FLEET.to_owned()];
         with_fleet.extend(keys.iter().filter(|key| *key != document::FLEET).cloned());
         transaction.read(&with_fleet)?;
@@ -67,6 +76,11 @@ impl<'s, 'a> Transaction<'s, 'a> {
         }
         let keys: Vec<_> = self.read.into_keys().collect();
         Self::begin(self.store, &keys, self.deadline)
+    }
+
+    /// Whether it can go on after a commit without reading again.
+    pub(super) const fn is_current(&self) -> bool {
+        self.is_current
     }
 
     /// Reads what was not read yet.
@@ -91,11 +105,26 @@ impl<'s, 'a> Transaction<'s, 'a> {
                             .or("nothing was ever made there: pam-totp fleet init, or put the prefix right"),
                     ));
                 }
+                None if key.starts_with(document::ENROLLED) && !self.store.is_being_made() => {
+                    return Err(StoreError::Unreachable(
+                        Fact::new("no-fleet")
+                            .with_path(&self.store.path_of_key(key))
+                            .or("it was not made to its end: pam-totp fleet init"),
+                    ));
+                }
                 None => Entry::default(),
                 Some(kv) => {
-                    let opened = self.open(key, &kv.value)?;
-                    self.check(key, kv.version, &opened, mark)?;
-                    Entry { revision: kv.revision, version: kv.version, opened: Some(opened) }
+                    let opened = self.open(key, &kv.value).and_then(|opened| {
+                        self.check(key, (kv.version, kv.created), &opened, mark)?;
+                        Ok(opened)
+                    });
+                    let opened = match opened {
+                        Ok(opened) => Some(opened),
+                        // It has been shouted about. What failed there is forgotten: that is no permission.
+                        Err(_) if is_bucket(key) => None,
+                        Err(error) => return Err(error),
+                    };
+                    Entry { revision: kv.revision, version: kv.version, created: kv.created, opened }
                 }
             };
             if key == document::FLEET
@@ -122,9 +151,17 @@ impl<'s, 'a> Transaction<'s, 'a> {
     }
 
     /// Whether what was read is what was last written, as far as can be known here.
-    fn check(&self, key: &str, version: u64, opened: &Opened, mark: Option<Mark>) -> Result<(), StoreError> {
-        let Head { id, sequence, version: written } = opened.head;
-        if version != written {
+    fn check(
+        &self,
+        key: &str,
+        (version, created): (u64, u64),
+        opened: &Opened,
+        mark: Option<Mark>,
+    ) -> Result<(), StoreError> {
+        let Head { id, sequence, version: written, .. } = opened.head;
+        // Those that say who has ever had a device were written twice before anybody had one.
+        let is_first = key.starts_with(document::ENROLLED) && opened.head.created == 0 && !self.store.is_being_made();
+        if is_first || !opened.head.fits(version, created) {
             return Err(self.shout("document-put-back", key, &[("version", version), ("written", written)]));
         }
         if !is_remembered(key) {
@@ -180,7 +217,33 @@ impl<'s, 'a> Transaction<'s, 'a> {
 
     /// What there is of somebody: what is about to be written, or else what was read.
     pub(super) fn person(&self, key: &str) -> Result<Of, StoreError> {
-        self.body(key).map_or_else(|| Ok(Of::default()), |body| Of::parse(body).ok_or_else(|| self.unreadable(key)))
+        let Some(body) = self.body(key) else { return Ok(Of::default()) };
+        let of = Of::parse(body).ok_or_else(|| self.unreadable(key))?;
+        // There was another write before that of the record, so that this one can be nowhere but where it was.
+        let is_first =
+            self.read.get(key).and_then(|entry| entry.opened.as_ref()).is_some_and(|opened| opened.head.created == 0);
+        if is_first && of.record.is_some() && !self.bodies.contains_key(key) {
+            return Err(self.shout("document-put-back", key, &[]));
+        }
+        Ok(of)
+    }
+
+    /// Whether a document is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.body(key).is_some()
+    }
+
+    /// Of which names it is remembered that they had a device.
+    pub(super) fn enrolled(&self, key: &str) -> Result<document::Enrolled, StoreError> {
+        self.body(key).map_or_else(
+            || Ok(document::Enrolled::default()),
+            |body| document::Enrolled::parse(body).ok_or_else(|| self.unreadable(key)),
+        )
+    }
+
+    pub(super) fn put_enrolled(&mut self, key: &str, enrolled: &document::Enrolled) -> Result<(), StoreError> {
+        self.put(key, enrolled.text().map_err(StoreError::Failed)?);
+        Ok(())
     }
 
     pub(super) fn bucket(&self, key: &str) -> Result<Bucket, StoreError> {
@@ -229,9 +292,22 @@ impl<'s, 'a> Transaction<'s, 'a> {
         self.bodies.insert(key.to_owned(), body);
     }
 
+    /// Whether there is anything to write.
+    pub(super) fn is_to_write(&self) -> bool {
+        !self.bodies.is_empty()
+    }
+
     /// Writes nothing of what was put so far.
     pub(super) fn forget(&mut self) {
         self.bodies.clear();
+    }
+
+    /// Writes a document once more that was written once.
+    pub(super) fn keep_if_first(&mut self, key: &str) {
+        let opened = self.read.get(key).and_then(|entry| entry.opened.as_ref());
+        if opened.is_some_and(|opened| opened.head.created == 0) {
+            self.keep(key);
+        }
     }
 
     /// Writes a document as it is, with the key that seals now.
@@ -250,17 +326,17 @@ impl<'s, 'a> Transaction<'s, 'a> {
             return Ok(());
         }
         let attempt = envelope::new_id().map_err(failed)?;
-        let (puts, marks): (Vec<_>, Vec<_>) = self.sealed(attempt).map_err(Undone::Failed)?.into_iter().unzip();
+        let (puts, written): (Vec<_>, Vec<_>) = self.sealed(attempt).map_err(Undone::Failed)?.into_iter().unzip();
         let guards: Vec<_> =
             self.read.iter().map(|(key, entry)| Guard { key: self.full(key), revision: entry.revision }).collect();
         let mut is_unsure = false;
-        loop {
+        let done = loop {
             match self.store.fleet.engine.commit(&guards, &puts, self.deadline) {
-                Commit::Done { .. } => break,
-                Commit::Stale if is_unsure && self.is_there(attempt).map_err(Undone::Failed)? => break,
+                Commit::Done { revision } => break Some(revision),
+                Commit::Stale if is_unsure && self.is_there(attempt).map_err(Undone::Failed)? => break None,
                 Commit::Stale => return Err(Undone::Stale),
                 // The build with this shows that the tests would find it.
-                Commit::Unknown(_) if cfg!(pam_totp_unknown_is_done) => break,
+                Commit::Unknown(_) if cfg!(pam_totp_unknown_is_done) => break None,
                 Commit::Unknown(fact) => {
                     if clock::instant() >= self.deadline {
                         return Err(Undone::Failed(by_engine(fact)));
@@ -269,14 +345,23 @@ impl<'s, 'a> Transaction<'s, 'a> {
                     lock::pause(PAUSE);
                 }
             }
-        }
+        };
         self.store.seen.borrow_mut().clear();
-        self.bodies.keys().zip(marks).for_each(|(key, mark)| self.remember(key, mark));
+        self.is_current &= done.is_some();
+        for (key, opened) in std::mem::take(&mut self.bodies).into_keys().zip(written) {
+            self.remember(&key, Mark { id: opened.head.id, sequence: opened.head.sequence });
+            let entry = self.read.entry(key).or_default();
+            entry.revision = done.unwrap_or(entry.revision);
+            entry.version = entry.version.saturating_add(1);
+            entry.created = if entry.created == 0 { entry.revision } else { entry.created };
+            entry.opened = Some(opened);
+        }
         Ok(())
     }
 
-    /// What goes to the cluster, and how far that brings the documents.
-    fn sealed(&self, attempt: Id) -> Result<Vec<(Put, Mark)>, StoreError> {
+    /// What goes to the cluster, and how it will be read.
+    fn sealed(&self, attempt: Id) -> Result<Vec<(Put, Opened)>, StoreError> {
+        let seal = self.store.ring.active().ok_or_else(|| StoreError::Failed(Fact::new("no-active-key")))?;
         let mut sealed = Vec::with_capacity(self.bodies.len());
         for (key, body) in &self.bodies {
             let entry = self.read.get(key).ok_or_else(|| StoreError::Failed(Fact::new("internal-error")))?;
@@ -293,10 +378,10 @@ impl<'s, 'a> Transaction<'s, 'a> {
                 body: Secret::new(body.expose().clone()),
             };
             inside.note(attempt);
-            let head = Head { id, sequence, version: entry.version.saturating_add(1) };
+            let head = Head { id, sequence, version: entry.version.saturating_add(1), created: entry.created };
             let full = self.full(key);
             let value = inside.seal(self.store.ring, self.place(key, &full), &head).map_err(StoreError::Failed)?;
-            sealed.push((Put { key: full, value }, Mark { id, sequence }));
+            sealed.push((Put { key: full, value }, Opened { head, inside, key: seal }));
         }
         Ok(sealed)
     }
@@ -317,12 +402,17 @@ impl<'s, 'a> Transaction<'s, 'a> {
 
 /// Whether this host remembers how far such a document has come.
 pub(super) fn is_remembered(key: &str) -> bool {
-    key == document::FLEET || key.starts_with(document::PEOPLE)
+    key == document::FLEET || key.starts_with(document::PEOPLE) || key.starts_with(document::ENROLLED)
 }
 
-/// What the mark of a document is called. No person is called as the fleet's is.
+/// Whether what is there are failures alone.
+fn is_bucket(key: &str) -> bool {
+    key.starts_with(document::SOURCES_AT) || key.starts_with(document::NOBODY_AT)
+}
+
+/// What the mark of a document is called. No person is called as those of the fleet as a whole are.
 pub(super) fn mark_name(key: &str) -> String {
-    key.strip_prefix(document::PEOPLE).map_or_else(|| format!("~{key}"), str::to_owned)
+    key.strip_prefix(document::PEOPLE).map_or_else(|| format!("~{}", key.replace('/', "~")), str::to_owned)
 }
 
 /// Nobody is let in by a clock that is not the cluster's. Everything else is an outage, for which nobody has to be banned.
@@ -345,20 +435,21 @@ impl<'s, 'a> Transaction<'s, 'a> {
         let key = std::str::from_utf8(key).map_err(|_| unreadable())?.to_owned();
         let opened = self.open(&key, &kv.value)?;
         // Of another moment than what this host remembers of it by now, if it was changed since.
-        if opened.head.version != kv.version {
+        if !opened.head.fits(kv.version, kv.created) {
             return Err(self.shout(
                 "document-put-back",
                 &key,
                 &[("version", kv.version), ("written", opened.head.version)],
             ));
         }
-        let entry = Entry { revision: kv.revision, version: kv.version, opened: Some(opened) };
+        let entry = Entry { revision: kv.revision, version: kv.version, created: kv.created, opened: Some(opened) };
         let mut listed = Self {
             store: self.store,
             deadline: self.deadline,
             fleet: self.fleet,
             read: BTreeMap::new(),
             bodies: BTreeMap::new(),
+            is_current: true,
         };
         listed.read.insert(key.clone(), entry);
         Ok((key, listed))
