@@ -2,7 +2,7 @@
 //!
 //! What is read is as it is now, and what is written is there only if nothing of what it rests on has changed meanwhile; otherwise
 //! it is decided again. A guess costs a read and a write of somebody's document, which has their part of the ledger in it, and in the
-//! same commit of that of its source; then it is judged by what is read again. A right one is another write, which takes the charge
+//! same commit of that of its source; then it is judged by what was written. A right one is another write, which takes the charge
 //! back.
 //!
 //! A write whose fate is not known is looked for by the id of its attempt: it counts once it is there, and not before.

@@ -246,7 +246,8 @@ impl FleetStore<'_> {
         by_place.iter().try_for_each(|(key, names)| {
             self.transact(std::slice::from_ref(key), |transaction| {
                 let mut enrolled = transaction.enrolled(key)?;
-                let is_new = names.iter().fold(false, |is_new, name| enrolled.set(name, true) || is_new);
+                // All of them, and not until the first.
+                let is_new = names.iter().filter(|name| enrolled.set(name, true)).count() > 0;
                 if is_new { transaction.put_enrolled(key, &enrolled) } else { Ok(()) }
             })
         })
