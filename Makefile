@@ -57,7 +57,18 @@ target/test/pam_totp-without-lock.so: FORCE
 	@mkdir -p target/test
 	$(call put,target/without-lock/release/libpam_totp.so,$@)
 
+# The agent, and it takes a write whose fate is not known for done: for the test that shows that this would be found. As fast
+# as its races need, and no faster.
+target/test/pam-totp-agent-unknown-is-done: FORCE
+	RUSTFLAGS="$(RUSTFLAGS) --cfg pam_totp_unknown_is_done" CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=1 \
+	  $(CARGO) build --locked --target-dir target/unknown-is-done --features agent --bin pam-totp-agent
+	@mkdir -p target/test
+	$(call put,target/unknown-is-done/debug/pam-totp-agent,$@)
+
 FORCE:
+
+# Builds that are wrong on purpose.
+CONTROLS = target/test/pam_totp-without-lock.so target/test/pam-totp-agent-unknown-is-done
 
 # A login through a real sshd on a private machine inside this one, and four refusals. Needs root.
 demo: PREREQUISITES = demo
@@ -70,12 +81,12 @@ demo-fleet: prerequisites build
 	$(CARGO) run --quiet $(FLAGS) --example demo-fleet
 
 # Everything, through the real thing. Needs root, and Debian or Ubuntu.
-test: prerequisites build target/test/pam_totp-without-lock.so
+test: prerequisites build $(CONTROLS)
 	@tests/run $(FLAGS)
 
 # The tests through real programs again, each with all there is to try: every call killed, thousands of made-up stacks and
 # login sequences, from a seed of their own. Takes as long as it takes.
-soak: prerequisites build target/test/pam_totp-without-lock.so
+soak: prerequisites build $(CONTROLS)
 	@PAM_TOTP_SOAK=1 tests/run $(FLAGS) --test real
 
 # What a login costs, ours beside the C module's, in one run. Needs what the tests need. With BENCH=people: 10 people in the

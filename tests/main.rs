@@ -27,6 +27,7 @@ mod explain;
 mod fail2ban;
 mod faults;
 mod fleet;
+mod fleet_faults;
 mod fleet_hops;
 mod fleet_import;
 mod gate;

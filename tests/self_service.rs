@@ -18,8 +18,8 @@ use std::process::{Command, Output};
 use std::thread;
 
 const PROMPT: &str = "Code of a device that you have: ";
-const PROMPT_OR_RECOVERY: &str = "Code of a device that you have, or a recovery code: ";
-const FIRST_CODE: &str = "Code from the app: ";
+pub(crate) const PROMPT_OR_RECOVERY: &str = "Code of a device that you have, or a recovery code: ";
+pub(crate) const FIRST_CODE: &str = "Code from the app: ";
 const EC2_USER: User = User { name: "ec2-user", uid: 20010 };
 
 /// A machine with an agent whose socket has the same name outside of it. What is in `policy` goes on from `[defaults]`.
@@ -166,7 +166,7 @@ fn string(value: &Value) -> String {
 }
 
 /// The secret on a screen.
-fn secret_on(screen: &str) -> String {
+pub(crate) fn secret_on(screen: &str) -> String {
     let (_, rest) = screen.split_once("Secret, to type instead: ").unwrap_or_else(|| panic!("{screen}"));
     rest.split_whitespace().next().unwrap().to_owned()
 }

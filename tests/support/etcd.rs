@@ -1,5 +1,6 @@
 //! A real etcd cluster on loopback ports: mTLS for clients and peers, users and a role, as the manual has it.
 
+use super::peers::Peers;
 use super::{need, output_of};
 use serde_json::Value;
 use std::fs;
@@ -47,11 +48,13 @@ pub struct Setup {
     pub auth: bool,
     /// Further arguments of etcd.
     pub arguments: &'static [&'static str],
+    /// Whether a node can be cut off from the others.
+    pub can_be_cut: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nodes: 3, server: SERVER, auth: true, arguments: &[] }
+        Self { nodes: 3, server: SERVER, auth: true, arguments: &[], can_be_cut: false }
     }
 }
 
@@ -62,11 +65,15 @@ pub struct Cluster {
     etc: tempfile::TempDir,
     setup: Setup,
     nodes: Vec<Node>,
+    peers: Peers,
 }
 
 struct Node {
     client: u16,
+    /// Where it listens to the others.
     peer: u16,
+    /// Where they find it.
+    front: u16,
     process: Option<Child>,
 }
 
@@ -81,8 +88,18 @@ impl Cluster {
         need("openssl", "openssl");
         let directory = tempfile::Builder::new().prefix("pam_totp.etcd.").tempdir().unwrap();
         let etc = tempfile::Builder::new().prefix("pam_totp.etcd.").tempdir_in("/run").unwrap();
-        let node = |_| Node { client: free_port(), peer: free_port(), process: None };
-        let mut cluster = Self { directory, etc, setup, nodes: (0..setup.nodes).map(node).collect() };
+        let peers = Peers::new(setup.nodes);
+        let node = |number| {
+            let (client, peer) = (free_port(), free_port());
+            let front = if setup.can_be_cut { listen() } else { None };
+            let port = front.as_ref().map_or(peer, |front| front.local_addr().unwrap().port());
+            if let Some(front) = front {
+                peers.pass_on(front, number, peer);
+            }
+            Node { client, peer, front: port, process: None }
+        };
+        let nodes = (0..setup.nodes).map(node).collect();
+        let mut cluster = Self { directory, etc, setup, nodes, peers };
         output_of(&mut cluster.openssl(["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=fleet", "-days", "2"]));
         cluster.certificate("peer", SERVER);
         cluster.certificate("server", setup.server);
@@ -160,7 +177,8 @@ impl Cluster {
     /// Starts a node that does not run.
     pub fn restart(&mut self, node: usize) {
         let name = |node: usize| format!("n{node}");
-        let peer = |node: usize| format!("https://127.0.0.1:{}", self.nodes[node].peer);
+        let peer = |node: usize| format!("https://127.0.0.1:{}", self.nodes[node].front);
+        let listens = format!("https://127.0.0.1:{}", self.nodes[node].peer);
         let all: Vec<_> = (0..self.setup.nodes).map(|node| format!("{}={}", name(node), peer(node))).collect();
         let log = fs::File::options().create(true).append(true).open(self.path(&format!("n{node}.log"))).unwrap();
         let etcd = std::env::var_os("ETCD").unwrap_or_else(|| {
@@ -171,7 +189,7 @@ impl Cluster {
         command.current_dir(self.directory()).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.args(["--name", &name(node), "--data-dir", &format!("n{node}.data")]);
         command.args(["--listen-client-urls", &self.endpoint(node), "--advertise-client-urls", &self.endpoint(node)]);
-        command.args(["--listen-peer-urls", &peer(node), "--initial-advertise-peer-urls", &peer(node)]);
+        command.args(["--listen-peer-urls", &listens, "--initial-advertise-peer-urls", &peer(node)]);
         command.args(["--initial-cluster", &all.join(","), "--initial-cluster-token", "fleet"]);
         command.args(["--client-cert-auth", "--trusted-ca-file", "ca.pem", "--cert-file", "server.pem"]);
         command.args(["--key-file", "server.key", "--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem"]);
@@ -181,6 +199,7 @@ impl Cluster {
         command.args(self.setup.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let process = command.spawn().expect("etcd");
+        self.peers.is_run_by(node, process.id());
         assert!(self.nodes[node].process.replace(process).is_none(), "node {node} runs");
     }
 
@@ -199,6 +218,17 @@ impl Cluster {
     /// The end of that.
     pub fn cont(&self, node: usize) {
         self.signal(node, "-CONT");
+    }
+
+    /// Cuts a node off from the others; clients get to it as before.
+    pub fn cut_off(&self, node: usize) {
+        assert!(self.setup.can_be_cut, "its peers find it without us");
+        self.peers.cut_off(node);
+    }
+
+    /// The end of that.
+    pub fn heal(&self) {
+        self.peers.heal();
     }
 
     fn signal(&self, node: usize, signal: &str) {
@@ -227,7 +257,13 @@ impl Cluster {
 
     /// The node that leads, once one does.
     pub fn leader(&self) -> usize {
-        let leader = || (0..self.setup.nodes).find(|&node| self.nodes[node].process.is_some() && self.leads(node));
+        self.leader_but(None)
+    }
+
+    /// The same, of all but one.
+    pub fn leader_but(&self, other: Option<usize>) -> usize {
+        let is_asked = |node: &usize| self.nodes[*node].process.is_some() && Some(*node) != other;
+        let leader = || (0..self.setup.nodes).filter(is_asked).find(|&node| self.leads(node));
         let found = eventually(Duration::from_secs(10), leader);
         found.expect("nobody leads")
     }
@@ -245,6 +281,33 @@ impl Cluster {
     /// Runs etcdctl as root; its output.
     pub fn etcdctl(&self, arguments: &[&str]) -> String {
         output_of(self.etcdctl_at(&self.endpoints().join(",")).args(arguments))
+    }
+
+    /// What is at a key of bastions, as it is.
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let mut command = self.etcdctl_at(&self.endpoints().join(","));
+        let output = command.args(["get", "--print-value-only", &format!("{PREFIX}{key}")]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout.strip_suffix(b"\n").map(<[u8]>::to_vec)
+    }
+
+    /// Puts that there.
+    pub fn put(&self, key: &str, value: &[u8]) {
+        let mut command = self.etcdctl_at(&self.endpoints().join(","));
+        // What is not among the arguments comes from standard input, byte for byte.
+        let mut child = command
+            .args(["put", &format!("{PREFIX}{key}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(value).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Deletes it.
+    pub fn delete(&self, key: &str) {
+        self.etcdctl(&["del", &format!("{PREFIX}{key}")]);
     }
 
     fn etcdctl_at(&self, endpoints: &str) -> Command {
@@ -357,12 +420,16 @@ pub fn eventually<T>(time: Duration, mut attempt: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// A port of nobody's: below those that the kernel gives to clients (ip_local_port_range), which come and go.
 fn free_port() -> u16 {
-    let port = || {
+    listen().unwrap().local_addr().unwrap().port()
+}
+
+/// At a port of nobody's: below those that the kernel gives to clients (ip_local_port_range), which come and go.
+fn listen() -> Option<TcpListener> {
+    let listener = || {
         let random = pam_totp::system::random::bytes::<2>().unwrap();
         let port = 10_000 + u16::from_ne_bytes(random) % 20_000;
-        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        Some(TcpListener::bind(("127.0.0.1", port)).ok())
     };
-    std::iter::repeat_with(port).flatten().next().unwrap()
+    std::iter::repeat_with(listener).flatten().flatten().next()
 }

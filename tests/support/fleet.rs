@@ -1,9 +1,11 @@
 //! A fleet: a cluster, and private machines that have their records in it, each with its agent.
 
-use super::agent::Agent;
+use super::agent::{Agent, exchange};
 use super::etcd::{BASTIONS, Cluster, private};
 use super::machine::Machine;
 use super::root_only::{POLICY, STACK, json, totp};
+use pam_totp::agent::wire::{Knock, Reply, Request, Verdict};
+use pam_totp::secret::Secret;
 use std::fs;
 use std::path::Path;
 
@@ -18,9 +20,14 @@ pub fn machine(cluster: &Cluster, name: &str, policy: &str) -> Machine {
     for service in ["sshd", "test"] {
         machine.service(service, STACK);
     }
-    machine.write(POLICY, format!("version = 1\n[defaults]\nstore = \"fleet\"\nfail_delay = \"0s\"\n{policy}"));
+    self::policy(&machine, policy);
     equip(cluster, &machine, name);
     machine
+}
+
+/// Gives it another policy.
+pub fn policy(machine: &Machine, policy: &str) {
+    machine.write(POLICY, format!("version = 1\n[defaults]\nstore = \"fleet\"\nfail_delay = \"0s\"\n{policy}"));
 }
 
 /// Gives a machine its way to the cluster.
@@ -56,4 +63,38 @@ pub fn machines(cluster: &Cluster, count: usize, policy: &str) -> Vec<Machine> {
 /// An agent on each.
 pub fn agents(machines: &[Machine]) -> Vec<Agent<'_>> {
     machines.iter().map(Agent::start).collect()
+}
+
+// ---- Requests by hand ----
+
+/// Begins a login at an agent: what it wants back, or that it is over.
+pub fn begin(agent: &Agent, knock: Knock) -> Result<Vec<u8>, Verdict> {
+    match reply(agent, &Request::Begin(knock, None)) {
+        Reply::Question { login, .. } => Ok(login),
+        Reply::Verdict { verdict, .. } => Err(verdict),
+        _ => panic!("neither question nor verdict"),
+    }
+}
+
+/// What becomes of it with this code.
+pub fn answer(agent: &Agent, login: Vec<u8>, code: &str) -> Verdict {
+    match reply(agent, &Request::Answer(login, Ok(Secret::new(code.into())))) {
+        Reply::Verdict { verdict, .. } => verdict,
+        _ => panic!("no verdict"),
+    }
+}
+
+/// Both.
+pub fn verdict(agent: &Agent, knock: Knock, code: &str) -> Verdict {
+    begin(agent, knock).map_or_else(|verdict| verdict, |login| answer(agent, login, code))
+}
+
+/// Somebody at the service `test`, who comes from there.
+pub fn knock(user: &str, rhost: &str) -> Knock {
+    Knock { service: b"test".to_vec(), user: user.into(), rhost: rhost.into(), ..Knock::default() }
+}
+
+fn reply(agent: &Agent, request: &Request) -> Reply {
+    let reply = exchange(agent.socket(), request.message().unwrap().expose()).expect("an answer in time");
+    Reply::parse(&reply).unwrap()
 }

@@ -239,6 +239,11 @@ impl Machine {
         self.copied(&dist("pam-totp-agent"))
     }
 
+    /// A `pam-totp-agent` of another build.
+    pub fn agent_of(&self, program: &Path) -> PathBuf {
+        self.copied(program)
+    }
+
     /// The same by the name of google-authenticator.
     pub fn google_authenticator(&self) -> PathBuf {
         let link = self.program().with_file_name("google-authenticator");
@@ -270,6 +275,12 @@ impl Machine {
     /// What was logged since the last call, without time stamps. Waits until nothing more comes.
     pub fn log(&self) -> Vec<String> {
         self.datagrams().iter().map(|line| without_header(line)).collect()
+    }
+
+    /// The same, and of each line how much it matters (LOG_ALERT is 1).
+    pub fn log_with_priorities(&self) -> Vec<(u8, String)> {
+        let priority = |line: &str| line.strip_prefix('<')?.split_once('>')?.0.parse::<u8>().ok();
+        self.datagrams().iter().map(|line| (priority(line).unwrap_or(0) & 7, without_header(line))).collect()
     }
 
     /// The same as a syslog daemon writes it to a file: `Nov 22 15:38:30 host sshd[12]: text`.

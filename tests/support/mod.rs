@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod fleet;
 pub mod machine;
 pub mod numbers;
+pub mod peers;
 pub mod postgres;
 pub mod root_only;
 pub mod screen;

@@ -15,7 +15,7 @@ use crate::policy::{Document, FAIL_DELAY, Policy, StoreKind};
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::fleet::Fleet;
-use crate::store::seal::KeyRing;
+use crate::store::seal::{KeyId, KeyRing};
 use crate::store::{self, Means, Opened, StoreError};
 use crate::system::clock;
 use crate::system::{Errno, syslog};
@@ -45,6 +45,8 @@ pub struct Agent {
     fleet: Mutex<Option<Arc<Fleet>>>,
     /// When this host last said there that it is one of it, by the time since the machine was started.
     reported: AtomicU64,
+    /// The keys that it had at the last login, of which it says so at once where they change.
+    had: Mutex<Vec<(KeyId, bool)>>,
     /// Seals logins and wishes between two requests, for as long as this process lives.
     key: KeyRing,
     /// The wishes that are done.
@@ -82,6 +84,7 @@ impl Agent {
             fleet_conf,
             fleet: Mutex::default(),
             reported: AtomicU64::new(0),
+            had: Mutex::default(),
             key: KeyRing::ephemeral()?,
             spent: Spent::default(),
         })
@@ -165,6 +168,11 @@ impl Agent {
     /// memory while they are used. The way to the fleet is kept, with its connections.
     fn keys(&self, policy: &Policy) -> Result<Keys, Fact> {
         let ring = KeyRing::read_if_there(&self.ring).map_err(|no_ring| no_ring.fact())?;
+        let has = ring.as_ref().map_or_else(Vec::new, |ring| ring.keys().collect());
+        let had = std::mem::replace(&mut *self.had.lock().unwrap_or_else(PoisonError::into_inner), has.clone());
+        if had != has {
+            self.reported.store(0, Relaxed);
+        }
         let fleet = if policy.store.value == StoreKind::Fleet { Some(self.fleet()?) } else { None };
         Ok(Keys { ring, fleet })
     }
