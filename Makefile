@@ -123,6 +123,7 @@ EXAMPLES     := $(SHARE)/doc/pam-totp/examples
 INSTALLED = \
   $(DIST)/pam-totp.1:$(SHARE)/man/man1/pam-totp.1 \
   docs/man/pam_totp.toml.5:$(SHARE)/man/man5/pam_totp.toml.5 \
+  docs/man/pam_totp.fleet.toml.5:$(SHARE)/man/man5/pam_totp.fleet.toml.5 \
   docs/man/pam_totp.8:$(SHARE)/man/man8/pam_totp.8 \
   docs/man/pam-totp-agent.8:$(SHARE)/man/man8/pam-totp-agent.8 \
   $(DIST)/completion/bash:$(SHARE)/bash-completion/completions/pam-totp \

@@ -127,6 +127,7 @@ fn install_and_uninstall_put_files_where_they_belong() {
         "/usr/sbin/pam-totp-agent 755",
         "/usr/share/man/man1/pam-totp.1 644",
         "/usr/share/man/man5/pam_totp.toml.5 644",
+        "/usr/share/man/man5/pam_totp.fleet.toml.5 644",
         "/usr/share/man/man8/pam_totp.8 644",
         "/usr/share/man/man8/pam-totp-agent.8 644",
         "/usr/lib/systemd/system/pam-totp-agent.socket 644",
@@ -143,7 +144,7 @@ fn install_and_uninstall_put_files_where_they_belong() {
         assert!(installed.contains(file), "{file} is not in {installed:#?}");
     }
     let examples = fs::read_dir(project().join("pam.d-examples")).unwrap().count();
-    assert_eq!(installed.len(), 17 + examples, "{installed:#?}");
+    assert_eq!(installed.len(), 18 + examples, "{installed:#?}");
     assert_eq!(
         fs::read(root.path().join(module.strip_prefix("/").unwrap())).unwrap(),
         fs::read(dist("pam_totp.so")).unwrap()
@@ -194,12 +195,19 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("options", &["fact"]),
     ("source", &["fact"]),
     ("policy", &["options", "record", "source", "system", "fact"]),
-    ("ledger", &["identity", "policy", "source", "system"]),
+    ("ledger", &["identity", "policy", "source", "system", "fact"]),
     ("system", &["secret", "fact"]),
     ("fleet", &["policy", "system", "secret", "fact"]),
     ("identity", &["policy", "options", "system", "fact"]),
     ("enrol", &["otp", "record", "secret", "system"]),
-    ("store", &["verify", "record", "otp", "identity", "policy", "options", "system", "secret", "fact"]),
+    // The fleet's store is the ledger too, and its documents are written in the agent's format: of `agent` that, `wire`, alone.
+    (
+        "store",
+        &[
+            "fleet", "agent", "ledger", "verify", "record", "otp", "identity", "source", "policy", "options", "system",
+            "secret", "fact",
+        ],
+    ),
     (
         "authenticate",
         &[

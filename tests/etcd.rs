@@ -105,6 +105,7 @@ fn what_is_written_is_there_once_and_only_where_nobody_was_faster() {
     lists_are_whole(&one, &other);
     others_keys_are_not_ours(&cluster, &one);
     members_say_how_they_are(&cluster, &one);
+    what_was_compacted_is_not_remembered(&cluster, &one);
     tokens_are_renewed(&cluster, &one);
 }
 
@@ -178,6 +179,17 @@ fn members_say_how_they_are(cluster: &Cluster, client: &etcd::Cluster) {
         assert!(member.version.starts_with("3.") && member.alarms.is_empty(), "{member:?}");
         assert!(member.ahead.unwrap().abs() < 3, "{member:?}");
     }
+}
+
+fn what_was_compacted_is_not_remembered(cluster: &Cluster, client: &etcd::Cluster) {
+    let first = done(client.commit(&[], &[put("compacted", b"1")], soon()));
+    let second = done(client.commit(&[], &[put("compacted", b"2")], soon()));
+    let remembers = |revision| client.remembers(&key("compacted"), revision, soon()).unwrap();
+    assert!(remembers(1) && remembers(first) && remembers(second));
+    cluster.etcdctl(&["compact", &second.to_string()]);
+    assert!(!remembers(1) && !remembers(first) && remembers(second));
+    let outside = client.remembers(b"/others/key", second, soon()).unwrap_err();
+    assert_says(&outside.to_string(), &["etcd-refused", "permission"]);
 }
 
 /// One that etcd does not know any more, with its 401; and with the other message, of an older state of its users.

@@ -17,6 +17,7 @@ mod constant_time;
 mod crash;
 mod devices;
 mod doctor;
+mod doctor_fleet;
 mod doctor_state;
 mod drop_in;
 mod enrol;

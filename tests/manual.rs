@@ -183,7 +183,20 @@ fn the_page_of_the_module_and_the_readme_have_the_same_reasons() {
     let cells = rows.map(|row| row.split('|').nth(1).unwrap());
     let mut known: Names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
     // Below the table, as they are no denials.
-    let unavailable = ["no-store", "no-agent", "agent-of-another", "agent-of-other-version", "agent-makes-no-sense"];
+    let unavailable = [
+        "no-store",
+        "no-agent",
+        "agent-of-another",
+        "agent-of-other-version",
+        "agent-makes-no-sense",
+        "no-fleet",
+        "fleet-busy",
+        "etcd-unreachable",
+        "etcd-refused",
+        "etcd-nospace",
+        "bad-etcd-answer",
+        "another-cluster",
+    ];
     known.extend(unavailable.map(str::to_owned));
     assert!(unavailable.iter().all(|reason| readme.contains(&format!("`{reason}`")) || *reason == "no-store"));
     assert!(known.len() > 40, "{known:?}");
@@ -237,6 +250,27 @@ fn the_page_of_the_policy_has_every_key_in_its_place_and_no_other() {
 }
 
 #[test]
+fn the_page_of_the_fleets_file_has_every_key_and_no_other() {
+    let page = written("docs/man/pam_totp.fleet.toml.5");
+    let (_, keys) = page.split_once("\n.Ss The keys\n").unwrap();
+    assert_eq!(entries(keys.split("\n.S").next().unwrap(), "Ic"), fields("src/fleet/conf.rs", "Written"));
+    let (_, example) = page.split_once(".Sh EXAMPLES\n.Bd -literal -offset indent\n").unwrap();
+    let example = example.split_once(".Ed").unwrap().0;
+    let conf = pam_totp::fleet::conf::Conf::parse(example.as_bytes(), "node").unwrap();
+    assert_eq!((conf.endpoints.len(), conf.prefix.as_str(), conf.host.as_str()), (3, "/pam_totp/", "bastion1"));
+    // The words of what goes wrong with the fleet, as they are in the source, are all explained.
+    let reasons = entries(&written("docs/man/pam_totp.8"), "Sy");
+    for file in
+        ["src/store/fleet/mod.rs", "src/store/fleet/transaction.rs", "src/fleet/etcd.rs", "src/fleet/etcd/refusal.rs"]
+    {
+        let source = written(file);
+        let words = source.split("Fact::new(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+        let unknown: Vec<_> = words.filter(|word| !reasons.contains(*word) && *word != "fleet-mark").collect();
+        assert_eq!(unknown, [""; 0], "{file}");
+    }
+}
+
+#[test]
 fn the_example_of_the_policy_is_a_policy() {
     let page = written("docs/man/pam_totp.toml.5");
     let (_, example) = page.split_once(".Sh EXAMPLES\n.Bd -literal -offset indent\n").unwrap();
@@ -249,7 +283,7 @@ fn the_example_of_the_policy_is_a_policy() {
 #[test]
 fn the_pages_are_well_formed() {
     need("mandoc", "mandoc");
-    let written = ["pam_totp.toml.5", "pam_totp.8", "pam-totp-agent.8"];
+    let written = ["pam_totp.toml.5", "pam_totp.fleet.toml.5", "pam_totp.8", "pam-totp-agent.8"];
     let pages = written.map(|name| project().join("docs/man").join(name)).into_iter().chain([dist("pam-totp.1")]);
     let output = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(pages).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -6,13 +6,14 @@
 use crate::setup;
 use crate::shared_accounts::says;
 use crate::support::agent::Agent;
+use crate::support::fleet::share_keys;
 use crate::support::machine::{ALICE, AUTH_ERR, AUTHINFO_UNAVAIL, BOB, CAROL, Machine, SUCCESS, User};
 use crate::support::postgres::Postgres;
 use crate::support::root_only::{self, POLICY, json, next_code, recovery_codes, secret, totp};
 use crate::support::ssh::{KEY_AND_CODE, Session, Sshd, fingerprint, public};
 use crate::support::terminal::Terminal;
 use crate::support::totp::{SECRET, code_at, code_now, hotp, now, wrong_code};
-use crate::support::{output_of, project, reasons, screen};
+use crate::support::{need, output_of, project, reasons, screen};
 use crate::test_login::typed;
 use std::collections::VecDeque;
 use std::fs;
@@ -110,6 +111,29 @@ impl<'a> Page<'a> {
         assert!(succeeded, "{before}{after}");
         assert_shown(&shown, &format!("{before}{after}"));
         before + &screen::plain(&after)
+    }
+
+    /// Root types the next command, here and at another machine.
+    fn on_both(&mut self, other: &Machine) {
+        let line = line_of(self);
+        self.root(&[]);
+        let line = format!("PATH=\"{}:$PATH\"; {line}", other.shared().display());
+        output_of(other.command("sh").args(["-c", &line]));
+    }
+
+    /// Root types the next command, which makes a key that the page calls so: each machine has one of another name.
+    fn root_makes_key(&mut self, id: &str) {
+        for step in &mut self.steps {
+            if let Step::Command { shown, .. } = step {
+                shown.iter_mut().for_each(|text| *text = text.replace(id, "…"));
+            }
+        }
+        let key = self.root(&[])[..8].to_owned();
+        for step in &mut self.steps {
+            if let Step::Command { line, .. } = step {
+                *line = line.replace(id, &key);
+            }
+        }
     }
 
     /// A person types the next command, and at its prompts the first answers and the last.
@@ -612,18 +636,7 @@ fn sealed_records() {
     let machine = root_only::machine("");
     let alice = Enrolled::by_root(&machine, "alice");
     let mut page = Page::open(&machine, "sealed-records.md");
-    // Each machine has a key of another name.
-    let name = |page: &mut Page<'_>, key: &str| {
-        for step in &mut page.steps {
-            if let Step::Command { line, shown, .. } = step {
-                *line = line.replace("3f9a01bc", key);
-                shown.iter_mut().for_each(|text| *text = text.replace("3f9a01bc", "…"));
-            }
-        }
-    };
-    name(&mut page, "3f9a01bc");
-    let key = page.root(&[])[..8].to_owned();
-    name(&mut page, &key);
+    page.root_makes_key("3f9a01bc");
     for _ in 0..3 {
         page.root(&[]);
     }
@@ -646,6 +659,12 @@ case $* in
     ;;
 "stop pam-totp-agent.socket pam-totp-agent.service" | "disable --now pam-totp-agent.socket pam-totp-agent.service")
     kill "$(cat "$here/agent.pid")" && rm /run/pam_totp-agent.sock
+    ;;
+"restart pam-totp-agent.service")
+    kill "$(cat "$here/agent.pid")" && rm /run/pam_totp-agent.sock
+    "$here/pam-totp-agent" >/dev/null 2>&1 &
+    echo $! >"$here/agent.pid"
+    until [ -S /run/pam_totp-agent.sock ]; do sleep 0.05; done
     ;;
 *) exit 1 ;;
 esac
@@ -718,4 +737,227 @@ fn each_page_of_the_manual_has_a_test_and_is_linked() {
             assert!(readme.contains(&format!("](docs/{name})")), "{name}: not in README.md");
         }
     }
+}
+
+// ---- A fleet ----
+
+/// As [`SYSTEMCTL`], of a member of etcd, which systemd starts with what is in /etc/default/etcd.
+const SYSTEMCTL_ETCD: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+stop() {
+    [ -e "$here/etcd.pid" ] || return 0
+    kill "$(cat "$here/etcd.pid")"
+    # One that has ended and that nobody waits for has no file.
+    while readlink "/proc/$(cat "$here/etcd.pid")/exe" >/dev/null; do sleep 0.05; done
+    rm "$here/etcd.pid"
+}
+case $* in
+"stop etcd") stop ;;
+"restart etcd")
+    stop
+    set -a
+    . /etc/default/etcd
+    setsid etcd >>"$here/etcd.log" 2>&1 &
+    echo $! >"$here/etcd.pid"
+    ;;
+*) exit 1 ;;
+esac
+"#;
+
+/// Members on addresses of their own, which no other test has.
+struct Members {
+    machines: Vec<Machine>,
+    /// `127.X.Y.`, where the page has `10.0.0.`.
+    network: String,
+}
+
+impl Members {
+    fn new() -> Self {
+        need("etcd", "etcd-server");
+        need("etcdctl", "etcd-client");
+        let [one, other] = pam_totp::system::random::bytes::<2>().unwrap();
+        let network = format!("127.{}.{other}.", one.clamp(1, 254));
+        let machines: Vec<_> = (0..3).map(|_| Machine::new()).collect();
+        machines.iter().for_each(|machine| put_systemctl(machine, SYSTEMCTL_ETCD));
+        Self { machines, network }
+    }
+
+    /// The same command on the other members, with their names and addresses.
+    fn others(&self, line: &str) {
+        for (machine, number) in self.machines.iter().zip(1..).skip(1) {
+            let line = self.of(number, line);
+            let line = format!("PATH=\"{}:$PATH\"; {line}", machine.shared().display());
+            output_of(machine.command("sh").args(["-c", &line]));
+        }
+    }
+
+    /// What the first member has, as another one has it.
+    fn of(&self, number: usize, text: &str) -> String {
+        let lines = text.split_inclusive('\n').map(|line| match line.split_once("nitial-cluster ") {
+            Some((before, after)) => self.renamed(number, before) + "nitial-cluster " + after,
+            None if line.starts_with("ETCD_INITIAL_CLUSTER=") => line.to_owned(),
+            None => self.renamed(number, line),
+        });
+        lines.collect()
+    }
+
+    fn renamed(&self, number: usize, text: &str) -> String {
+        let address = |number: usize| format!("{}{number}:", self.network);
+        text.replace("etcd1", &format!("etcd{number}")).replace(&address(1), &address(number))
+    }
+
+    /// The files of the authority go to whoever they are for.
+    fn copy(&self, names: &[&str], to: &Machine, directory: &str) {
+        to.make_directory(directory, 0o755, 0);
+        for name in names {
+            let text = self.machines[0].read(&format!("/root/fleet/{name}"));
+            to.write_as(&format!("{directory}/{name}"), text, 0, 0o600);
+        }
+    }
+}
+
+/// The next command of the page, as it is.
+fn line_of(page: &Page<'_>) -> String {
+    match page.steps.iter().find(|step| matches!(step, Step::Command { .. })) {
+        Some(Step::Command { line, .. }) => line.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn fleet_md() {
+    let members = Members::new();
+    let hosts = [(); 2].map(|()| Machine::new());
+    let [one, two] = &hosts;
+    for host in &hosts {
+        host.agent();
+        host.program();
+        host.service("test", root_only::STACK);
+        put_systemctl(host, SYSTEMCTL);
+        output_of(host.command("mount").args(["-t", "tmpfs", "-o", "mode=0700", "tmpfs", "/root"]));
+    }
+    let instead = [
+        // A peer on this machine comes from 127.0.0.1, and not from its own address.
+        ("IP:10.0.0.$n", "IP:10.0.0.$n,IP:127.0.0.1"),
+        ("10.0.0.", members.network.as_str()),
+        ("/var/lib/etcd/", "/var/lib/etcd-of-the-fleet/"),
+        ("    store = \"fleet\"\n", "    store = \"fleet\"\n    fail_delay = \"0s\"\n"),
+    ];
+    let mut page = Page::open_with(&members.machines[0], "fleet.md", &instead);
+    for _ in 0..5 {
+        page.root(&[]); // The directory, the authority, certificates, passwords
+    }
+    page.root(&[]); // etcd1's own
+    for (machine, number) in members.machines.iter().zip(1..).skip(1) {
+        let names = ["ca.pem".to_owned(), format!("etcd{number}.pem"), format!("etcd{number}.key")];
+        members.copy(&names.each_ref().map(String::as_str), machine, "/etc/etcd");
+    }
+    let restart = line_of(&page);
+    page.root(&[]);
+    let settings = members.machines[0].read("/etc/default/etcd");
+    for (machine, number) in members.machines.iter().zip(1..).skip(1) {
+        machine.write("/etc/default/etcd", members.of(number, &settings));
+    }
+    members.others(&restart);
+    // It takes a moment until there is a leader.
+    let env = "cd /; for i in $(seq 100); do etcdctl endpoint health >/dev/null 2>&1 && exit; sleep 0.1; done; exit 1";
+    let ready = |env: &str| {
+        output_of(members.machines[0].command("sh").args(["-c", &format!(". /root/fleet/env; {env}")]));
+    };
+    let Some(Step::File { path, text }) = page.steps.pop_front() else { panic!("no env") };
+    members.machines[0].write(&path, text);
+    ready(env);
+    page.root(&[]); // health
+    for _ in 0..5 {
+        page.root(&[]); // role, users, their roles, auth, env
+    }
+
+    for (host, name) in hosts.iter().zip(["bastion1", "bastion2"]) {
+        let names = ["pem", "key", "password"].map(|end| format!("{name}.{end}"));
+        let [pem, key, password] = names.each_ref().map(String::as_str);
+        members.copy(&["ca.pem", pem, key, password], host, "/etc/pam_totp");
+    }
+    page.machine = one;
+    page.root(&[]); // chmod
+    page.root_makes_key("3f9a01bc");
+    page.root(&[]); // activate
+    page.root(&[]); // init
+    page.root(&[]); // The agent
+    let alice = Enrolled::from(&page.root_enrols());
+    page.root(&[]); // The policy
+    let found = said(&page.root_types(&[])); // doctor
+    let is_about_the_fleet = |line: &&str| line.starts_with("CLOSED") && line.contains("etcd");
+    assert!(!found.lines().any(|line| is_about_the_fleet(&line)) && !found.contains("no answer"), "{found}");
+    let login = |host: &Machine, user: &str, code: &str| {
+        let login = host.login("test", user).answer(code).run();
+        (login.result(), if login.result() == SUCCESS { String::new() } else { login.reason() })
+    };
+    let denied = |reason: &str| (AUTH_ERR, reason.to_owned());
+    let next = next_code(&alice.secret);
+    assert_eq!(login(one, "alice", &next).0, SUCCESS, "{:#?}", one.log());
+
+    share_keys(one, two);
+    let conf = one.read("/etc/security/pam_totp.fleet.toml").replace("bastion1", "bastion2");
+    two.write_as("/etc/security/pam_totp.fleet.toml", conf, 0, 0o600);
+    two.write("/root/draft.toml", one.read("/root/draft.toml"));
+    page.machine = two;
+    for _ in 0..4 {
+        page.root(&[]); // init, the agent, the policy, list
+    }
+    assert_eq!(login(two, "alice", &next), denied("used-code"));
+    assert_eq!(login(two, "alice", &alice.recovery[0]).0, SUCCESS, "{:#?}", two.log());
+    assert_eq!(login(one, "alice", &alice.recovery[0]).0, AUTH_ERR, "used");
+
+    page.machine = one;
+    hosts.iter().for_each(|host| host.enrol(BOB, "\" TOTP_AUTH\n12345678"));
+    page.root(&[]); // import
+    assert_eq!(login(two, "bob", "12345678").0, SUCCESS, "{:#?}", two.log());
+    let again = root_only::run(two, &["import", "--to", "fleet", "--user", "bob", "--delete"]);
+    assert!(!again.status.success() && said(&again).contains("holds this secret already"), "{again:?}");
+
+    page.root_makes_key("5e77d210");
+    share_keys(one, two);
+    page.on_both(two); // activate
+    page.root(&[]); // reseal
+    page.on_both(two); // drop
+    assert_eq!(login(two, "alice", &alice.recovery[1]).0, SUCCESS, "{:#?}", two.log());
+
+    // The snapshot of before is put back later, when there are two hosts again as far as it knows.
+    page.machine = &members.machines[0];
+    page.root(&[]); // user delete
+    let out = login(two, "alice", &alice.recovery[2]);
+    assert_eq!(out.0, AUTHINFO_UNAVAIL, "{out:?}");
+    page.machine = one;
+    page.root_makes_key("77c0ffee");
+    page.root(&[]); // activate
+    page.root(&[]); // revoke
+    assert_eq!(login(one, "alice", &alice.recovery[2]), denied("revoked"));
+    totp(one, &["enrol", "--user", "carol", "--no-confirm"]);
+    let alice = Enrolled::by_root(one, "alice");
+
+    page.machine = &members.machines[0];
+    page.root(&[]); // snapshot
+    assert_eq!(login(one, "alice", &alice.recovery[0]).0, SUCCESS, "{:#?}", one.log());
+    for machine in &members.machines[1..] {
+        let snapshot = fs::read(members.machines[0].path("/root/fleet.db")).unwrap();
+        output_of(machine.command("mount").args(["-t", "tmpfs", "-o", "mode=0700", "tmpfs", "/root"]));
+        machine.write_as("/root/fleet.db", snapshot, 0, 0o600);
+    }
+    for _ in 0..3 {
+        let line = line_of(&page);
+        if line.contains("restart") {
+            page.root(&[]);
+            members.others(&line);
+        } else {
+            members.others(&line);
+            page.root(&[]); // stop, restore
+        }
+    }
+    ready(env);
+    page.machine = one;
+    page.root(&[]); // The agent
+    let refused = login(one, "alice", &alice.recovery[0]);
+    assert_eq!(refused, denied("document-put-back"), "{:#?}", one.log());
+    page.root(&[]); // accept-rollback
+    assert_eq!(login(one, "alice", &alice.recovery[1]).0, SUCCESS, "{:#?}", one.log());
 }

@@ -24,7 +24,7 @@ enum Held {
 const MOST_WITHOUT: usize = 8;
 
 /// Tests that are being written. To become empty.
-const TO_COME: &[&str] = &["fleet::a_record_put_back_is_refused", "fleet::revoking_a_host_marks_its_people"];
+const TO_COME: &[&str] = &[];
 
 /// The command that writes the page, as the page and the test say it.
 const REWRITE: &str = "PAM_TOTP_WRITE=1 cargo test --features cli --locked --test real promises::";

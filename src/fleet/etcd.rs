@@ -38,6 +38,8 @@ const LARGE_ANSWER: u64 = 8 << 20;
 const CLOCK: u64 = 31;
 /// The fact that no answer came.
 const UNREACHABLE: &str = "etcd-unreachable";
+/// The fact that what was overwritten is gone.
+const COMPACTED: &str = "etcd-compacted";
 /// How long to wait where no endpoint has answered: an election takes ten times that.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -221,6 +223,24 @@ impl Cluster {
         Commit::Unknown(fact_of(reason))
     }
 
+    /// Whether a key can still be read as it was at an earlier revision of the cluster. etcd keeps all of it until it is told to
+    /// compact it, or does so itself (`--auto-compaction-retention`).
+    ///
+    /// # Errors
+    /// As [`Cluster::read`].
+    pub fn remembers(&self, key: &[u8], revision: u64, deadline: Instant) -> Result<bool, Fact> {
+        let end = [key, &[0]].concat();
+        let body = message::page(key, &end, revision);
+        let asked = Asked { path: "/v3/kv/range", body: &body, deadline, at_most: REQUEST, limit: ANSWER };
+        match self
+            .until(deadline, |endpoint| self.ask(endpoint, &asked, |body| message::listed(body, key, key, revision)))
+        {
+            Ok(_) => Ok(true),
+            Err(fact) if fact.word() == COMPACTED => Ok(false),
+            Err(fact) => Err(fact),
+        }
+    }
+
     /// Which endpoint is asked first.
     pub fn favourite(&self) -> &str {
         self.endpoints.get(self.favourite.load(Ordering::Relaxed)).map_or("", String::as_str)
@@ -306,6 +326,11 @@ impl Cluster {
                     Err(Failure { kind: Kind::Token, .. }) => {
                         let fresh = login.token(&self.client, endpoint, Some(&token), asked.deadline)?;
                         self.send(endpoint, asked, Some(&fresh))?
+                    }
+                    // etcd may wait for what this token says it has to have seen: after a restore for ever.
+                    Err(failure @ Failure { kind: Kind::Ambiguous, .. }) => {
+                        login.forget(&token);
+                        return Err(failure);
                     }
                     answer => answer?,
                 }

@@ -206,7 +206,7 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
         );
     } else {
         say!("{name}: revoked. {} sealed anew with {active}.", count(resealed, "document"));
-        say!("{} must enrol anew: pam-totp invite --user NAME makes a ticket.", people_count(people.len()));
+        say!("{} must enrol anew: pam-totp invite NAME makes a ticket.", people_count(people.len()));
         people.iter().for_each(|named| say!("  {}", shown(named)));
         if left > 0 {
             say!(

@@ -58,7 +58,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let subject = whose.subject("invite somebody")?;
     let store = subject.store();
-    let admission = store.admission().context("people are invited where the policy has store = \"system\"")?;
+    let admission =
+        store.admission().context("people are invited where the policy has store = \"system\" or \"fleet\"")?;
     if arguments.revoke {
         return revoke(&subject, admission, arguments.json);
     }

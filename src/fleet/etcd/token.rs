@@ -57,6 +57,14 @@ impl Login {
         Ok(Self { body, state: Mutex::default(), changed: Condvar::new() })
     }
 
+    /// Has the next one who needs a token ask for another than this.
+    pub(super) fn forget(&self, token: &str) {
+        let mut state = self.lock();
+        if state.token.as_deref() == Some(token) {
+            state.token = None;
+        }
+    }
+
     /// A token that is not this one, of which etcd wants to know nothing any more. One thread asks for it, and the
     /// others wait, and have what it has: also its failure, so that they do not try one after the other what takes its time.
     ///

@@ -63,6 +63,21 @@ impl FleetStore<'_> {
         Ok(hosts)
     }
 
+    /// The revision of the cluster at which the latest document was written of those that nobody has written since a time
+    /// (seconds since 1970). `None`: all were.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also where one of them cannot be read.
+    pub fn latest_before(&self, time: u64) -> Result<Option<u64>, StoreError> {
+        let mut latest = None;
+        self.each("", |_, transaction, key| {
+            let moment = transaction.moment(key).filter(|(at, _)| *at < time);
+            latest = latest.max(moment.map(|(_, revision)| revision));
+            Ok(())
+        })?;
+        Ok(latest)
+    }
+
     /// Says that a host is none of the fleet any more.
     ///
     /// # Errors

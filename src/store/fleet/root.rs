@@ -471,12 +471,13 @@ fn tombstone(key: &str) -> Result<(Head, Inside), StoreError> {
 impl Roster for FleetStore<'_> {
     fn people(&self) -> Result<Vec<Named>, StoreError> {
         let mut people = Vec::new();
-        self.each(document::PEOPLE, |name, transaction, key| {
-            if let Some(named) = super::ledger::named(name)
-                && transaction.person(key)?.record.is_some()
-            {
-                people.push(named);
-            }
+        let (fleet, prefix) = (self.begin(&[])?, self.full(document::PEOPLE).len());
+        self.list(document::PEOPLE, &mut |kv| {
+            let name = kv.key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
+            let Some(named) = name.and_then(super::ledger::named) else { return Ok(()) };
+            // What cannot be read may be a record.
+            let has_record = fleet.listed(kv).and_then(|(key, one)| Ok(one.person(&key)?.record.is_some()));
+            people.extend((has_record != Ok(false)).then_some(named));
             Ok(())
         })?;
         people.sort();

@@ -268,6 +268,12 @@ impl<'s, 'a> Transaction<'s, 'a> {
         Some((opened.key, opened.inside.at, &opened.inside.by))
     }
 
+    /// When a document was written, and at which revision of the cluster.
+    pub(super) fn moment(&self, key: &str) -> Option<(u64, u64)> {
+        let entry = self.read.get(key)?;
+        Some((entry.opened.as_ref()?.inside.at, entry.revision))
+    }
+
     fn unreadable(&self, key: &str) -> StoreError {
         StoreError::Failed(
             Fact::new("bad-document")

@@ -20,6 +20,8 @@ pub(super) struct Case<'a> {
     pub(super) policy_path: PathBuf,
     /// That policy; built-in defaults where there is none. `None`: it is wrong, which was reported, or cannot be read.
     pub(super) document: Option<Document>,
+    /// What is in the fleet cannot be told, and `fleet` has said why.
+    pub(super) is_fleet_out_of_reach: bool,
 }
 
 /// A service, and what it does with the module.
@@ -62,7 +64,7 @@ impl<'a> Case<'a> {
             }
             services.push(service);
         }
-        Self { root, services, user, policy_path, document }
+        Self { root, services, user, policy_path, document, is_fleet_out_of_reach: false }
     }
 
     /// A day, for whoever has to say until when.

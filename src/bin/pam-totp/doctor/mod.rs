@@ -4,6 +4,7 @@
 
 mod agent;
 mod case;
+mod fleet;
 mod gate;
 mod machine;
 mod module;
@@ -78,13 +79,14 @@ fn finish_setup(root: &Root) -> Option<String> {
 /// Judges a root. `services`: these alone; none for all that ask for a code.
 pub(crate) fn examine(root: &Root, services: &[String], user: Option<&str>, conf: Option<&Path>) -> Report {
     let mut report = Report::default();
-    let case = Case::read(root, services, user, conf, &mut report);
+    let mut case = Case::read(root, services, user, conf, &mut report);
     stack::examine(&case, &mut report);
     sshd::examine(&case, &mut report);
     if services.is_empty() || services.iter().any(|service| service == "sshd") {
         gate::examine(&case, &mut report);
     }
     module::examine(&case, &mut report);
+    case.is_fleet_out_of_reach = fleet::examine(&case, &mut report);
     state::examine(&case, &mut report);
     agent::examine(&case, &mut report);
     people::examine(&case, &mut report);

@@ -9,7 +9,7 @@ use crate::people::{People, Seen, State, shown};
 use crate::sshd_config::Config;
 use pam_totp::identity::Person;
 use pam_totp::ledger::EARLIEST;
-use pam_totp::policy::{EnrolmentKind, Identity, Policy};
+use pam_totp::policy::{EnrolmentKind, Identity, Policy, StoreKind};
 use pam_totp::store;
 use pam_totp::system::{clock, groups, passwd};
 use std::collections::HashMap;
@@ -34,7 +34,10 @@ pub(super) fn examine(case: &Case<'_>, report: &mut Report) {
     }
     let mut known = HashMap::new();
     for service in &case.services {
-        if let Some(policy) = service.policy.as_ref().filter(|policy| policy.options.user.is_none()) {
+        let is_told = |policy: &&Policy| {
+            policy.options.user.is_none() && !(case.is_fleet_out_of_reach && policy.store.value == StoreKind::Fleet)
+        };
+        if let Some(policy) = service.policy.as_ref().filter(is_told) {
             judge(case, service, policy, &mut known, report);
         }
     }

@@ -108,8 +108,11 @@ fn shown(path: &Path) -> String {
 fn of_this_machine(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     let path = policy.state_dir.as_path();
     let is_system = policy.store.value == StoreKind::System;
+    let is_fleet = policy.store.value == StoreKind::Fleet;
     match Directory::open(path) {
         Err(error) => return push(report, refused(path, &error.fact())),
+        // `fleet` says what it is to a host of one.
+        Ok(_) if is_fleet => {}
         Ok(None) if is_system => return push(report, no_store(path)),
         Ok(None) => report.note(format!("{} is not there yet: the first login makes it", shown(path))),
         Ok(Some(directory)) => {
@@ -119,10 +122,7 @@ fn of_this_machine(case: &Case<'_>, policy: &Policy, report: &mut Report) {
                 return;
             }
             // Where it cannot be written to, a login keeps to one in /run.
-            if !is_read_only
-                && policy.store.value != StoreKind::Fleet
-                && (policy.throttle.is_some() || policy.has_dates())
-            {
+            if !is_read_only && (policy.throttle.is_some() || policy.has_dates()) {
                 judge_ledger(&directory, path, report);
             }
             if let Some(finding) = is_system.then(|| judge_store(path)).flatten() {
@@ -131,7 +131,9 @@ fn of_this_machine(case: &Case<'_>, policy: &Policy, report: &mut Report) {
             judge_marks(case, &directory, report);
         }
     }
-    judge_people(case, policy, report);
+    if !(is_fleet && case.is_fleet_out_of_reach) {
+        judge_people(case, policy, report);
+    }
 }
 
 fn refused(path: &Path, fact: &Fact) -> Finding {
@@ -279,6 +281,7 @@ fn judge_people(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     if policy.options.user.is_some() {
         return report.note("files of people whom no user database knows (user=) were not looked at");
     }
+    let is_fleet = policy.store.value == StoreKind::Fleet;
     let access = Access::new(policy, None).unwrap_or_else(|error| {
         push(report, no_ring(&error));
         Access::default()
@@ -289,10 +292,11 @@ fn judge_people(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     };
     let is_meant = |seen: &&Seen| case.user.is_none_or(|user| user.as_bytes() == seen.named.name);
     let mut findings: Vec<_> = seen.iter().filter(is_meant).filter_map(|seen| of_person(policy, seen)).collect();
-    note_sealed(
-        seen.iter().filter(is_meant).filter(|seen| seen.sealed_with(&access, policy).is_some()).count(),
-        report,
-    );
+    // What a fleet keeps is always sealed, and nobody but the agent is asked.
+    if !is_fleet {
+        let sealed = seen.iter().filter(is_meant).filter(|seen| seen.sealed_with(&access, policy).is_some());
+        note_sealed(sealed.count(), report);
+    }
     let is_enrolled = |seen: &Seen| !matches!(seen.state, State::Gone | State::Never);
     if let Some(first) = seen.iter().find(|seen| matches!(seen.state, State::Gone))
         && case.user.is_none()
@@ -362,7 +366,10 @@ fn all_gone(policy: &Policy, seen: &[Seen], first: &Seen) -> Finding {
 fn of_person(policy: &Policy, seen: &Seen) -> Option<Finding> {
     let Seen { named, path, .. } = seen;
     match &seen.state {
+        // An account need not be on all hosts.
+        State::Enrolled(_) if !seen.is_known && policy.store.value == StoreKind::Fleet => None,
         State::Enrolled(_) if !seen.is_known => Some(orphan(named, path, "")),
+        State::Broken(reason) if policy.store.value == StoreKind::Fleet => Some(broken_in_fleet(named, path, reason)),
         State::Broken(reason) if !seen.is_known => Some(orphan(named, path, &format!(" ({reason})"))),
         State::Broken(reason) => Some(broken(named, path, reason)),
         State::Enrolled(record) if policy.store.value == StoreKind::Home => {
@@ -396,6 +403,25 @@ fn broken(named: &Named, path: &Path, reason: &str) -> Finding {
         .until(way_out, &[format!("pam-totp enrol --user {user}{key} --force")])
 }
 
+/// The same, where there is no file, and other hosts have the same record.
+fn broken_in_fleet(named: &Named, path: &Path, reason: &str) -> Finding {
+    let finding = broken(named, path, reason);
+    let user = Escaped(&named.name);
+    match () {
+        () if finding.name == "record-of-another" => finding
+            .because("A fleet goes by name and uid: where they do not belong together it is somebody else of that name.")
+            .until(
+                "Have the account the same uid on all hosts. If the name is somebody else's now, and no host has the old one:",
+                &[format!("id {user}"), format!("pam-totp reset --user {user}")],
+            ),
+        () if reason.starts_with("document-") => finding.until(
+            "Find out who changed the cluster. If it was restored from a snapshot, and by you, on every host:",
+            &[format!("pam-totp fleet accept-rollback --user {user}")],
+        ),
+        () => finding,
+    }
+}
+
 /// Why no device in a file can be used. `None`: one can, or there is none.
 fn useless(record: &Record) -> Option<String> {
     let mut reason = None;
@@ -414,6 +440,10 @@ fn useless(record: &Record) -> Option<String> {
 
 fn of_image(case: &Case<'_>, policy: &Policy, report: &mut Report) {
     let path = policy.state_dir.as_path();
+    if policy.store.value == StoreKind::Fleet {
+        // `fleet` has said that no file tells of it.
+        return;
+    }
     if policy.store.value == StoreKind::Home {
         return report.note("whose home has a file for codes was not looked at: that is for the machine itself");
     }
