@@ -57,5 +57,7 @@ pub mod fact;
 
 pub mod secret;
 
+mod words;
+
 #[allow(unsafe_code)]
 pub mod system;

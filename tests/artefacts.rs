@@ -186,7 +186,7 @@ fn files(root: &Path) -> BTreeSet<String> {
 }
 
 /// Who may import whom, from the pure core outwards.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("secret", &[]),
     ("fact", &[]),
     ("otp", &["secret"]),
@@ -200,11 +200,12 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("fleet", &["policy", "system", "secret", "fact"]),
     ("identity", &["policy", "options", "system", "fact"]),
     ("enrol", &["otp", "record", "secret", "system"]),
-    // The fleet's store is the ledger too, and its documents are written in the agent's format: of `agent` that, `wire`, alone.
+    ("words", &["system", "secret"]),
+    // The fleet's store is the ledger too.
     (
         "store",
         &[
-            "fleet", "agent", "ledger", "verify", "record", "otp", "identity", "source", "policy", "options", "system",
+            "words", "fleet", "ledger", "verify", "record", "otp", "identity", "source", "policy", "options", "system",
             "secret", "fact",
         ],
     ),
@@ -218,6 +219,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     (
         "agent",
         &[
+            "words",
             "authenticate",
             "journal",
             "store",

@@ -19,8 +19,9 @@ use super::wish::{Granted, Wish};
 use crate::authenticate::{NoAnswer, Outcome};
 use crate::ledger::Notice;
 use crate::secret::Secret;
-use crate::system::socket::MAX_MESSAGE;
-use zeroize::Zeroize;
+use crate::words::{Reader, Writer};
+
+pub use crate::words::TooLong;
 
 /// The only version so far. A later one will be spoken beside the one before it.
 pub const VERSION: u8 = 1;
@@ -128,10 +129,6 @@ pub enum Bad {
     /// It is cut short, too long, or mixed up.
     Message,
 }
-
-/// Something is too long to be said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLong;
 
 impl Request {
     /// The message.
@@ -249,153 +246,22 @@ fn parse<T>(message: &[u8], rest: impl FnOnce(&mut Reader, u8) -> Option<T>) -> 
     rest(&mut reader, kind).filter(|_| reader.rest.is_empty()).ok_or(Bad::Message)
 }
 
-/// Bytes of a message without a QR code, as a rule.
-const USUAL: usize = 1024;
-
-/// A message that is put together. Of what was there before it grew nothing is left behind.
-pub(crate) struct Writer {
-    bytes: Vec<u8>,
-    is_too_long: bool,
-}
-
 impl Writer {
     fn of(kind: u8) -> Self {
         Self::new().byte(VERSION).byte(kind)
-    }
-
-    pub(crate) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(USUAL), is_too_long: false }
-    }
-
-    fn put(mut self, bytes: &[u8]) -> Self {
-        let length = self.bytes.len().saturating_add(bytes.len());
-        if length > MAX_MESSAGE {
-            self.is_too_long = true;
-            return self;
-        }
-        if length > self.bytes.capacity() {
-            let mut larger = Vec::with_capacity(length.saturating_mul(2));
-            larger.extend_from_slice(&self.bytes);
-            std::mem::replace(&mut self.bytes, larger).zeroize();
-        }
-        self.bytes.extend_from_slice(bytes);
-        self
-    }
-
-    pub(crate) fn byte(self, byte: u8) -> Self {
-        self.put(&[byte])
-    }
-
-    pub(crate) fn number(self, number: u32) -> Self {
-        self.put(&number.to_be_bytes())
-    }
-
-    pub(crate) fn long(self, number: u64) -> Self {
-        self.put(&number.to_be_bytes())
-    }
-
-    pub(crate) fn text(mut self, text: &[u8]) -> Self {
-        match u16::try_from(text.len()) {
-            Ok(length) => self.put(&length.to_be_bytes()).put(text),
-            Err(_) => {
-                self.is_too_long = true;
-                self
-            }
-        }
-    }
-
-    fn maybe(self, text: Option<&Secret<Vec<u8>>>) -> Self {
-        match text {
-            None => self.byte(0),
-            Some(text) => self.byte(1).text(text.expose()),
-        }
-    }
-
-    /// A number that may not be there.
-    pub(crate) fn maybe_number(self, number: Option<u32>) -> Self {
-        match number {
-            None => self.byte(0),
-            Some(number) => self.byte(1).number(number),
-        }
-    }
-
-    /// The same, of a long one.
-    pub(crate) fn maybe_long(self, number: Option<u64>) -> Self {
-        match number {
-            None => self.byte(0),
-            Some(number) => self.byte(1).long(number),
-        }
     }
 
     pub(crate) fn knock(self, knock: &Knock) -> Self {
         let Knock { service, user, rhost, login_key, uid, caller, is_silent, arguments } = knock;
         let writer = self.text(service).text(user).text(rhost).text(login_key).number(*uid);
         let writer = writer.maybe_number(*caller);
-        let Ok(count) = u8::try_from(arguments.len()) else { return Self { is_too_long: true, ..writer } };
+        let Ok(count) = u8::try_from(arguments.len()) else { return writer.spoiled() };
         let writer = writer.byte((*is_silent).into()).byte(count);
         arguments.iter().fold(writer, |writer, argument| writer.text(argument))
     }
-
-    pub(crate) fn end(self) -> Result<Secret<Vec<u8>>, TooLong> {
-        let bytes = Secret::new(self.bytes);
-        if self.is_too_long { Err(TooLong) } else { Ok(bytes) }
-    }
 }
 
-/// A message that is read from its beginning. `None`: it ends before that, or there is something else.
-pub(crate) struct Reader<'a> {
-    pub(crate) rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(count)?;
-        self.rest = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    pub(crate) fn byte(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    pub(crate) fn bool(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn number(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    pub(crate) fn long(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    pub(crate) fn text(&mut self) -> Option<&'a [u8]> {
-        let length = self.array().map(u16::from_be_bytes)?;
-        self.take(length.into())
-    }
-
-    pub(crate) fn secret(&mut self) -> Option<Secret<Vec<u8>>> {
-        self.text().map(|text| Secret::new(text.to_vec()))
-    }
-
-    /// A text that is none but in UTF-8.
-    pub(crate) fn string(&mut self) -> Option<String> {
-        String::from_utf8(self.text()?.to_vec()).ok()
-    }
-
-    pub(crate) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        if self.bool()? { read(self).map(Some) } else { Some(None) }
-    }
-
+impl Reader<'_> {
     pub(crate) fn knock(&mut self) -> Option<Knock> {
         let [service, user, rhost, login_key] =
             [self.text()?, self.text()?, self.text()?, self.text()?].map(<[u8]>::to_vec);

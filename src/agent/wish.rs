@@ -1,12 +1,12 @@
 //! What somebody can have done about their own devices, and what that brings. Whose they are is not said: they are those of
 //! whoever is at the other end of the socket.
 
-use super::wire::{Reader, Writer};
 use crate::enrol::Codes;
 use crate::otp::{Algorithm, Digits, Moving};
 use crate::record::google::STEP_SIZES;
 use crate::record::native::is_device_name;
 use crate::record::{BadSecret, Device, Hotp, Kind, Totp};
+use crate::words::{Reader, Writer};
 
 /// Most recovery codes that somebody can have: a record has room for so many.
 const MOST_CODES: u8 = 10;

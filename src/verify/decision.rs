@@ -55,11 +55,13 @@ impl Decision {
     }
 
     /// Whether it is a denial, for a store that writes something else then. It says nothing before the write but what it is for.
+    #[cfg(feature = "fleet")]
     pub(crate) const fn is_denial(&self) -> bool {
         matches!(self.verdict, Verdict::Denied(_))
     }
 
     /// Whether nothing was judged, and nothing is to be paid for it.
+    #[cfg(feature = "fleet")]
     pub(crate) const fn is_no_guess(&self) -> bool {
         matches!(self.verdict, Verdict::Denied(Denial::NotACode | Denial::Throttled { .. }))
     }

@@ -3,7 +3,7 @@
 //! It is good for whoever began it, for [`LIFE`], and no longer than this process lives. Given back twice it is another guess,
 //! which costs what a guess costs.
 
-use super::super::wire::{Knock, Reader, Writer};
+use super::super::wire::Knock;
 use crate::authenticate::{Away, Pending, Trial};
 use crate::fact::Fact;
 use crate::identity::Person;
@@ -14,6 +14,7 @@ use crate::record::native::Document;
 use crate::secret::Secret;
 use crate::store::seal::KeyRing;
 use crate::store::{Grounds, Ticket};
+use crate::words::{Reader, Writer};
 
 /// How long somebody may type, in seconds: sshd waits two minutes (LoginGraceTime), and others longer.
 pub(super) const LIFE: u64 = 600;

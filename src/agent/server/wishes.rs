@@ -11,7 +11,7 @@
 //! The code is judged as that of a login at the service `local` is: charged, used up, in the log. What rests between two
 //! requests is sealed as a login is. It is good once: what root takes away meanwhile, or afterwards, does not come back by it.
 
-use super::super::wire::{Knock, Reader, Reply, Verdict, Writer};
+use super::super::wire::{Knock, Reply, Verdict};
 use super::super::wish::{Granted, Wish};
 use super::away::{LIFE, count, ensure_in_time, put_away, read_record, taken_up, write_record};
 use super::peers::{LOCAL, oneself};
@@ -32,6 +32,7 @@ use crate::store::seal::KeyRing;
 use crate::store::{self, Opened, Store, StoreError};
 use crate::system::{Errno, clock, random};
 use crate::verify::{self, Accepted, Denial, Verdict as Judged};
+use crate::words::{Reader, Writer};
 use constant_time_eq::constant_time_eq_32;
 use sha2::{Digest, Sha256};
 use std::os::unix::ffi::OsStrExt;

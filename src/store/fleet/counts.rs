@@ -4,9 +4,9 @@
 //! alone can be compared, and each is held against the cluster's.
 
 use super::document::count;
-use crate::agent::wire::{Reader, Writer};
 use crate::ledger::{GRACE_FAILURES, Grace, KNOWN_FOR, Login, MAX_CONSECUTIVE, Notice, Refusal, Who};
 use crate::policy::throttle::{MAX_PERIOD, Trigger};
+use crate::words::{Reader, Writer};
 use sha2::{Digest, Sha256};
 
 /// Failures that a row remembers: more than any rule looks for.

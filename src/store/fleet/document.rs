@@ -14,11 +14,11 @@
 //! that says so.
 
 use super::counts::{Counts, Row};
-use crate::agent::wire::{Reader, Writer};
 use crate::fact::Fact;
 use crate::record::native::{Document, SIZE};
 use crate::secret::Secret;
 use crate::store::Ticket;
+use crate::words::{Reader, Writer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 

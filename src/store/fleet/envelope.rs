@@ -14,11 +14,11 @@
 //! sees that. Only the first one that ever was at a key can be put there again, and what a restored cluster has is all of one
 //! time: that is older than what the host remembers (see marks.rs).
 
-use crate::agent::wire::{Reader, Writer};
 use crate::fact::Fact;
 use crate::secret::Secret;
 use crate::store::seal::{KeyId, KeyRing, Unopened, key_of};
 use crate::system::random;
+use crate::words::{Reader, Writer};
 
 /// What documents are sealed for.
 const PURPOSE: &str = "document of the fleet";
