@@ -73,7 +73,7 @@ pub(super) fn run_one(arguments: &Arguments) -> Result<()> {
         // What was used since would work again.
         Taken::Same | Taken::SameButCodes => bail!("{} holds this secret already", path.display()),
         Taken::Differs => bail!(
-            "already-enrolled ({} has another secret: --force replaces it): {} stays as it was",
+            "already-enrolled ({} has another secret: --force replaces the record): {} stays as it was",
             path.display(),
             from.display()
         ),
