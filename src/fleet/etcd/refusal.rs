@@ -81,6 +81,7 @@ const KNOWN: [(&str, &str, &str); 10] = [
     ("bad certificate", "bad-certificate", OWN_PORT),
     // What TLS 1.3 makes of it; also a node that is about to end says so.
     ("connection closed", "etcd-refused", OWN_PORT),
+    ("failed to write client preface", "etcd-refused", OWN_PORT),
     ("required revision has been compacted", super::COMPACTED, "it took too long: again"),
 ];
 
