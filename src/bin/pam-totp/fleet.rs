@@ -50,6 +50,9 @@ struct AcceptRollback {
     /// Of an account that several people share: that of whoever holds this key
     #[arg(long, value_name = "KEY", requires = "user")]
     key: Option<String>,
+    /// Where it cannot be opened at all, by any key that is here: give it up. That person enrols anew
+    #[arg(long, requires = "user")]
+    give_up: bool,
     /// All
     #[arg(long)]
     all: bool,
@@ -169,14 +172,6 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
             names(others())
         );
     }
-    // What they write from now on would be sealed with a key that the revoked one has.
-    let behind: Vec<_> = others().filter(|host| host.keys.iter().any(|(id, seals)| *seals && *id != active)).collect();
-    ensure!(
-        yes || behind.is_empty(),
-        "by what they last said, {} still seal with another key than {active}, which {name} may have: pam-totp key activate {active} \
-         there, and a login. With --yes it is done all the same",
-        names(behind.iter().copied())
-    );
     let without: Vec<_> = others().filter(|host| !has(host, &active)).collect();
     ensure!(
         yes || without.is_empty(),
@@ -187,6 +182,14 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
         } else {
             format!("{} have", names(without.into_iter()))
         },
+    );
+    // What they write from now on would be sealed with a key that the revoked one has.
+    let behind: Vec<_> = others().filter(|host| host.keys.iter().any(|(id, seals)| *seals && *id != active)).collect();
+    ensure!(
+        yes || behind.is_empty(),
+        "by what they last said, {} still seal with another key than {active}, which {name} may have: pam-totp key activate {active} \
+         there, and a login. With --yes it is done all the same",
+        names(behind.iter().copied())
     );
     // First: whatever cannot be read of the rest.
     fleet.strike_off(name).map_err(by_store)?;
@@ -244,7 +247,7 @@ fn people_count(number: usize) -> String {
 fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
     let named =
         arguments.user.as_ref().map(|user| Named { name: user.clone().into_bytes(), key: arguments.key.clone() });
-    let rolled = open.fleet()?.accept_rollback(named.as_ref()).map_err(by_store)?;
+    let rolled = open.fleet()?.accept_rollback(named.as_ref(), arguments.give_up).map_err(by_store)?;
     if arguments.place.json {
         let object = |rolled: &Rolled| {
             serde_json::json!({

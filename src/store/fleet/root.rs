@@ -191,11 +191,11 @@ impl FleetStore<'_> {
 
     /// Takes documents for good that lie in the cluster although they are older than what this host has seen, are others, lie at
     /// another version, or are gone: `named`, or all. They are brought ahead of what any host has seen, and no code of a time until
-    /// now is good.
+    /// now is good. `give_up`: the one that is named, where no key here opens it.
     ///
     /// # Errors
     /// [`StoreError`]; also for one that cannot be opened.
-    pub fn accept_rollback(&self, named: Option<&Named>) -> Result<Vec<Rolled>, StoreError> {
+    pub fn accept_rollback(&self, named: Option<&Named>, give_up: bool) -> Result<Vec<Rolled>, StoreError> {
         let mut keys = Vec::new();
         match named {
             Some(named) => keys.push(document::of_person(&named.file_name())),
@@ -218,7 +218,7 @@ impl FleetStore<'_> {
         keys.sort_by_key(|key| key != document::FLEET);
         let (mut rolled, mut failed) = (Vec::new(), None);
         for key in keys {
-            match self.accept(&key, named.is_some()) {
+            match self.accept(&key, give_up && named.is_some()) {
                 Ok(one) => rolled.extend(one),
                 // One that nobody can open keeps none of the others from being put right.
                 Err(StoreError::Failed(fact)) if key != document::FLEET => {

@@ -475,7 +475,7 @@ fn who_had_a_device_is_known_on_a_host_that_never_saw_them_whatever_was_deleted(
     machine.memory.put(&index, first.value.clone());
     assert_eq!(word(machine.another("new").store().never_enrolled(&person)), "document-put-back");
     // Until root says so.
-    machine.store().accept_rollback(None).unwrap();
+    machine.store().accept_rollback(None, false).unwrap();
     assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
     assert_eq!(machine.store().remove(&person).and(machine.store().release(&person)), Ok(true));
     assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(true));
@@ -486,8 +486,9 @@ fn a_document_that_nobody_can_open_is_given_up_for_one_person_alone() {
     let machine = Machine::first();
     let person = enrolled(&machine);
     machine.memory.put(&key(&person), b"garbage".to_vec());
-    assert!(machine.store().accept_rollback(None).is_err());
-    assert_eq!(machine.store().accept_rollback(Some(&person.named())).map(|rolled| rolled.len()), Ok(1));
+    assert!(machine.store().accept_rollback(None, false).is_err());
+    assert!(machine.store().accept_rollback(Some(&person.named()), false).is_err(), "not without a word");
+    assert_eq!(machine.store().accept_rollback(Some(&person.named()), true).map(|rolled| rolled.len()), Ok(1));
     assert_eq!((machine.store().has_record(&person), machine.store().never_enrolled(&person)), (Ok(false), Ok(false)));
     machine.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
     assert!(is_accepted(&attempt(&machine.store(), &person, CODES[0], &Throttle::default())));
@@ -508,10 +509,10 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     for (machine, code) in [(&one, CODES[0]), (&two, CODES[1])] {
         assert!(is_accepted(&attempt(&machine.at(|| 120), &person, code, &Throttle::default())));
     }
-    assert_eq!(one.store().accept_rollback(None), Ok(Vec::new()), "there is nothing to accept");
+    assert_eq!(one.store().accept_rollback(None, false), Ok(Vec::new()), "there is nothing to accept");
     memory.kvs.lock().unwrap().1.insert(key.clone(), old.clone());
     assert_eq!(word(two.store().load(&person)), "document-put-back");
-    let rolled = one.at(|| 120).accept_rollback(Some(&person.named())).unwrap();
+    let rolled = one.at(|| 120).accept_rollback(Some(&person.named()), false).unwrap();
     assert_eq!(rolled.iter().map(|rolled| (rolled.behind, rolled.was_gone)).collect::<Vec<_>>(), [(4, false)]);
     for code in CODES {
         let verdict = attempt(&two.at(|| 120), &person, code, &Throttle::default()).unwrap().verdict;
@@ -520,7 +521,7 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     // And one that is gone.
     memory.delete(&key);
     assert_eq!(word(two.store().has_record(&person)), "document-deleted");
-    assert!(two.store().accept_rollback(None).unwrap()[0].was_gone);
+    assert!(two.store().accept_rollback(None, false).unwrap()[0].was_gone);
     assert_eq!(one.store().has_record(&person), Ok(false), "on all hosts");
     assert_eq!(one.store().never_enrolled(&person), Ok(false), "and it is remembered that there was one");
     // Another one altogether, on a host that knows the old one.
@@ -529,7 +530,7 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     let new = one.another("new");
     new.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
     assert_eq!(word(one.store().load(&person)), "document-exchanged");
-    assert_eq!(one.store().accept_rollback(None).unwrap().len(), 1);
+    assert_eq!(one.store().accept_rollback(None, false).unwrap().len(), 1);
     assert!(
         one.store().load(&person).is_ok() && two.store().load(&person).is_ok() && new.store().load(&person).is_ok()
     );
@@ -710,7 +711,7 @@ fn what_is_old_and_taken_for_good_brings_no_ticket_back_and_lets_nobody_pass() {
     let grounds = Grounds::Ticket(word_of(), ticket);
     assert_eq!(machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5), Ok(()));
     machine.memory.kvs.lock().unwrap().1.insert(key(&person), old);
-    assert_eq!(machine.store().accept_rollback(Some(&person.named())).unwrap().len(), 1);
+    assert_eq!(machine.store().accept_rollback(Some(&person.named()), false).unwrap().len(), 1);
     assert_eq!(word(machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5)), "not-invited");
     assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
 }
@@ -728,7 +729,7 @@ fn documents_at_other_versions_are_all_taken_for_good_past_one_that_nobody_can_o
     }
     machine.memory.put(b"/pam_totp/people/../../x", b"garbage".to_vec());
     assert_eq!(word(attempt(&machine.store(), &person, WRONG, &throttle)), "document-put-back");
-    assert_eq!(word(machine.store().accept_rollback(None)), "bad-document");
+    assert_eq!(word(machine.store().accept_rollback(None, false)), "bad-document");
     assert!(attempt(&machine.store(), &person, WRONG, &throttle).is_ok());
     assert!(machine.store().report("2").is_ok());
 }
