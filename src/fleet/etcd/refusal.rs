@@ -53,7 +53,7 @@ struct Body {
 }
 
 /// Words in etcd's messages, and what they mean: the fact's word, and the way out.
-const KNOWN: [(&str, &str, &str); 10] = [
+const KNOWN: [(&str, &str, &str); 11] = [
     (
         "CommonName of client",
         "bad-certificate",
