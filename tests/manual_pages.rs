@@ -733,7 +733,7 @@ fn each_page_of_the_manual_has_a_test_and_is_linked() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let text = fs::read_to_string(project().join("docs").join(&name)).unwrap_or_default();
         if text.lines().any(|line| line.starts_with("    # ") || line.starts_with("    $ ")) {
-            assert!(here.contains(&format!("&machine, \"{name}\"")), "{name}: nobody follows it");
+            assert!(here.contains(&format!(", \"{name}\"")), "{name}: nobody follows it");
             assert!(readme.contains(&format!("](docs/{name})")), "{name}: not in README.md");
         }
     }
