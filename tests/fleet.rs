@@ -201,7 +201,7 @@ fn put_back_one_by_one(cluster: &Cluster, machines: &[Machine]) {
     values[..3].iter().for_each(|value| cluster.put("people/carol", value));
     assert_alarm(machines, "carol", &hotp(&secret, 3), "document-put-back");
     let accepted = accept(&machines[0], &["--user", "carol"]);
-    assert_eq!((&accepted[0]["behind"], &accepted[0]["weakened"]), (&1.into(), &true.into()), "{accepted:?}");
+    assert_eq!((&accepted[0]["behind"], &accepted[0]["weakened"]), (&2.into(), &true.into()), "{accepted:?}");
     assert_healed(machines, "carol");
 }
 

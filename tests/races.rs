@@ -91,7 +91,10 @@ fn of_two_hundred_guesses_at_once_three_are_judged() {
         // A right one costs nothing once it is judged; until then it has one of the three places, and another is refused.
         let more = machine.login("test", user.name).answer(&wrong).with(&["--parallel", "20"]).run();
         let total = judged + count(&more, "wrong-code");
-        assert_eq!((total, count(&more, "throttled")), (3, 20 - (total - judged)), "{:?}", reasons(&more.log));
+        // From where somebody got in it is another row that counts, beside up to two guesses of before.
+        let most = if login.count(SUCCESS) == 0 { 3 } else { 5 };
+        assert!((3..=most).contains(&total), "{total}: {:?}", reasons(&more.log));
+        assert_eq!(count(&more, "throttled"), 20 - (total - judged), "{:?}", reasons(&more.log));
     }
 }
 
