@@ -147,6 +147,7 @@ fn activate(keys: &mut Keys<'_>, id: KeyId, yes: bool) -> Result<()> {
     keys.ring.activate(Some(id)).map_err(|refused| by_fact(refused.fact()))?;
     ensure_readable(&keys.open, yes)?;
     keys.open.write(&keys.ring)?;
+    keys.report();
     if keys.open.json {
         say!("{}", serde_json::json!({ "key": id.to_string(), "state": state(true), "ring": keys.open.path }));
         return Ok(());
@@ -261,6 +262,7 @@ fn drop_key(keys: &mut Keys<'_>, id: KeyId, force: bool) -> Result<()> {
         keys.ensure_nobody_seals_with(id)?;
     }
     keys.open.write(&keys.ring)?;
+    keys.report();
     if keys.open.json {
         say!("{}", serde_json::json!({ "key": id.to_string(), "dropped": true, "lost": lost }));
         return Ok(());
@@ -306,6 +308,13 @@ impl Keys<'_> {
             Some(host) => {
                 bail!("{} seals with {id}, by what it last said: activate another key there first", host.name)
             }
+        }
+    }
+
+    /// Says in the fleet what this host has now: others wait for it. Where that cannot be said, it is at the next login.
+    fn report(&self) {
+        if self.open.policy.store.value == StoreKind::Fleet && self.ring.active().is_some() {
+            let _ = self.fleet().map(|fleet| fleet.report(env!("CARGO_PKG_VERSION")));
         }
     }
 
