@@ -60,10 +60,21 @@ impl Writer {
         }
     }
 
+    /// How many there are of what follows.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn count(self, length: usize) -> Self {
+        self.number(u32::try_from(length).unwrap_or(u32::MAX))
+    }
+
     pub(crate) fn maybe(self, text: Option<&Secret<Vec<u8>>>) -> Self {
+        self.maybe_text(text.map(|text| text.expose().as_slice()))
+    }
+
+    /// A text that may not be there.
+    pub(crate) fn maybe_text(self, text: Option<&[u8]>) -> Self {
         match text {
             None => self.byte(0),
-            Some(text) => self.byte(1).text(text.expose()),
+            Some(text) => self.byte(1).text(text),
         }
     }
 

@@ -13,6 +13,14 @@ use std::path::Path;
 /// What the machine behind says of the bastion, whose address is loopback here.
 const BEHIND: &str = "[service.sshd]\ngrace = \"10m\"\ngrace_behind = [\"127.0.0.1\"]\n";
 
+/// The bastion, and the machine behind with this in its policy.
+fn pair(cluster: &Cluster, behind: &str) -> (Machine, Machine) {
+    let (one, two) = (machine(cluster, "bastion1", ""), machine(cluster, "bastion2", behind));
+    found(&one);
+    share_keys(&one, &two);
+    (one, two)
+}
+
 fn authorize(machine: &Machine, key: &Path) {
     machine.make_directory(&format!("{}/.ssh", ALICE.home()), 0o700, ALICE.uid);
     let file = format!("{}/.ssh/authorized_keys", ALICE.home());
@@ -35,9 +43,7 @@ fn hop(bastion: &Sshd, behind: &Sshd, key: &Path, answers: &[&str]) -> Session {
 #[test]
 fn the_second_hop_needs_another_code_or_the_key_that_the_first_was_given_with() {
     let cluster = Cluster::start(3);
-    let (one, two) = (machine(&cluster, "bastion1", ""), machine(&cluster, "bastion2", ""));
-    found(&one);
-    share_keys(&one, &two);
+    let (one, two) = pair(&cluster, "");
     let _agents = [Agent::start(&one), Agent::start(&two)];
     let (bastion, behind) = (Sshd::start(&one, KEY_AND_CODE), Sshd::start(&two, KEY_AND_CODE));
     let key = bastion.key(ALICE);
@@ -89,9 +95,7 @@ fn the_second_hop_needs_another_code_or_the_key_that_the_first_was_given_with() 
 fn the_key_counts_from_the_bastion_alone() {
     let cluster = Cluster::start(1);
     let elsewhere = BEHIND.replace("127.0.0.1", "192.0.2.7");
-    let (one, two) = (machine(&cluster, "bastion1", ""), machine(&cluster, "bastion2", &elsewhere));
-    found(&one);
-    share_keys(&one, &two);
+    let (one, two) = pair(&cluster, &elsewhere);
     let _agents = [Agent::start(&one), Agent::start(&two)];
     let (bastion, behind) = (Sshd::start(&one, KEY_AND_CODE), Sshd::start(&two, KEY_AND_CODE));
     let key = bastion.key(ALICE);

@@ -47,7 +47,7 @@ impl Resting {
     }
 
     fn write(&self, writer: Writer) -> Writer {
-        let writer = writer.byte(self.away.was_no_code.into()).number(count(self.away.receipts.len()));
+        let writer = writer.byte(self.away.was_no_code.into()).count(self.away.receipts.len());
         let writer = self.away.receipts.iter().fold(writer, write_receipt);
         match &self.pending {
             Pending::Code => writer.byte(b'c'),
@@ -100,12 +100,8 @@ pub(super) fn ensure_in_time(began: u64, now: u64) -> Result<(), Fact> {
     if is_in_time { Ok(()) } else { Err(Fact::new("typed-too-late").with_number("seconds", LIFE)) }
 }
 
-pub(super) fn count(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
-}
-
 fn write_receipt(writer: Writer, receipt: &Receipt) -> Writer {
-    let writer = writer.number(count(receipt.entries.len()));
+    let writer = writer.count(receipt.entries.len());
     let writer = receipt.entries.iter().fold(writer, |writer, (place, word)| writer.number(*place).long(*word));
     writer.maybe_number(receipt.counter)
 }
@@ -131,7 +127,7 @@ pub(super) fn read_record(reader: &mut Reader) -> Option<Record> {
 }
 
 fn write_trial(writer: Writer, Trial { grounds, record, failures }: &Trial) -> Writer {
-    let writer = write_record(writer, record).number(count(*failures));
+    let writer = write_record(writer, record).count(*failures);
     match grounds {
         Grounds::First => writer.byte(b'f'),
         Grounds::Ticket(word, ticket) => {

@@ -14,7 +14,7 @@ use crate::options::Options;
 use crate::policy::{Document, FAIL_DELAY, Policy, StoreKind};
 use crate::secret::Secret;
 use crate::source::Source;
-use crate::store::fleet::Fleet;
+use crate::store::fleet::{Fleet, REPORT_EVERY};
 use crate::store::seal::{KeyId, KeyRing};
 use crate::store::{self, Means, Opened, StoreError};
 use crate::system::clock;
@@ -28,8 +28,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use wishes::Spent;
 
-/// How often a host says in its fleet that it is there, in seconds.
-const OFTEN: u64 = 300;
 /// Of pam_totp.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -191,7 +189,7 @@ impl Agent {
     pub fn report(&self) {
         let now = clock::moment().boot;
         let last = self.reported.load(Relaxed);
-        let is_due = last == 0 || now.saturating_sub(last) >= OFTEN;
+        let is_due = last == 0 || now.saturating_sub(last) >= REPORT_EVERY;
         // Once nobody has asked for the fleet, there is none.
         let has_fleet = self.fleet.lock().is_ok_and(|fleet| fleet.is_some());
         if !is_due || !has_fleet || self.reported.compare_exchange(last, now.max(1), Relaxed, Relaxed).is_err() {

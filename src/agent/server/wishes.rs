@@ -13,7 +13,7 @@
 
 use super::super::wire::{Knock, Reply, Verdict};
 use super::super::wish::{Granted, Wish};
-use super::away::{LIFE, count, ensure_in_time, put_away, read_record, taken_up, write_record};
+use super::away::{LIFE, ensure_in_time, put_away, read_record, taken_up, write_record};
 use super::peers::{LOCAL, oneself};
 use super::{Agent, Keys, log, verdict};
 use crate::authenticate::{Counter, Done, Login, Outcome, Pending, Step, Visit, rules};
@@ -294,7 +294,8 @@ impl Asker {
     fn status(&self, store: &dyn Store) -> Result<Reply, Fact> {
         let record = store.load(&self.person).map_err(StoreError::into_fact)?;
         let path = store.path(&self.person)?.as_os_str().as_bytes().to_vec();
-        let spares = count(record.recovery.len().saturating_add(record.scratch.expose().len()));
+        let spares = record.recovery.len().saturating_add(record.scratch.expose().len());
+        let spares = u32::try_from(spares).unwrap_or(u32::MAX);
         let roster = store::roster(&self.policy, self.keys.means()).map_err(StoreError::into_fact)?;
         let sealed_with = roster.sealed_with(&self.person.named()).map_err(StoreError::into_fact)?.unwrap_or_default();
         Ok(Reply::Granted(Granted::Status { path, sealed_with, devices: record.devices, spares }))
@@ -405,7 +406,7 @@ impl Proposal {
     fn write(&self, writer: Writer) -> Writer {
         let Self { id, grounds: Grounds { device, factors }, record, failures } = self;
         let writer = writer.text(id).text(device.as_bytes()).text(factors);
-        write_record(writer, record).number(count(*failures))
+        write_record(writer, record).count(*failures)
     }
 
     fn read(reader: &mut Reader) -> Option<Self> {

@@ -3,7 +3,6 @@
 //! The rules are those of [`crate::ledger`]. There is one clock less: of hosts that are started at different times the wall clocks
 //! alone can be compared, and each is held against the cluster's.
 
-use super::document::count;
 use crate::ledger::{GRACE_FAILURES, Grace, KNOWN_FOR, Login, MAX_CONSECUTIVE, Notice, Refusal, Who};
 use crate::policy::throttle::{MAX_PERIOD, Trigger};
 use crate::words::{Reader, Writer};
@@ -29,7 +28,7 @@ impl Row {
     }
 
     pub(super) fn write(&self, writer: Writer) -> Writer {
-        self.0.iter().fold(writer.number(count(self.0.len())), |writer, &time| writer.long(time))
+        self.0.iter().fold(writer.count(self.0.len()), |writer, &time| writer.long(time))
     }
 
     /// The rule that is reached, if one is. What is in the future counts as if it were now.
@@ -133,7 +132,7 @@ impl Counts {
         let Self { known, strangers, in_a_row, total, last_failure, notice: (failures, latest), marks } = self;
         let writer = strangers.write(known.write(writer));
         let writer = writer.long(*in_a_row).long(*total).long(*last_failure).long(*failures).long(*latest);
-        marks.iter().fold(writer.number(count(marks.len())), |writer, mark| {
+        marks.iter().fold(writer.count(marks.len()), |writer, mark| {
             writer.text(&mark.of).long(mark.when).text(&mark.factors).long(mark.total)
         })
     }

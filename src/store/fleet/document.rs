@@ -132,19 +132,11 @@ impl Of {
     pub(super) fn text(&self) -> Result<Secret<Vec<u8>>, Fact> {
         let Self { uid, had_one, record, revoked, tickets, counts, let_in_at } = self;
         let writer = Writer::new().maybe_number(*uid).byte((*had_one).into());
-        let writer = match record {
-            Some(record) => {
-                let text = record.text().map_err(|too_large| too_large.fact())?;
-                writer.byte(1).text(text.expose().trim_ascii_end())
-            }
-            None => writer.byte(0),
-        };
-        let writer = match revoked {
-            Some(host) => writer.byte(1).text(host.as_bytes()),
-            None => writer.byte(0),
-        };
-        let writer = tickets.iter().fold(writer.number(count(tickets.len())), |writer, ticket| ticket.write(writer));
-        let writer = counts.write(writer).number(count(let_in_at.len()));
+        let text = record.as_ref().map(Document::text).transpose().map_err(|too_large| too_large.fact())?;
+        let writer = writer.maybe_text(text.as_ref().map(|text| text.expose().trim_ascii_end()));
+        let writer = writer.maybe_text(revoked.as_ref().map(String::as_bytes));
+        let writer = tickets.iter().fold(writer.count(tickets.len()), |writer, ticket| ticket.write(writer));
+        let writer = counts.write(writer).count(let_in_at.len());
         let writer = let_in_at.iter().fold(writer, |writer, (host, when)| writer.text(host.as_bytes()).long(*when));
         writer.end().map_err(|_| too_large())
     }
@@ -169,11 +161,7 @@ impl Invitation {
 
     fn write(&self, writer: Writer) -> Writer {
         let Self { hash, holder, ticket: Ticket { made, expires, device } } = self;
-        let writer = writer.text(hash);
-        let writer = match holder {
-            Some(holder) => writer.byte(1).text(holder.as_bytes()),
-            None => writer.byte(0),
-        };
+        let writer = writer.text(hash).maybe_text(holder.as_ref().map(String::as_bytes));
         writer.long(*made).long(*expires).text(device.as_bytes())
     }
 }
@@ -195,7 +183,7 @@ impl Bucket {
     }
 
     pub(super) fn text(&self) -> Result<Secret<Vec<u8>>, Fact> {
-        let writer = Writer::new().number(count(self.rows.len()));
+        let writer = Writer::new().count(self.rows.len());
         let writer = self.rows.iter().fold(writer, |writer, (name, row)| row.write(writer.text(name)));
         writer.end().map_err(|_| too_large())
     }
@@ -229,7 +217,7 @@ impl Enrolled {
     }
 
     pub(super) fn text(&self) -> Result<Secret<Vec<u8>>, Fact> {
-        let writer = self.0.iter().fold(Writer::new().number(count(self.0.len())), |writer, &name| writer.long(name));
+        let writer = self.0.iter().fold(Writer::new().count(self.0.len()), |writer, &name| writer.long(name));
         writer.end().map_err(|_| too_large())
     }
 
@@ -280,7 +268,7 @@ impl Host {
     }
 
     pub(super) fn text(&self) -> Result<Secret<Vec<u8>>, Fact> {
-        let writer = Writer::new().number(count(self.keys.len()));
+        let writer = Writer::new().count(self.keys.len());
         let key =
             |writer: Writer, (id, is_active): &(String, bool)| writer.text(id.as_bytes()).byte((*is_active).into());
         let writer = self.keys.iter().fold(writer, key);
@@ -291,10 +279,6 @@ impl Host {
 /// The hash of a ticket's word, which has 120 bits and needs no salt.
 pub(super) fn hash(word: &[u8]) -> [u8; 32] {
     Sha256::digest(word).into()
-}
-
-pub(super) fn count(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 fn too_large() -> Fact {

@@ -4,7 +4,7 @@ use super::document::{self, Host};
 use super::{FleetStore, StoreError};
 
 /// How often a host says that it is there, in seconds.
-const OFTEN: u64 = 300;
+pub const REPORT_EVERY: u64 = 300;
 
 impl FleetStore<'_> {
     /// Says that this host is there, and which keys it has, unless it has said the same a moment ago.
@@ -24,7 +24,7 @@ impl FleetStore<'_> {
                 )));
             }
             let is_new = before.keys != keys || before.version != version;
-            if is_new || now.saturating_sub(before.at) >= OFTEN {
+            if is_new || now.saturating_sub(before.at) >= REPORT_EVERY {
                 let host = Host {
                     name: name.clone(),
                     keys: keys.clone(),
@@ -43,23 +43,14 @@ impl FleetStore<'_> {
     /// # Errors
     /// [`StoreError`].
     pub fn hosts(&self) -> Result<Vec<Host>, StoreError> {
-        let mut names = Vec::new();
-        let prefix = self.full(document::HOSTS_AT).len();
+        let (fleet, mut hosts) = (self.begin(&[])?, Vec::new());
         self.list(document::HOSTS_AT, &mut |kv| {
-            names.extend(kv.key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok()).map(str::to_owned));
+            let Some(name) = self.name_of(document::HOSTS_AT, &kv) else { return Ok(()) };
+            let host = fleet.listed(kv).and_then(|(key, one)| one.host(&key, &name));
+            // Of whom nothing can be read nothing is known but that there is one, or was.
+            hosts.push(host.unwrap_or(Host { name, ..Host::default() }));
             Ok(())
         })?;
-        let mut hosts = Vec::new();
-        for name in names {
-            let key = format!("{}{name}", document::HOSTS_AT);
-            let read = self.begin(std::slice::from_ref(&key)).and_then(|transaction| transaction.host(&key, &name));
-            match read {
-                Ok(host) => hosts.push(host),
-                // Of whom nothing can be read nothing is known but that there is one, or was.
-                Err(StoreError::Failed(_)) => hosts.push(Host { name, ..Host::default() }),
-                Err(error) => return Err(error),
-            }
-        }
         Ok(hosts)
     }
 

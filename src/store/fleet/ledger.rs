@@ -242,7 +242,8 @@ impl Ledger for FleetStore<'_> {
 
     /// Every read holds this host's clock against the cluster's. Where that cannot be done, everything is over that ends at a date.
     fn latest_wall(&self) -> u64 {
-        if self.begin(&[]).is_ok() { (self.now)().max(ledger::EARLIEST) } else { u64::MAX }
+        let has_read = !self.seen.borrow().is_empty() || self.begin(&[]).is_ok();
+        if has_read { (self.now)().max(ledger::EARLIEST) } else { u64::MAX }
     }
 }
 

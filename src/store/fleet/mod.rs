@@ -18,6 +18,7 @@ mod root;
 mod transaction;
 
 pub use document::Host;
+pub use hosts::REPORT_EVERY;
 pub use root::{Revoked, Rolled, Sealed};
 
 use super::home::HomeStore;

@@ -4,7 +4,7 @@ use super::document::{self, Enrolled, Of};
 use super::envelope::{self, Head, Inside, Place};
 use super::marks::Mark;
 use super::transaction::{Transaction, by_engine, is_remembered, mark_name};
-use super::{Commit, FleetStore, Guard, Put};
+use super::{Commit, FleetStore, Guard, Kv, Put};
 use crate::fact::Fact;
 use crate::identity::Named;
 use crate::record::{Kind, Record};
@@ -157,11 +157,7 @@ impl FleetStore<'_> {
         result.and(listed)
     }
 
-    pub(super) fn list(
-        &self,
-        prefix: &str,
-        each: &mut dyn FnMut(crate::fleet::etcd::Kv) -> Result<(), Fact>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn list(&self, prefix: &str, each: &mut dyn FnMut(Kv) -> Result<(), Fact>) -> Result<(), StoreError> {
         // Whoever waits for a login waits for a list in it no longer than for the rest.
         let patience = self.deadline().saturating_duration_since(crate::system::clock::instant());
         self.fleet.engine.list(&self.full(prefix), patience, each).map_err(by_engine)
@@ -171,6 +167,12 @@ impl FleetStore<'_> {
     pub(super) fn has_record_now(&self, person: &crate::identity::Person) -> Result<bool, StoreError> {
         let key = Self::key(person);
         Ok(self.begin(std::slice::from_ref(&key))?.person(&key)?.record.is_some())
+    }
+
+    /// What a listed key is called behind these letters and the fleet's own. `None`: it is none of pam_totp's.
+    pub(super) fn name_of(&self, prefix: &str, kv: &Kv) -> Option<String> {
+        let name = kv.key.get(self.full(prefix).len()..)?;
+        std::str::from_utf8(name).ok().map(str::to_owned)
     }
 
     pub(super) fn full(&self, key: &str) -> Vec<u8> {
@@ -204,9 +206,8 @@ impl FleetStore<'_> {
                 let failed = |error: crate::system::files::FileError| StoreError::Failed(error.fact());
                 let seen = self.marks.names().map_err(failed)?;
                 keys.extend(seen.iter().filter(|name| !name.starts_with('~')).map(|name| document::of_person(name)));
-                let prefix = self.fleet.prefix.len();
                 self.list("", &mut |kv| {
-                    keys.extend(kv.key.get(prefix..).and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned));
+                    keys.extend(self.name_of("", &kv));
                     Ok(())
                 })?;
             }
@@ -317,16 +318,15 @@ impl FleetStore<'_> {
             }
             Commit::Unknown(fact) => Err(by_engine(fact)),
         };
-        let mut revision = put(guard, value)?;
+        let revision = put(guard, value)?;
         let mut sequence = sequence;
         if created == 0 {
             // As when the fleet was made: the second write says when the key was.
             sequence = sequence.saturating_add(1);
             let second = Head { sequence, version: next.version.saturating_add(1), created: revision, ..next };
             let value = inside.seal(self.ring, place, &second).map_err(StoreError::Failed)?;
-            revision = put(Guard { key: full.clone(), revision }, value)?;
+            put(Guard { key: full.clone(), revision }, value)?;
         }
-        debug_assert!(revision > 0);
         self.set_mark(key, Mark { id: next.id, sequence })?;
         self.seen.borrow_mut().clear();
         let name = key.strip_prefix(document::PEOPLE).unwrap_or(key).to_owned();
@@ -375,10 +375,8 @@ impl FleetStore<'_> {
     /// [`StoreError`], where the cluster cannot be used; those before it are done.
     pub fn revoke_records(&self, host: &str, seen_there: bool) -> Result<Revoked, StoreError> {
         let (mut revoked, mut everybody) = (Revoked::default(), Vec::new());
-        let prefix = self.full(document::PEOPLE).len();
         self.list(document::PEOPLE, &mut |kv| {
-            let name = kv.key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
-            everybody.extend(name.and_then(super::ledger::named));
+            everybody.extend(self.name_of(document::PEOPLE, &kv).and_then(|name| super::ledger::named(&name)));
             Ok(())
         })?;
         everybody.sort();
@@ -412,13 +410,12 @@ impl FleetStore<'_> {
     /// [`StoreError`], where they cannot be listed.
     pub fn reseal_all(&self, is_dry: bool) -> Result<Sealed, StoreError> {
         let mut documents = Vec::new();
-        let prefix = self.fleet.prefix.len();
         let mut sealed = Sealed::default();
         self.list("", &mut |kv| {
-            let Some(key) = kv.key.get(prefix..).and_then(|key| std::str::from_utf8(key).ok()) else { return Ok(()) };
+            let Some(key) = self.name_of("", &kv) else { return Ok(()) };
             match envelope::sealed_with(&kv.value) {
-                Ok(id) => documents.push((key.to_owned(), id)),
-                Err(fact) => sealed.failed.push((key.to_owned(), fact)),
+                Ok(id) => documents.push((key, id)),
+                Err(fact) => sealed.failed.push((key, fact)),
             }
             Ok(())
         })?;
@@ -471,10 +468,10 @@ fn tombstone(key: &str) -> Result<(Head, Inside), StoreError> {
 impl Roster for FleetStore<'_> {
     fn people(&self) -> Result<Vec<Named>, StoreError> {
         let mut people = Vec::new();
-        let (fleet, prefix) = (self.begin(&[])?, self.full(document::PEOPLE).len());
+        let fleet = self.begin(&[])?;
         self.list(document::PEOPLE, &mut |kv| {
-            let name = kv.key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
-            let Some(named) = name.and_then(super::ledger::named) else { return Ok(()) };
+            let named = self.name_of(document::PEOPLE, &kv).and_then(|name| super::ledger::named(&name));
+            let Some(named) = named else { return Ok(()) };
             // What cannot be read may be a record.
             let has_record = fleet.listed(kv).and_then(|(key, one)| Ok(one.person(&key)?.record.is_some()));
             people.extend((has_record != Ok(false)).then_some(named));

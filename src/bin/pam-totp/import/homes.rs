@@ -159,27 +159,25 @@ impl Home<'_> {
 
     fn take(&self) -> Result<Taken> {
         let record = taken_over(self.file().load(self.person).map_err(by_store)?, self.policy)?;
-        if !self.force || self.holds(&record)? {
-            match self.store.enrol(self.person, &record, false) {
-                Ok(()) => return Ok(Taken::New),
-                Err(StoreError::Failed(fact)) if fact.word() == "already-enrolled" => {}
-                Err(error) => return Err(by_store(error)),
-            }
-            if !self.holds(&record)? {
-                return Ok(Taken::Differs);
-            }
-            let mut taken = Taken::Same;
-            if self.policy.store.value == StoreKind::Fleet {
-                let mut bring = |there: &mut Record| {
-                    taken = bring_together(there, &record)?;
-                    Ok(())
-                };
-                self.store.change(self.person, &mut bring).map_err(by_store)?;
-            }
-            return Ok(taken);
+        // What is replaced is another secret: of the same one it would be forgotten what was used.
+        let replaces = self.force && !self.holds(&record)?;
+        match self.store.enrol(self.person, &record, replaces) {
+            Ok(()) => return Ok(Taken::New),
+            Err(StoreError::Failed(fact)) if fact.word() == "already-enrolled" => {}
+            Err(error) => return Err(by_store(error)),
         }
-        self.store.enrol(self.person, &record, true).map_err(by_store)?;
-        Ok(Taken::New)
+        if !self.holds(&record)? {
+            return Ok(Taken::Differs);
+        }
+        let mut taken = Taken::Same;
+        if self.policy.store.value == StoreKind::Fleet {
+            let mut bring = |there: &mut Record| {
+                taken = bring_together(there, &record)?;
+                Ok(())
+            };
+            self.store.change(self.person, &mut bring).map_err(by_store)?;
+        }
+        Ok(taken)
     }
 
     /// Whether there is a record with the same secret.
