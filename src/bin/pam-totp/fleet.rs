@@ -8,7 +8,7 @@ use clap::ArgGroup;
 use pam_totp::identity::Named;
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::store::Roster;
-use pam_totp::store::fleet::{FleetStore, Host, Revoked, Rolled, Sealed};
+use pam_totp::store::fleet::{Accepted, FleetStore, Host, Revoked, Rolled, Sealed};
 use pam_totp::system::clock;
 use std::path::PathBuf;
 
@@ -25,20 +25,27 @@ enum Command {
     /// Show the hosts, and which keys each has
     List(Place),
     /// Take a host out: everything is sealed anew with a key that it does not have, and people enrol anew, as it could read their secrets
-    Revoke {
-        /// What the host is called, see `list`
-        host: String,
-        /// Those people alone who were let in there
-        #[arg(long)]
-        seen_there: bool,
-        /// Although there are hosts that do not have the new key yet, and deny everybody until they do
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        place: Place,
-    },
+    Revoke(Revoke),
     /// Take documents for good that are older than what this host has seen, or gone: after a restore. Until then they are refused
     AcceptRollback(AcceptRollback),
+}
+
+#[derive(clap::Args)]
+struct Revoke {
+    /// What the host is called, see `list`
+    host: String,
+    /// Those people alone who were let in there
+    #[arg(long)]
+    seen_there: bool,
+    /// Although there are hosts that do not have the new key yet, and deny everybody until they do, or this one has not said
+    /// which keys it has
+    #[arg(long)]
+    yes: bool,
+    /// Although no host of that name has ever said that it is there: it may have deleted that
+    #[arg(long)]
+    unlisted: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(clap::Args)]
@@ -101,9 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Init(place) => init(&Open::new(place)?, place.json),
         Command::List(place) => list(&Open::new(place)?, place.json),
-        Command::Revoke { host, seen_there, yes, place } => {
-            revoke(&Open::new(place)?, host, *seen_there, *yes, place.json)
-        }
+        Command::Revoke(arguments) => revoke(&Open::new(&arguments.place)?, arguments),
         Command::AcceptRollback(arguments) => accept_rollback(&Open::new(&arguments.place)?, arguments),
     }
 }
@@ -154,17 +159,19 @@ fn object(host: &Host) -> serde_json::Value {
     })
 }
 
-fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> Result<()> {
+fn revoke(open: &Open, arguments: &Revoke) -> Result<()> {
+    let Revoke { host: name, seen_there, yes, unlisted, place: Place { json, .. } } = arguments;
+    let (seen_there, yes) = (*seen_there, *yes);
     let fleet = open.fleet()?;
     // This one may have a new key that it has not spoken of yet.
     fleet.report(env!("CARGO_PKG_VERSION")).map_err(by_store)?;
     let hosts = fleet.hosts().map_err(by_store)?;
-    ensure_known(&hosts, name, yes)?;
+    ensure_known(&hosts, name, *unlisted)?;
     let active =
         open.access.ring.as_ref().and_then(pam_totp::store::KeyRing::active).context("no key is active")?.to_string();
     let has = |host: &Host, wanted: &str| host.keys.iter().any(|(id, _)| id == wanted);
-    let others = || hosts.iter().filter(|host| host.name != name && host.revoked.is_none());
-    if hosts.iter().any(|host| host.name == name && has(host, &active)) {
+    let others = || hosts.iter().filter(|host| host.name != *name && host.revoked.is_none());
+    if hosts.iter().any(|host| host.name == *name && has(host, &active)) {
         bail!(
             "{name} has the key {active} that everything is sealed with. Take it out of the cluster first (its user there, its \
              certificate); then make a key that it does not have: pam-totp key new, copy /etc/security/pam_totp.keys to {}, \
@@ -172,6 +179,12 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
             names(others())
         );
     }
+    // Whoever is there may have had it unsay that.
+    ensure!(
+        yes || hosts.iter().all(|host| host.name != *name || !host.keys.is_empty()),
+        "{name} does not say which keys it has: make one that it cannot have, and activate it everywhere else. With --yes {active} \
+         is taken for such a key"
+    );
     let without: Vec<_> = others().filter(|host| !has(host, &active)).collect();
     ensure!(
         yes || without.is_empty(),
@@ -197,7 +210,7 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
     let Revoked { people, failed: unread } = fleet.revoke_records(name, seen_there).map_err(by_store)?;
     failed.extend(unread);
     let left = if seen_there { fleet.people().map_err(by_store)?.len() } else { 0 };
-    if json {
+    if *json {
         say!(
             "{}",
             serde_json::json!({
@@ -225,10 +238,10 @@ fn revoke(open: &Open, name: &str, seen_there: bool, yes: bool, json: bool) -> R
 }
 
 /// One that has deleted what it said of itself can be revoked all the same.
-fn ensure_known(hosts: &[Host], name: &str, yes: bool) -> Result<()> {
+fn ensure_known(hosts: &[Host], name: &str, unlisted: bool) -> Result<()> {
     ensure!(
-        yes || hosts.iter().any(|host| host.name == name),
-        "there is no host {} in the fleet, but {}; with --yes it is revoked all the same",
+        unlisted || hosts.iter().any(|host| host.name == name),
+        "there is no host {} in the fleet, but {}; with --unlisted it is revoked all the same",
         name.escape_debug(),
         names(hosts.iter())
     );
@@ -247,7 +260,13 @@ fn people_count(number: usize) -> String {
 fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
     let named =
         arguments.user.as_ref().map(|user| Named { name: user.clone().into_bytes(), key: arguments.key.clone() });
-    let rolled = open.fleet()?.accept_rollback(named.as_ref(), arguments.give_up).map_err(by_store)?;
+    let Accepted { rolled, failed } =
+        open.fleet()?.accept_rollback(named.as_ref(), arguments.give_up).map_err(by_store)?;
+    let end = || {
+        failed.iter().for_each(|(key, fact)| eprintln!("pam-totp: {key}: {fact}"));
+        ensure!(failed.is_empty(), "{} could not be opened: --user NAME --give-up", count(failed.len(), "document"));
+        Ok(())
+    };
     if arguments.place.json {
         let object = |rolled: &Rolled| {
             serde_json::json!({
@@ -258,7 +277,7 @@ fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
             })
         };
         say!("{}", serde_json::json!({ "accepted": rolled.iter().map(object).collect::<Vec<_>>() }));
-        return Ok(());
+        return end();
     }
     for Rolled { name, behind, was_gone, is_weakened } in &rolled {
         let what = match (was_gone, behind) {
@@ -276,7 +295,7 @@ fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
         say!("{name}: {what}{weak}");
     }
     if rolled.is_empty() {
-        say!("There is nothing that this host would refuse.");
+        say!("There is nothing else that this host would refuse.");
     }
-    Ok(())
+    end()
 }

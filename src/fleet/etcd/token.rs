@@ -24,6 +24,18 @@ pub(super) struct Login {
     changed: Condvar,
 }
 
+/// Somebody asks for a token. Whoever panics at it must not have the others wait.
+struct Asking<'a>(&'a Login);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().is_asked = false;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     token: Option<Arc<str>>,
@@ -98,7 +110,10 @@ impl Login {
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
-        let token = self.authenticate(client, endpoint, deadline);
+        let token = {
+            let _asking = Asking(self);
+            self.authenticate(client, endpoint, deadline)
+        };
         let mut state = self.lock();
         state.is_asked = false;
         state.attempts = state.attempts.wrapping_add(1);

@@ -34,6 +34,8 @@ impl FleetStore<'_> {
         let generation = of.record.as_ref().map_or(0, |document| document.generation);
         of.record = Some(record_of(person, generation.saturating_add(1), record));
         (of.uid, of.had_one, of.revoked) = (Some(person.uid()), true, None);
+        // This host has seen the secret.
+        of.was_let_in(&self.fleet.host, (self.now)());
         transaction.put_person(&key, &of)?;
         Self::remember_enrolled(transaction, &[person, &person.account()], true)?;
         let mut of = transaction.person(&account)?;
@@ -61,10 +63,15 @@ impl FleetStore<'_> {
         })
     }
 
-    /// Whether the person, or the account that they share, is known to have had a device, whatever has become of their documents.
-    pub(super) fn was_enrolled(&self, person: &Person) -> Result<bool, StoreError> {
-        let names = [person.file_name(), person.account().file_name()];
-        let transaction = self.begin(&names.clone().map(|name| document::of_enrolled(&name)))?;
+    /// Whether one of these is known to have had a device, whatever has become of their documents.
+    pub(super) fn was_enrolled(&self, people: &[&Person]) -> Result<bool, StoreError> {
+        let names: Vec<_> = people.iter().map(|person| person.file_name()).collect();
+        let transaction = self.begin(&names.iter().map(|name| document::of_enrolled(name)).collect::<Vec<_>>())?;
+        Self::is_enrolled(&transaction, &names)
+    }
+
+    /// The same, where that was read.
+    fn is_enrolled(transaction: &Transaction, names: &[String]) -> Result<bool, StoreError> {
         names
             .iter()
             .try_fold(false, |was, name| Ok(was || transaction.enrolled(&document::of_enrolled(name))?.has(name)))
@@ -141,7 +148,9 @@ impl Admission for FleetStore<'_> {
     }
 
     fn is_new_key(&self, person: &Person) -> Result<bool, StoreError> {
-        Ok(person.key().is_some() && !self.seen(&Self::key(person), |of| of.had_one || of.record.is_some())?)
+        Ok(person.key().is_some()
+            && !self.seen(&Self::key(person), |of| of.had_one || of.record.is_some())?
+            && !self.was_enrolled(&[person])?)
     }
 
     fn admit(&self, person: &Person, record: &Record, grounds: &Grounds, now: u64) -> Result<(), StoreError> {
@@ -160,7 +169,7 @@ impl Admission for FleetStore<'_> {
             keys.dedup();
         }
         self.ensure_there(&self.keys_with_account(person))?;
-        let known: Vec<_> = [person.file_name(), person.account().file_name()].into();
+        let known = [person.file_name(), person.account().file_name()];
         keys.extend(known.iter().map(|name| document::of_enrolled(name)));
         self.transact(&keys, |transaction| {
             let of = transaction.person(&key)?;
@@ -169,16 +178,18 @@ impl Admission for FleetStore<'_> {
                 return Err(StoreError::Failed(fact));
             }
             let mut of_account = transaction.person(&account)?;
-            let mut is_known = false;
-            for name in &known {
-                is_known |= transaction.enrolled(&document::of_enrolled(name))?.has(name);
-            }
             let holds = match grounds {
-                Grounds::First => !is_known && !of.had_one && !of_account.had_one && of_account.record.is_none(),
+                Grounds::First => {
+                    !Self::is_enrolled(transaction, &known)?
+                        && !of.had_one
+                        && !of_account.had_one
+                        && of_account.record.is_none()
+                }
                 // Nobody whose device was taken away meanwhile vouches for anybody.
                 Grounds::Account(voucher, device) => {
                     let of_voucher = transaction.person(&Self::key(voucher))?;
                     !of.had_one
+                        && !Self::is_enrolled(transaction, known.get(..1).unwrap_or_default())?
                         && of_voucher.record.is_some_and(|document| {
                             // One of that name that was enrolled since has not been used.
                             document.record.device(device).is_some_and(|device| device.last_used.is_some())
@@ -203,6 +214,7 @@ impl Admission for FleetStore<'_> {
     fn invite(&self, person: &Person, word: &RecoveryCode, ticket: &Ticket) -> Result<(), StoreError> {
         let account = Self::key(&person.account());
         let holder = person.key().is_some().then(|| person.file_name());
+        self.ensure_there(std::slice::from_ref(&account))?;
         self.transact(std::slice::from_ref(&account), |transaction| {
             let mut of = transaction.person(&account)?;
             of.tickets.retain(|old| !old.ticket.is_over(ticket.made));

@@ -221,6 +221,12 @@ impl Enrolled {
         writer.end().map_err(|_| too_large())
     }
 
+    /// Those of both.
+    pub(super) fn with(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     pub(super) fn has(&self, file_name: &str) -> bool {
         self.0.contains(&Self::number(file_name))
     }

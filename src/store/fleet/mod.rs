@@ -19,7 +19,7 @@ mod transaction;
 
 pub use document::Host;
 pub use hosts::REPORT_EVERY;
-pub use root::{Revoked, Rolled, Sealed};
+pub use root::{Accepted, Revoked, Rolled, Sealed};
 
 use super::home::HomeStore;
 use super::system::{check_room, document as record_of, with_hashed_codes};
@@ -349,7 +349,7 @@ impl Store for FleetStore<'_> {
         let had_one = |of: &Of| of.had_one || of.record.is_some();
         Ok(!(self.seen(&Self::key(person), had_one)?
             || person.key().is_some() && self.seen(&Self::key(&account), had_one)?
-            || self.was_enrolled(person)?
+            || self.was_enrolled(&[person, &account])?
             || self.homes.map_or(Ok(false), |homes| homes.may_have_enrolled(&account))?))
     }
 

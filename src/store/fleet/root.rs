@@ -3,7 +3,7 @@
 use super::document::{self, Enrolled, Of};
 use super::envelope::{self, Head, Inside, Place};
 use super::marks::Mark;
-use super::transaction::{Transaction, by_engine, is_remembered, mark_name};
+use super::transaction::{Transaction, by_engine, is_expendable, is_remembered, mark_name};
 use super::{Commit, FleetStore, Guard, Kv, Put};
 use crate::fact::Fact;
 use crate::identity::Named;
@@ -11,7 +11,6 @@ use crate::record::{Kind, Record};
 use crate::store::seal::KeyId;
 use crate::store::{Roster, StoreError};
 use crate::system::syslog;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What a document is brought ahead by where it is taken for good although it is old: no other host has seen so much more of it.
@@ -28,6 +27,15 @@ pub struct Rolled {
     pub is_weakened: bool,
     /// It was gone altogether.
     pub was_gone: bool,
+}
+
+/// What became of documents that root takes for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Those.
+    pub rolled: Vec<Rolled>,
+    /// What no key here opens, by key.
+    pub failed: Vec<(String, Fact)>,
 }
 
 /// Whose records a host took with it.
@@ -56,11 +64,7 @@ impl FleetStore<'_> {
     /// # Errors
     /// [`StoreError`]; also where there is something that is no fleet of these keys.
     pub fn init(&self) -> Result<bool, StoreError> {
-        match self.check() {
-            Ok(()) => return Ok(true),
-            Err(StoreError::Unreachable(fact)) if fact.word() == "no-fleet" => {}
-            Err(error) => return Err(error),
-        }
+        // Also where it is there: whoever made it may have been cut off.
         self.is_new.set(true);
         let was_there = self.make_fleet().and_then(|was_there| self.make_enrolled().map(|()| was_there));
         self.is_new.set(false);
@@ -88,18 +92,22 @@ impl FleetStore<'_> {
     fn make_enrolled(&self) -> Result<(), StoreError> {
         let all: Vec<_> = document::all_enrolled().collect();
         // The cluster takes 128 in one commit.
-        for keys in all.chunks(64) {
+        let chunks = || all.chunks(64);
+        let is_whole = |keys| {
+            let transaction = self.begin(keys)?;
+            Ok::<_, StoreError>(keys.iter().all(|key| transaction.is_written_again(key)))
+        };
+        if chunks().map(is_whole).collect::<Result<Vec<_>, _>>()?.iter().all(|is_whole| *is_whole) {
+            return Ok(());
+        }
+        // Before any of them is touched: once there are people, one that is missing, or was put back, is none to be made.
+        self.ensure_empty()?;
+        for keys in chunks() {
             self.transact(keys, |transaction| {
                 let missing: Vec<_> = keys.iter().filter(|key| !transaction.has(key)).collect();
-                if !missing.is_empty() {
-                    self.ensure_empty()?;
-                }
                 missing.into_iter().try_for_each(|key| transaction.put_enrolled(key, &Enrolled::default()))
             })?;
-            self.transact(keys, |transaction| {
-                keys.iter().for_each(|key| transaction.keep_if_first(key));
-                Ok(())
-            })?;
+            self.transact(keys, |transaction| keys.iter().try_for_each(|key| transaction.keep_if_first(key)))?;
         }
         Ok(())
     }
@@ -146,8 +154,14 @@ impl FleetStore<'_> {
         let fleet = self.begin(&[])?;
         let mut result = Ok(());
         let listed = self.list(prefix, &mut |kv| {
-            let looked = fleet
-                .listed(kv)
+            // As a login has it: shouted about, and nothing is in it.
+            let is_spoiled = |key: Option<String>| key.is_some_and(|key| is_expendable(&key));
+            let key = self.name_of("", &kv);
+            let listed = match fleet.listed(kv) {
+                Err(_) if is_spoiled(key) => return Ok(()),
+                listed => listed,
+            };
+            let looked = listed
                 .and_then(|(key, transaction)| look(key.strip_prefix(prefix).unwrap_or_default(), &transaction, &key));
             looked.map_err(|error| {
                 result = Err(error);
@@ -196,8 +210,8 @@ impl FleetStore<'_> {
     /// now is good. `give_up`: the one that is named, where no key here opens it.
     ///
     /// # Errors
-    /// [`StoreError`]; also for one that cannot be opened.
-    pub fn accept_rollback(&self, named: Option<&Named>, give_up: bool) -> Result<Vec<Rolled>, StoreError> {
+    /// [`StoreError`], where the cluster cannot be used.
+    pub fn accept_rollback(&self, named: Option<&Named>, give_up: bool) -> Result<Accepted, StoreError> {
         let mut keys = Vec::new();
         match named {
             Some(named) => keys.push(document::of_person(&named.file_name())),
@@ -213,45 +227,37 @@ impl FleetStore<'_> {
             }
         }
         keys.extend(named.is_none().then(document::all_enrolled).into_iter().flatten());
-        // The fleet's own comes first: others are bound to it.
+        // The fleet's own comes first, as others are bound to it, and what is made from people's documents last.
         keys.sort();
         keys.dedup();
-        keys.sort_by_key(|key| key != document::FLEET);
-        let (mut rolled, mut failed) = (Vec::new(), None);
+        keys.sort_by_key(|key| (key != document::FLEET, key.starts_with(document::ENROLLED)));
+        let mut accepted = Accepted::default();
         for key in keys {
             match self.accept(&key, give_up && named.is_some()) {
-                Ok(one) => rolled.extend(one),
+                Ok(one) => accepted.rolled.extend(one),
                 // One that nobody can open keeps none of the others from being put right.
-                Err(StoreError::Failed(fact)) if key != document::FLEET => {
-                    failed = failed.or(Some(StoreError::Failed(fact.with_path(&self.path_of_key(&key)))));
-                }
+                Err(StoreError::Failed(fact)) if key != document::FLEET => accepted.failed.push((key, fact)),
                 Err(error) => return Err(error),
             }
         }
-        if named.is_none() && failed.is_none() {
-            self.remember_all()?;
-        }
-        failed.map_or(Ok(rolled), Err)
+        Ok(accepted)
     }
 
-    /// Remembers of everybody whose document says so that they had a device: what remembers it may be old too.
-    fn remember_all(&self) -> Result<(), StoreError> {
-        let mut by_place: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        self.each(document::PEOPLE, |name, transaction, key| {
-            let of = transaction.person(key)?;
-            if of.had_one || of.record.is_some() {
-                by_place.entry(document::of_enrolled(name)).or_default().push(name.to_owned());
+    /// Whom of a place where that is remembered people's own documents say to have had a device. Of one that cannot be opened it
+    /// has to be believed.
+    fn known_enrolled(&self, key: &str) -> Result<Enrolled, StoreError> {
+        let (fleet, mut enrolled) = (self.begin(&[])?, Enrolled::default());
+        self.list(document::PEOPLE, &mut |kv| {
+            let name = self.name_of(document::PEOPLE, &kv).filter(|name| document::of_enrolled(name) == key);
+            let Some(name) = name else { return Ok(()) };
+            let of = fleet.listed(kv).and_then(|(key, one)| one.person(&key));
+            if of.is_ok_and(|of| !of.had_one && of.record.is_none()) {
+                return Ok(());
             }
+            enrolled.set(&name, true);
             Ok(())
         })?;
-        by_place.iter().try_for_each(|(key, names)| {
-            self.transact(std::slice::from_ref(key), |transaction| {
-                let mut enrolled = transaction.enrolled(key)?;
-                // All of them, and not until the first.
-                let is_new = names.iter().filter(|name| enrolled.set(name, true)).count() > 0;
-                if is_new { transaction.put_enrolled(key, &enrolled) } else { Ok(()) }
-            })
-        })
+        Ok(enrolled)
     }
 
     /// `is_lost`: one that cannot be opened is given up, and says from then on that there was one.
@@ -270,8 +276,8 @@ impl FleetStore<'_> {
         };
         let place = Place { fleet: &fleet, key: &full };
         let (head, inside, revision, (version, created)) = match (&own, mark) {
-            (None, None) => return Ok(None),
-            (None, Some(_)) => {
+            (None, None) if !key.starts_with(document::ENROLLED) => return Ok(None),
+            (None, _) => {
                 if key == document::FLEET {
                     return Err(StoreError::Unreachable(
                         Fact::new("no-fleet").or("the fleet's own document is gone: restore a snapshot that has it"),
@@ -282,7 +288,8 @@ impl FleetStore<'_> {
             }
             (Some(kv), _) => match Inside::open(self.ring, place, &kv.value) {
                 Ok((head, inside, _)) => (head, inside, kv.revision, (kv.version, kv.created)),
-                Err(_) if is_lost => {
+                // What is in it is made anew below.
+                Err(_) if is_lost || key.starts_with(document::ENROLLED) => {
                     let (head, inside) = tombstone(key)?;
                     (head, inside, kv.revision, (kv.version, kv.created))
                 }
@@ -291,14 +298,18 @@ impl FleetStore<'_> {
         };
         let is_same = mark.is_none_or(|mark| mark.id == head.id);
         let behind = mark.map_or(0, |mark| mark.sequence.saturating_sub(head.sequence));
-        if own.is_some() && is_same && behind == 0 && head.fits(version, created) {
+        let is_unfinished = key.starts_with(document::ENROLLED) && head.created == 0;
+        if own.is_some() && is_same && behind == 0 && head.fits(version, created) && !is_unfinished {
             // There is nothing to accept. A broken mark is put right.
             self.set_mark(key, Mark { id: head.id, sequence: head.sequence })?;
             return Ok(None);
         }
         let is_old = behind > 0 || !is_same;
-        let (inside, is_weakened) =
-            if key.starts_with(document::PEOPLE) { self.brought_up(inside, is_old)? } else { (inside, false) };
+        let (inside, is_weakened) = match key {
+            _ if key.starts_with(document::PEOPLE) => self.brought_up(inside, is_old)?,
+            _ if key.starts_with(document::ENROLLED) => (self.remembered_again(key, inside)?, false),
+            _ => (inside, false),
+        };
         let mut inside = Inside { at: (self.now)(), by: self.fleet.host.clone(), ..inside };
         if let Some(mark) = mark.filter(|mark| mark.id != head.id) {
             inside.replaces.push(mark.id);
@@ -338,6 +349,13 @@ impl FleetStore<'_> {
             return Ok(());
         }
         self.marks.set(&mark_name(key), mark).map_err(|error| StoreError::Failed(error.fact()))
+    }
+
+    /// With everybody of whom it is known otherwise: what remembers it may be old too, or was lost.
+    fn remembered_again(&self, key: &str, inside: Inside) -> Result<Inside, StoreError> {
+        let before = Enrolled::parse(inside.body.expose()).unwrap_or_default();
+        let body = self.known_enrolled(key)?.with(before).text().map_err(StoreError::Failed)?;
+        Ok(Inside { body, ..inside })
     }
 
     /// What was used since cannot be known. Codes by time are good no more that could have been until now, nor are tickets; and of
@@ -441,10 +459,7 @@ impl FleetStore<'_> {
     }
 
     fn reseal_key(&self, key: &str) -> Result<(), StoreError> {
-        self.transact(&[key.to_owned()], |transaction| {
-            transaction.keep(key);
-            Ok(())
-        })
+        self.transact(&[key.to_owned()], |transaction| transaction.keep(key))
     }
 
     fn sealed_by(&self, named: &Named) -> Result<Option<KeyId>, StoreError> {

@@ -312,7 +312,8 @@ fn a_code_of_a_wrong_time_that_is_noted_is_a_failure_like_any_other() {
     assert!(matches!(wrong.paid, Paid::Charged(_)), "{:?}", wrong.paid);
     assert!(!store.has_grace(&login, &grace));
     let of = store.begin(&[FleetStore::key(&person)]).unwrap().person(&FleetStore::key(&person)).unwrap();
-    assert!(!of.counts.is_known(&login, 3001) && of.let_in_at.is_empty());
+    // Since the enrolment nothing but that.
+    assert!(!of.counts.is_known(&login, 3001) && of.let_in_at.values().eq([&90]));
     assert_eq!((of.counts.in_a_row, of.counts.strangers.ages(3001).len()), (1, 1));
 }
 
@@ -486,9 +487,10 @@ fn a_document_that_nobody_can_open_is_given_up_for_one_person_alone() {
     let machine = Machine::first();
     let person = enrolled(&machine);
     machine.memory.put(&key(&person), b"garbage".to_vec());
-    assert!(machine.store().accept_rollback(None, false).is_err());
-    assert!(machine.store().accept_rollback(Some(&person.named()), false).is_err(), "not without a word");
-    assert_eq!(machine.store().accept_rollback(Some(&person.named()), true).map(|rolled| rolled.len()), Ok(1));
+    assert_eq!(machine.store().accept_rollback(None, false).unwrap().failed.len(), 1);
+    let whose = person.named();
+    assert_eq!(machine.store().accept_rollback(Some(&whose), false).unwrap().failed.len(), 1, "not without a word");
+    assert_eq!(machine.store().accept_rollback(Some(&whose), true).map(|accepted| accepted.rolled.len()), Ok(1));
     assert_eq!((machine.store().has_record(&person), machine.store().never_enrolled(&person)), (Ok(false), Ok(false)));
     machine.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
     assert!(is_accepted(&attempt(&machine.store(), &person, CODES[0], &Throttle::default())));
@@ -509,10 +511,10 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     for (machine, code) in [(&one, CODES[0]), (&two, CODES[1])] {
         assert!(is_accepted(&attempt(&machine.at(|| 120), &person, code, &Throttle::default())));
     }
-    assert_eq!(one.store().accept_rollback(None, false), Ok(Vec::new()), "there is nothing to accept");
+    assert_eq!(one.store().accept_rollback(None, false), Ok(Accepted::default()), "there is nothing to accept");
     memory.kvs.lock().unwrap().1.insert(key.clone(), old.clone());
     assert_eq!(word(two.store().load(&person)), "document-put-back");
-    let rolled = one.at(|| 120).accept_rollback(Some(&person.named()), false).unwrap();
+    let rolled = one.at(|| 120).accept_rollback(Some(&person.named()), false).unwrap().rolled;
     assert_eq!(rolled.iter().map(|rolled| (rolled.behind, rolled.was_gone)).collect::<Vec<_>>(), [(4, false)]);
     for code in CODES {
         let verdict = attempt(&two.at(|| 120), &person, code, &Throttle::default()).unwrap().verdict;
@@ -521,7 +523,7 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     // And one that is gone.
     memory.delete(&key);
     assert_eq!(word(two.store().has_record(&person)), "document-deleted");
-    assert!(two.store().accept_rollback(None, false).unwrap()[0].was_gone);
+    assert!(two.store().accept_rollback(None, false).unwrap().rolled[0].was_gone);
     assert_eq!(one.store().has_record(&person), Ok(false), "on all hosts");
     assert_eq!(one.store().never_enrolled(&person), Ok(false), "and it is remembered that there was one");
     // Another one altogether, on a host that knows the old one.
@@ -530,7 +532,7 @@ fn root_takes_old_documents_for_good_and_then_no_host_refuses_them() {
     let new = one.another("new");
     new.store().enrol(&person, &named("\" TOTP_AUTH\n"), false).unwrap();
     assert_eq!(word(one.store().load(&person)), "document-exchanged");
-    assert_eq!(one.store().accept_rollback(None, false).unwrap().len(), 1);
+    assert_eq!(one.store().accept_rollback(None, false).unwrap().rolled.len(), 1);
     assert!(
         one.store().load(&person).is_ok() && two.store().load(&person).is_ok() && new.store().load(&person).is_ok()
     );
@@ -711,7 +713,7 @@ fn what_is_old_and_taken_for_good_brings_no_ticket_back_and_lets_nobody_pass() {
     let grounds = Grounds::Ticket(word_of(), ticket);
     assert_eq!(machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5), Ok(()));
     machine.memory.kvs.lock().unwrap().1.insert(key(&person), old);
-    assert_eq!(machine.store().accept_rollback(Some(&person.named()), false).unwrap().len(), 1);
+    assert_eq!(machine.store().accept_rollback(Some(&person.named()), false).unwrap().rolled.len(), 1);
     assert_eq!(word(machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5)), "not-invited");
     assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
 }
@@ -729,7 +731,8 @@ fn documents_at_other_versions_are_all_taken_for_good_past_one_that_nobody_can_o
     }
     machine.memory.put(b"/pam_totp/people/../../x", b"garbage".to_vec());
     assert_eq!(word(attempt(&machine.store(), &person, WRONG, &throttle)), "document-put-back");
-    assert_eq!(word(machine.store().accept_rollback(None, false)), "bad-document");
+    let failed = machine.store().accept_rollback(None, false).unwrap().failed;
+    assert_eq!(failed.iter().map(|(_, fact)| fact.word()).collect::<Vec<_>>(), ["bad-document"]);
     assert!(attempt(&machine.store(), &person, WRONG, &throttle).is_ok());
     assert!(machine.store().report("2").is_ok());
 }
@@ -917,6 +920,162 @@ fn what_is_written_is_read_again_and_nothing_else() {
     let text = host.text().unwrap();
     assert_eq!(Host::parse("one", text.expose()), Some(host));
     assert!((0..text.expose().len()).all(|length| Host::parse("one", &text.expose()[..length]).is_none()));
+}
+
+/// The place where it is remembered that somebody had a device.
+fn index(person: &Person) -> Vec<u8> {
+    format!("/pam_totp/{}", document::of_enrolled(&person.file_name())).into_bytes()
+}
+
+/// A host's store that is not waited for.
+fn brief(machine: &Machine) -> FleetStore<'_> {
+    FleetStore { until: clock::instant().checked_add(Duration::from_millis(200)), ..machine.store() }
+}
+
+/// From so many commits on all are lost.
+fn cut_after(machine: &Machine, commits: usize) {
+    let fine = (0..commits).map(|_| Fault::None);
+    machine.memory.faults.lock().unwrap().extend(fine.chain((0..10_000).map(|_| Fault::Lost)));
+}
+
+#[test]
+fn a_fleet_that_was_made_half_is_made_to_its_end() {
+    for commits in 1..9 {
+        let one = Machine::of(Arc::default(), Arc::new(KeyRing::ephemeral().unwrap()), "one");
+        cut_after(&one, commits);
+        assert!(brief(&one).init().is_err(), "{commits}");
+        one.memory.faults.lock().unwrap().clear();
+        let two = one.another("two");
+        assert_eq!((two.store().init(), one.store().init()), (Ok(true), Ok(true)), "{commits}");
+        let person = enrolled(&one);
+        assert!(is_accepted(&attempt(&two.store(), &person, CODES[0], &Throttle::default())));
+    }
+}
+
+#[test]
+fn what_remembers_who_had_a_device_is_not_made_anew_once_there_are_people() {
+    let one = Machine::of(Arc::default(), Arc::new(KeyRing::ephemeral().unwrap()), "one");
+    cut_after(&one, 2);
+    assert!(brief(&one).init().is_err());
+    one.memory.faults.lock().unwrap().clear();
+    // What is first at each place is what somebody can have kept.
+    let first = one.memory.kvs.lock().unwrap().1.clone();
+    one.store().init().unwrap();
+    let person = enrolled(&one);
+    one.memory.delete(&index(&person));
+    one.memory.put(&index(&person), first[&index(&person)].value.clone());
+    one.memory.delete(b"/pam_totp/enrolled/ff");
+    assert_eq!(word(one.another("new").store().init()), "not-empty");
+    one.memory.delete(&key(&person));
+    let third = one.another("third");
+    assert!(third.store().never_enrolled(&person).is_err());
+    assert!(third.store().admit(&person, &named("\" TOTP_AUTH\n"), &Grounds::First, 5).is_err());
+}
+
+#[test]
+fn what_remembers_who_had_a_device_comes_back_from_peoples_documents() {
+    for garbage in [false, true] {
+        let one = Machine::first();
+        let person = enrolled(&one);
+        if garbage {
+            one.memory.put(&index(&person), b"garbage".to_vec());
+        } else {
+            one.memory.delete(&index(&person));
+        }
+        // Whatever else cannot be opened.
+        one.memory.put(b"/pam_totp/x", b"garbage".to_vec());
+        let accepted = one.store().accept_rollback(None, false).unwrap();
+        assert_eq!((accepted.rolled.len(), accepted.failed.len()), (1, 1), "{accepted:?}");
+        one.memory.delete(&key(&person));
+        let new = one.another("new");
+        assert_eq!(new.store().never_enrolled(&person), Ok(false));
+        assert!(new.store().admit(&person, &named("\" TOTP_AUTH\n"), &Grounds::First, 5).is_err());
+    }
+}
+
+#[test]
+fn an_acceptance_that_was_cut_off_goes_on_anywhere() {
+    let one = Machine::first();
+    let person = enrolled(&one);
+    one.memory.delete(&index(&person));
+    cut_after(&one, 1);
+    assert!(brief(&one).accept_rollback(None, false).is_err());
+    one.memory.faults.lock().unwrap().clear();
+    let new = one.another("new");
+    new.store().accept_rollback(None, false).unwrap();
+    assert_eq!(new.store().never_enrolled(&person), Ok(false));
+    one.store().accept_rollback(None, false).unwrap();
+    assert_eq!(one.store().never_enrolled(&person), Ok(false));
+}
+
+#[test]
+fn what_a_host_writes_of_itself_keeps_it_from_nothing() {
+    let machine = Machine::first();
+    machine.memory.put(b"/pam_totp/hosts/evil", b"garbage".to_vec());
+    machine.memory.put(b"/pam_totp/hosts/one", b"garbage".to_vec());
+    assert_eq!((machine.store().strike_off("evil"), machine.store().report("1")), (Ok(()), Ok(())));
+    let hosts = machine.store().hosts().unwrap();
+    assert_eq!(hosts.iter().map(|host| host.revoked.is_some()).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(machine.store().reseal_all(false).map(|sealed| sealed.failed), Ok(Vec::new()));
+}
+
+#[test]
+fn a_ticket_that_was_the_first_of_somebody_is_good_once() {
+    let machine = Machine::first();
+    let (person, ticket) = (me(), Ticket { made: 1, expires: 1000, device: "phone".to_owned() });
+    machine.store().invite(&person, &RecoveryCode::new([7; 15]), &ticket).unwrap();
+    let old = machine.memory.get(&key(&person)).unwrap();
+    let grounds = Grounds::Ticket(RecoveryCode::new([7; 15]), ticket);
+    machine.store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5).unwrap();
+    machine.memory.delete(&key(&person));
+    machine.memory.put(&key(&person), old.value);
+    let again = machine.another("new").store().admit(&person, &named("\" TOTP_AUTH\n"), &grounds, 5);
+    assert_eq!(word(again), "document-put-back");
+}
+
+#[test]
+fn whose_device_was_removed_is_vouched_for_on_no_host() {
+    let machine = Machine::first();
+    let account = enrolled(&machine);
+    assert!(is_accepted(&attempt(&machine.store(), &account, CODES[0], &Throttle::default())));
+    let holder = account.holder("key-id:1").unwrap();
+    machine.store().ensure_there(&machine.store().keys_with_account(&holder)).unwrap();
+    let first = machine.memory.get(&key(&holder)).unwrap();
+    machine.store().enrol(&holder, &named("\" TOTP_AUTH\n"), false).unwrap();
+    machine.store().remove(&holder).unwrap();
+    machine.memory.delete(&key(&holder));
+    machine.memory.put(&key(&holder), first.value);
+    let new = machine.another("new");
+    assert_eq!(new.store().is_new_key(&holder), Ok(false));
+    let grounds = Grounds::Account(account, "phone".to_owned());
+    assert_eq!(word(new.store().admit(&holder, &named("\" TOTP_AUTH\n"), &grounds, 5)), "not-invited");
+}
+
+#[test]
+fn a_host_at_which_somebody_was_enrolled_has_seen_their_secret() {
+    let machine = Machine::first();
+    let (two, person) = (machine.another("two"), me());
+    two.store().admit(&person, &named("\" TOTP_AUTH\n"), &Grounds::First, 5).unwrap();
+    assert_eq!(machine.store().revoke_records("two", true).unwrap().people, [person.named()]);
+}
+
+#[test]
+fn a_spoiled_bucket_is_sealed_anew_and_keeps_nothing_from_being_listed() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    assert!(attempt(&machine.store(), &person, WRONG, &Throttle::default()).is_ok());
+    let is_source = |key: &&Vec<u8>| key.starts_with(b"/pam_totp/sources/");
+    let source = machine.memory.kvs.lock().unwrap().1.keys().find(is_source).unwrap().clone();
+    let stranger = KeyRing::ephemeral().unwrap();
+    let head = Head { id: [1; 16], sequence: 1, version: 2, created: 1 };
+    let inside = Inside { attempts: vec![], replaces: vec![], at: 0, by: String::new(), body: Secret::new(vec![]) };
+    let value = inside.seal(&stranger, Place { fleet: &[0; 16], key: &source }, &head).unwrap();
+    machine.memory.put(&source, value);
+    assert!(Kept::list(&machine.store(), None).is_ok_and(|rows| rows.iter().any(|row| row.name != b"192.0.2.1")));
+    let sealed = machine.store().reseal_all(false).unwrap();
+    assert_eq!((sealed.resealed, sealed.failed), (1, Vec::new()));
+    assert_eq!(machine.store().reseal_all(true).unwrap().by_key.len(), 1);
+    assert!(attempt(&machine.store(), &person, WRONG, &Throttle::default()).is_ok());
 }
 
 /// A server of its own, on loopback, for as long as a test takes.

@@ -120,8 +120,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
                     });
                     let opened = match opened {
                         Ok(opened) => Some(opened),
-                        // It has been shouted about. What failed there is forgotten: that is no permission.
-                        Err(_) if is_bucket(key) => None,
+                        // It has been shouted about. What was in it is forgotten: that is no permission.
+                        Err(_) if is_expendable(key) => None,
                         Err(error) => return Err(error),
                     };
                     Entry { revision: kv.revision, version: kv.version, created: kv.created, opened }
@@ -219,10 +219,11 @@ impl<'s, 'a> Transaction<'s, 'a> {
     pub(super) fn person(&self, key: &str) -> Result<Of, StoreError> {
         let Some(body) = self.body(key) else { return Ok(Of::default()) };
         let of = Of::parse(body).ok_or_else(|| self.unreadable(key))?;
-        // There was another write before that of the record, so that this one can be nowhere but where it was.
+        // There was another write before that of a record or a ticket, so that it can be nowhere but where it was.
         let is_first =
             self.read.get(key).and_then(|entry| entry.opened.as_ref()).is_some_and(|opened| opened.head.created == 0);
-        if is_first && of.record.is_some() && !self.bodies.contains_key(key) {
+        let holds_something = of.record.is_some() || !of.tickets.is_empty();
+        if is_first && holds_something && !self.bodies.contains_key(key) {
             return Err(self.shout("document-put-back", key, &[]));
         }
         Ok(of)
@@ -308,20 +309,29 @@ impl<'s, 'a> Transaction<'s, 'a> {
         self.bodies.clear();
     }
 
-    /// Writes a document once more that was written once.
-    pub(super) fn keep_if_first(&mut self, key: &str) {
-        let opened = self.read.get(key).and_then(|entry| entry.opened.as_ref());
-        if opened.is_some_and(|opened| opened.head.created == 0) {
-            self.keep(key);
-        }
+    /// Whether a document is there, and was written more than once.
+    pub(super) fn is_written_again(&self, key: &str) -> bool {
+        self.read.get(key).and_then(|entry| entry.opened.as_ref()).is_some_and(|opened| opened.head.created != 0)
     }
 
-    /// Writes a document as it is, with the key that seals now.
-    pub(super) fn keep(&mut self, key: &str) {
-        if let Some(body) = self.body(key) {
-            let body = Secret::new(body.to_vec());
-            self.put(key, body);
-        }
+    /// Writes a document once more that was written once.
+    pub(super) fn keep_if_first(&mut self, key: &str) -> Result<(), StoreError> {
+        if self.is_written_again(key) { Ok(()) } else { self.keep(key) }
+    }
+
+    /// Writes a document as it is, with the key that seals now. One that was spoiled is written empty.
+    pub(super) fn keep(&mut self, key: &str) -> Result<(), StoreError> {
+        let is_there = self.read.get(key).is_some_and(|entry| entry.revision != 0);
+        let body = match self.body(key) {
+            Some(body) => Secret::new(body.to_vec()),
+            None if !is_there => return Ok(()),
+            None if key.starts_with(document::HOSTS_AT) => {
+                document::Host::default().text().map_err(StoreError::Failed)?
+            }
+            None => Bucket::default().text().map_err(StoreError::Failed)?,
+        };
+        self.put(key, body);
+        Ok(())
     }
 
     /// Stores what was put, if nothing of what was read has changed.
@@ -411,9 +421,9 @@ pub(super) fn is_remembered(key: &str) -> bool {
     key == document::FLEET || key.starts_with(document::PEOPLE) || key.starts_with(document::ENROLLED)
 }
 
-/// Whether what is there are failures alone.
-fn is_bucket(key: &str) -> bool {
-    key.starts_with(document::SOURCES_AT) || key.starts_with(document::NOBODY_AT)
+/// Whether what is there can be lost: failures that are of no person, and what a host said of itself.
+pub(super) fn is_expendable(key: &str) -> bool {
+    [document::SOURCES_AT, document::NOBODY_AT, document::HOSTS_AT].iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// What the mark of a document is called. No person is called as those of the fleet as a whole are.

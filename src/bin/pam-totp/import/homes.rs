@@ -159,6 +159,7 @@ impl Home<'_> {
 
     fn take(&self) -> Result<Taken> {
         let record = taken_over(self.file().load(self.person).map_err(by_store)?, self.policy)?;
+        self.ensure_not_taken_away()?;
         // What is replaced is another secret: of the same one it would be forgotten what was used.
         let replaces = self.force && !self.holds(&record)?;
         match self.store.enrol(self.person, &record, replaces) {
@@ -178,6 +179,17 @@ impl Home<'_> {
             self.store.change(self.person, &mut bring).map_err(by_store)?;
         }
         Ok(taken)
+    }
+
+    /// Fails where a device was taken from the person, whose secret may be known: a file does not bring it back.
+    fn ensure_not_taken_away(&self) -> Result<()> {
+        let is_fleet = self.policy.store.value == StoreKind::Fleet;
+        match self.store.load(self.person) {
+            Err(StoreError::NotEnrolled(fact)) if is_fleet && !self.force && fact.word() != "not-enrolled" => {
+                Err(by_fact(fact))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether there is a record with the same secret.
