@@ -27,10 +27,24 @@ pub(super) fn own_key(who: Who) -> Option<String> {
     }
 }
 
-/// The documents that a guess is charged to.
-pub(super) fn keys(login: &Login) -> Vec<String> {
-    let own = own_key(login.who).unwrap_or_else(|| document::of_nobody(login.who.name()));
-    vec![own, document::of_source(&login.source.key())]
+/// The document that a guess is charged to in any case.
+pub(super) fn key(login: &Login) -> String {
+    own_key(login.who).unwrap_or_else(|| document::of_nobody(login.who.name()))
+}
+
+/// Whether a source's failures can stop a guess. Where they cannot, it is charged after the verdict, for a wrong code alone: all
+/// who come from one address at once would wait for each other's right ones otherwise.
+fn is_bound_by_source(login: &Login, is_known: bool) -> bool {
+    !is_known && !login.is_source_spared() && !login.host_triggers().is_empty()
+}
+
+/// The bucket, and the row in it, of what is not in a person's document.
+fn bucket_of(login: &Login, kind: Charged) -> Option<(String, Vec<u8>)> {
+    match kind {
+        Charged::Source => Some((document::of_source(&login.source.key()), login.source.key())),
+        Charged::Nobody => Some((document::of_nobody(login.who.name()), Vec::new())),
+        Charged::Known | Charged::Strangers => None,
+    }
 }
 
 fn receipt(rows: &[(Charged, u64)], is_somebody: bool) -> Receipt {
@@ -60,7 +74,9 @@ impl Transaction<'_, '_> {
         };
         let is_known = of.as_ref().is_some_and(|of| of.counts.is_known(login, now));
         let mut charged = Vec::new();
-        if let Err(refusal) = self.charge_source(login, is_known, now, &mut charged)? {
+        if is_bound_by_source(login, is_known)
+            && let Err(refusal) = self.charge_source(login, false, now, &mut charged)?
+        {
             self.forget();
             return Ok(Err(refusal));
         }
@@ -140,12 +156,7 @@ impl Transaction<'_, '_> {
                 of.counts.take_back(&rows);
                 self.put_person(&key, &of)?;
             }
-            for (kind, time) in rows {
-                let (key, name) = match kind {
-                    Charged::Source => (document::of_source(&login.source.key()), login.source.key()),
-                    Charged::Nobody => (document::of_nobody(login.who.name()), Vec::new()),
-                    Charged::Known | Charged::Strangers => continue,
-                };
+            for ((key, name), time) in rows.iter().filter_map(|&(kind, time)| Some((bucket_of(login, kind)?, time))) {
                 self.also(std::slice::from_ref(&key))?;
                 let mut bucket = self.bucket(&key)?;
                 if let Some(row) = bucket.row(&name, time) {
@@ -159,9 +170,9 @@ impl Transaction<'_, '_> {
 }
 
 impl FleetStore<'_> {
-    fn charged(&self, work: impl FnMut(&mut Transaction) -> Result<(), StoreError>) {
-        // What cannot be taken back stands, and what cannot be charged to a source alone is no guess.
-        let _ = self.transact(&[], work);
+    fn charged(&self, keys: &[String], work: impl FnMut(&mut Transaction) -> Result<(), StoreError>) {
+        // What cannot be taken back stands, and what cannot be charged to a source alone could not have been stopped by it.
+        let _ = self.transact(keys, work);
     }
 
     /// The ledger's part of who is tried.
@@ -173,7 +184,7 @@ impl FleetStore<'_> {
 impl Ledger for FleetStore<'_> {
     fn charge(&self, login: &Login) -> Result<Receipt, Refusal> {
         let mut refused = None;
-        let charged = self.transact(&keys(login), |transaction| {
+        let charged = self.transact(&[key(login)], |transaction| {
             refused = None;
             match transaction.charge(login, (self.now)())? {
                 Ok(receipt) => Ok(receipt),
@@ -192,18 +203,28 @@ impl Ledger for FleetStore<'_> {
     }
 
     fn charge_source(&self, login: &Login) {
-        self.charged(|transaction| {
+        self.charged(&[document::of_source(&login.source.key())], |transaction| {
             // Whoever is over the limit has nothing left to be charged for.
             let _ = transaction.charge_source(login, false, (self.now)(), &mut Vec::new())?;
             Ok(())
         });
     }
 
-    /// It is written down already when it was.
-    fn keep(&self, _: &Login, _: Receipt) {}
+    /// It is written down already, but for a source that could not stop it.
+    fn keep(&self, login: &Login, receipt: Receipt) {
+        let rows = rows(&receipt);
+        if login.is_source_spared() || rows.iter().any(|&(kind, _)| kind == Charged::Source) {
+            return;
+        }
+        let time = rows.first().map_or_else(self.now, |&(_, time)| time);
+        self.charged(&[document::of_source(&login.source.key())], |transaction| {
+            let _ = transaction.charge_source(login, true, time, &mut Vec::new())?;
+            Ok(())
+        });
+    }
 
     fn take_back(&self, login: &Login, receipt: Receipt) {
-        self.charged(|transaction| transaction.take_back(login, std::slice::from_ref(&receipt)));
+        self.charged(&[], |transaction| transaction.take_back(login, std::slice::from_ref(&receipt)));
     }
 
     fn give_back(&self, login: &Login, receipts: Vec<Receipt>, grace: Option<&Grace>) -> Result<(), Unwritable> {

@@ -2,8 +2,8 @@
 //!
 //! What is read is as it is now, and what is written is there only if nothing of what it rests on has changed meanwhile; otherwise
 //! it is decided again. A guess costs a read and a write of somebody's document, which has their part of the ledger in it, and in the
-//! same commit of that of its source; then it is judged by what was written. A right one is another write, which takes the charge
-//! back.
+//! same commit of that of its source, if that can stop it; then it is judged by what was written. A right one is another write, which
+//! takes the charge back.
 //!
 //! A write whose fate is not known is looked for by the id of its attempt: it counts once it is there, and not before.
 
@@ -16,6 +16,7 @@ mod ledger;
 mod marks;
 mod root;
 mod transaction;
+mod turns;
 
 pub use document::Host;
 pub use hosts::REPORT_EVERY;
@@ -39,6 +40,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use transaction::{Transaction, Undone};
+use turns::Turns;
 
 /// How long somebody who logs in waits for the cluster in all: an election takes a second or two, and the module waits for the
 /// agent for half a second more.
@@ -90,9 +92,16 @@ pub struct Fleet {
     pub prefix: String,
     /// What this host is called there.
     pub host: String,
+    turns: Turns,
 }
 
 impl Fleet {
+    /// The fleet whose keys begin with `prefix`, on a host called so.
+    #[must_use]
+    pub fn new(engine: Box<dyn Engine>, prefix: String, host: String) -> Self {
+        Self { engine, prefix, host, turns: Turns::default() }
+    }
+
     /// The fleet of which a file says where it is. Connects to nobody yet.
     ///
     /// # Errors
@@ -100,7 +109,7 @@ impl Fleet {
     pub fn open(path: &Path) -> Result<Self, Fact> {
         let conf = Conf::read(path)?;
         let engine = Box::new(Cluster::new(&conf)?);
-        Ok(Self { engine, prefix: conf.prefix, host: conf.host })
+        Ok(Self::new(engine, conf.prefix, conf.host))
     }
 }
 
@@ -174,8 +183,7 @@ impl<'a> FleetStore<'a> {
         keys: &[String],
         mut work: impl FnMut(&mut Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let deadline = self.deadline();
-        let mut transaction = Transaction::begin(self, keys, deadline)?;
+        let mut transaction = Transaction::in_turn(self, keys, self.deadline())?;
         loop {
             let done = work(&mut transaction)?;
             match transaction.commit() {
@@ -302,7 +310,7 @@ impl<'a> FleetStore<'a> {
     /// What has to be read for an attempt.
     fn keys_of(person: &Person, bill: Option<&Bill>) -> Vec<String> {
         let mut keys = vec![Self::key(person)];
-        keys.extend(bill.filter(|bill| bill.is_guess).iter().flat_map(|bill| ledger::keys(&bill.login)));
+        keys.extend(bill.filter(|bill| bill.is_guess).map(|bill| ledger::key(&bill.login)));
         keys.sort();
         keys.dedup();
         keys
@@ -322,7 +330,8 @@ impl Store for FleetStore<'_> {
         charge: &dyn Fn(&Record) -> Charge<'c>,
         bill: Option<&Bill>,
     ) -> Result<Attempt, StoreError> {
-        let (mut transaction, mut paid) = (self.begin(&Self::keys_of(person, bill))?, None);
+        let mut transaction = Transaction::in_turn(self, &Self::keys_of(person, bill), self.deadline())?;
+        let mut paid = None;
         loop {
             let was_paid = paid.is_some();
             if let Some(attempt) = self.attempt_once(&mut transaction, person, charge, bill, &mut paid)? {

@@ -3,17 +3,21 @@
 use super::document::{self, Bucket, Of};
 use super::envelope::{self, Head, Id, Inside, Place};
 use super::marks::Mark;
+use super::turns::Turn;
 use super::{Commit, FleetStore, Guard, Put};
 use crate::fact::Fact;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::store::seal::KeyId;
-use crate::system::{clock, lock, syslog};
+use crate::system::{clock, lock, random, syslog};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long to wait before something is tried again that could not be told.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest way that is given to others, in milliseconds.
+const MOST_WAY: u64 = 64;
 
 /// Why nothing was stored.
 pub(super) enum Undone {
@@ -33,6 +37,10 @@ pub(super) struct Transaction<'s, 'a> {
     bodies: BTreeMap<String, Secret<Vec<u8>>>,
     /// What was read, with what was written since, is what there was at that moment.
     is_current: bool,
+    /// Held until the end by whoever means to write. `None`: it is only looked at.
+    turns: Option<Vec<Turn<'s>>>,
+    /// How often somebody else was faster.
+    defeats: u32,
 }
 
 /// A document as it was read, or that there is none.
@@ -51,20 +59,34 @@ struct Opened {
 }
 
 impl<'s, 'a> Transaction<'s, 'a> {
-    /// Reads documents, all at one moment.
+    /// Reads documents, all at one moment, to look at them.
     pub(super) fn begin(store: &'s FleetStore<'a>, keys: &[String], deadline: Instant) -> Result<Self, StoreError> {
-        let mut transaction = Self {
+        Self::new(store, deadline, None).with(keys)
+    }
+
+    /// Reads documents, all at one moment, to write them. Waits for those in this process who are at them.
+    pub(super) fn in_turn(store: &'s FleetStore<'a>, keys: &[String], deadline: Instant) -> Result<Self, StoreError> {
+        Self::new(store, deadline, Some(Vec::new())).with(keys)
+    }
+
+    fn new(store: &'s FleetStore<'a>, deadline: Instant, turns: Option<Vec<Turn<'s>>>) -> Self {
+        Self {
             store,
             deadline,
             fleet: Id::default(),
             read: BTreeMap::new(),
             bodies: BTreeMap::new(),
             is_current: true,
-        };
+            turns,
+            defeats: 0,
+        }
+    }
+
+    fn with(mut self, keys: &[String]) -> Result<Self, StoreError> {
         let mut with_fleet = vec![document::FLEET.to_owned()];
         with_fleet.extend(keys.iter().filter(|key| *key != document::FLEET).cloned());
-        transaction.read(&with_fleet)?;
-        Ok(transaction)
+        self.read(&with_fleet)?;
+        Ok(self)
     }
 
     /// The same documents, read again.
@@ -74,8 +96,10 @@ impl<'s, 'a> Transaction<'s, 'a> {
                 Fact::new("fleet-busy").or("others have changed the same document again and again for five seconds"),
             ));
         }
+        let defeats = self.defeats.saturating_add(1);
+        give_way(defeats);
         let keys: Vec<_> = self.read.into_keys().collect();
-        Self::begin(self.store, &keys, self.deadline)
+        Self { defeats, ..Self::new(self.store, self.deadline, self.turns) }.with(&keys)
     }
 
     /// Whether it can go on after a commit without reading again.
@@ -89,7 +113,20 @@ impl<'s, 'a> Transaction<'s, 'a> {
         if new.is_empty() { Ok(()) } else { self.read(&new) }
     }
 
+    /// Waits until it is our turn at documents that many may want to write. In an order that is the same for all.
+    fn take_turns(&mut self, keys: &[String]) {
+        let Some(turns) = &mut self.turns else { return };
+        let mut wanted: Vec<_> = keys.iter().filter(|key| is_wanted(key)).collect();
+        wanted.sort();
+        for key in wanted {
+            if !turns.iter().any(|turn| turn.is_at(key)) {
+                turns.extend(self.store.fleet.turns.take(key, self.deadline));
+            }
+        }
+    }
+
     fn read(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        self.take_turns(keys);
         // Before: whatever is in the cluster then is no older.
         let marks = keys.iter().map(|key| self.mark(key)).collect::<Result<Vec<_>, _>>()?;
         let full: Vec<Vec<u8>> = keys.iter().map(|key| self.full(key)).collect();
@@ -416,6 +453,21 @@ impl<'s, 'a> Transaction<'s, 'a> {
     }
 }
 
+/// Whether many may write a document at once.
+fn is_wanted(key: &str) -> bool {
+    [document::PEOPLE, document::SOURCES_AT, document::NOBODY_AT].iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Leaves the cluster to others who are at the same documents on other hosts: for no time the first time, and then for longer and
+/// longer, by chance, so that they do not meet again.
+fn give_way(defeats: u32) {
+    let longest = 1_u64.checked_shl(defeats).map_or(MOST_WAY, |way| way.min(MOST_WAY));
+    if defeats > 1 {
+        let chance = random::bytes().map_or(0, u64::from_ne_bytes);
+        lock::pause(Duration::from_millis(chance.checked_rem(longest).unwrap_or_default()));
+    }
+}
+
 /// Whether this host remembers how far such a document has come.
 pub(super) fn is_remembered(key: &str) -> bool {
     key == document::FLEET || key.starts_with(document::PEOPLE) || key.starts_with(document::ENROLLED)
@@ -459,14 +511,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
             ));
         }
         let entry = Entry { revision: kv.revision, version: kv.version, created: kv.created, opened: Some(opened) };
-        let mut listed = Self {
-            store: self.store,
-            deadline: self.deadline,
-            fleet: self.fleet,
-            read: BTreeMap::new(),
-            bodies: BTreeMap::new(),
-            is_current: true,
-        };
+        let mut listed = Self { fleet: self.fleet, ..Self::new(self.store, self.deadline, None) };
         listed.read.insert(key.clone(), entry);
         Ok((key, listed))
     }
