@@ -1,7 +1,7 @@
 //! What a login costs in a fleet: through the agent and a cluster of three with mTLS and users, with many people enrolled.
 
 use crate::support::agent::{Agent, exchange};
-use crate::support::etcd::{BASTIONS, Cluster, private};
+use crate::support::etcd::{BASTIONS, Cluster, Setup, private};
 use crate::support::fleet::{RING, found, machine};
 use crate::support::machine::{Machine, User};
 use crate::support::root_only::json;
@@ -32,7 +32,14 @@ const ROUNDS: usize = 3;
 const LOADERS: usize = 8;
 
 pub fn bench(people: usize) {
-    let cluster = Cluster::start(3);
+    for is_on_disk in [true, false] {
+        on(is_on_disk, people);
+    }
+}
+
+/// All of it with each write waiting for the disk, or for none. People are loaded where that takes less time.
+fn on(is_on_disk: bool, people: usize) {
+    let cluster = Cluster::with(Setup { is_on_disk, ..Setup::default() });
     let machine = machine(&cluster, BASTIONS[0], "[throttle]\nuser = \"*:10/1h,30/1d\"\nhost = \"\"\n");
     found(&machine);
     let agent = Agent::start(&machine);
@@ -40,10 +47,14 @@ pub fn bench(people: usize) {
     cluster.equip(BASTIONS[0], &files);
     let conf = files.join("fleet.toml");
     private(&conf, cluster.conf(BASTIONS[0], &files));
-    println!("\na fleet: agent, three nodes of etcd {} on loopback, mTLS, users", version(&conf));
+    let place = if is_on_disk { "on this disk" } else { "in memory" };
+    println!("\na fleet: agent, three nodes of etcd {} on loopback, {place}, mTLS, users", version(&conf));
     let mut clients: Vec<_> = (0..CLIENTS[CLIENTS.len() - 1]).map(|number| Client::new(&machine, number)).collect();
     println!("right logins through the agent, with {} people enrolled:", clients.len());
     throughput(&agent, &mut clients);
+    if is_on_disk {
+        return;
+    }
     load(&machine, &conf, people);
     println!("the same with {} people enrolled:", people + clients.len());
     throughput(&agent, &mut clients);
@@ -146,7 +157,10 @@ fn throughput(agent: &Agent, clients: &mut [Client]) {
 
 /// Enrols people whom no host knows, as another host would.
 fn load(machine: &Machine, conf: &Path, people: usize) {
-    let ring = KeyRing::read(&machine.path(RING)).unwrap_or_else(|error| panic!("{}", error.fact()));
+    // A way there without a link.
+    let keys = conf.with_file_name("keys");
+    private(&keys, std::fs::read(machine.path(RING)).unwrap());
+    let ring = KeyRing::read(&keys).unwrap_or_else(|error| panic!("{}", error.fact()));
     let state_dir = tempfile::tempdir_in("/run").unwrap();
     let start = Instant::now();
     thread::scope(|scope| {

@@ -38,6 +38,9 @@ pub const SERVER: Cert =
 /// A bastion's, as it has to be: with a CN the gateway takes it for nobody.
 pub const CLIENT: Cert = Cert { subject: "/", san: "DNS:bastion", usage: "clientAuth", is_expired: false };
 
+/// Where files are that need not outlive the machine.
+const MEMORY: &str = "/dev/shm";
+
 /// What is to be started.
 #[derive(Clone, Copy)]
 pub struct Setup {
@@ -50,17 +53,20 @@ pub struct Setup {
     pub arguments: &'static [&'static str],
     /// Whether a node can be cut off from the others.
     pub can_be_cut: bool,
+    /// Whether what they keep lies on a disk, and each write waits for that. Nothing here is lost with a process alone.
+    pub is_on_disk: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nodes: 3, server: SERVER, auth: true, arguments: &[], can_be_cut: false }
+        Self { nodes: 3, server: SERVER, auth: true, arguments: &[], can_be_cut: false, is_on_disk: false }
     }
 }
 
 /// One that runs. Ends when dropped, and prints what the nodes have logged if the test fails.
 pub struct Cluster {
     directory: tempfile::TempDir,
+    data: tempfile::TempDir,
     /// What bastions have: below directories that nobody but root writes to, which /tmp is not.
     etc: tempfile::TempDir,
     setup: Setup,
@@ -86,8 +92,11 @@ impl Cluster {
     pub fn with(setup: Setup) -> Self {
         need("etcdctl", "etcd-client");
         need("openssl", "openssl");
-        let directory = tempfile::Builder::new().prefix("pam_totp.etcd.").tempdir().unwrap();
-        let etc = tempfile::Builder::new().prefix("pam_totp.etcd.").tempdir_in("/run").unwrap();
+        let [directory, etc] = [&std::env::temp_dir(), Path::new("/run")].map(directory_in);
+        let data = directory_in(match Path::new(MEMORY) {
+            memory if !setup.is_on_disk && has_room(memory) => memory,
+            _ => directory.path(),
+        });
         let peers = Peers::new(setup.nodes);
         let node = |number| {
             let (client, peer) = (free_port(), free_port());
@@ -99,7 +108,7 @@ impl Cluster {
             Node { client, peer, front: port, process: None }
         };
         let nodes = (0..setup.nodes).map(node).collect();
-        let mut cluster = Self { directory, etc, setup, nodes, peers };
+        let mut cluster = Self { directory, data, etc, setup, nodes, peers };
         output_of(&mut cluster.openssl(["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=fleet", "-days", "2"]));
         cluster.certificate("peer", SERVER);
         cluster.certificate("server", setup.server);
@@ -187,7 +196,7 @@ impl Cluster {
         });
         let mut command = Command::new(etcd);
         command.current_dir(self.directory()).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        command.args(["--name", &name(node), "--data-dir", &format!("n{node}.data")]);
+        command.args(["--name", &name(node), "--data-dir"]).arg(self.data.path().join(name(node)));
         command.args(["--listen-client-urls", &self.endpoint(node), "--advertise-client-urls", &self.endpoint(node)]);
         command.args(["--listen-peer-urls", &listens, "--initial-advertise-peer-urls", &peer(node)]);
         command.args(["--initial-cluster", &all.join(","), "--initial-cluster-token", "fleet"]);
@@ -195,6 +204,8 @@ impl Cluster {
         command.args(["--key-file", "server.key", "--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem"]);
         command.args(["--peer-cert-file", "peer.pem", "--peer-key-file", "peer.key", "--logger", "zap"]);
         command.args(["--heartbeat-interval", "50", "--election-timeout", "500", "--pre-vote=true"]);
+        // The least: each program of the tests asks for a token.
+        command.args(["--bcrypt-cost", "4"]);
         command.args(["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "5m"]);
         command.args(self.setup.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -400,6 +411,15 @@ impl Drop for Cluster {
 /// A user's password.
 pub fn password(user: &str) -> String {
     format!("the \"password\" of {user}")
+}
+
+fn directory_in(place: &Path) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("pam_totp.etcd.").tempdir_in(place).unwrap()
+}
+
+/// Whether there is room for the nodes of several clusters.
+fn has_room(place: &Path) -> bool {
+    rustix::fs::statvfs(place).is_ok_and(|system| system.f_bavail * system.f_frsize > 2 << 30)
 }
 
 /// Writes a file of root's alone.

@@ -1,6 +1,6 @@
 //! Who this host is to etcd: a user with a password, and a token for it, which lives for five minutes where nobody uses it.
 
-use super::http::{Client, REQUEST, Request};
+use super::http::{Client, Request};
 use super::message;
 use super::refusal::{Failure, Kind};
 use crate::fact::Fact;
@@ -9,10 +9,13 @@ use crate::secret::Secret;
 use crate::system::clock::instant;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes of an answer with a token, at most.
 const ANSWER: u64 = 64 << 10;
+/// Longest time for a token, which may be a while where many hosts want one at once, as after a restart: whoever gives up and asks
+/// again lets a member compute twice.
+const AUTHENTICATION: Duration = Duration::from_secs(2);
 /// Longest password, in bytes.
 const LONGEST: usize = 1024;
 
@@ -134,7 +137,7 @@ impl Login {
             token: None,
             is_secret: true,
             deadline,
-            at_most: REQUEST,
+            at_most: AUTHENTICATION,
             limit: ANSWER,
         };
         let answer = client.send(endpoint, &request).map_err(|failure| match failure.kind {
