@@ -1,10 +1,16 @@
 //! Many logins at once, on a real ext4: where an fsync takes time, there is room to lose a race.
 
+use crate::support::agent::Agent;
+use crate::support::etcd::Cluster;
+use crate::support::fleet;
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, Home, LoggedIn, Machine, SUCCESS};
+use crate::support::root_only::{self, json, run, ticket, totp};
 use crate::support::totp::{SECRET, code_now, hotp, wrong_code};
 use crate::support::{self, dist, project};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 
 /// Without the lock the first one shows it, nearly always; see the last test.
 fn rounds() -> usize {
@@ -76,18 +82,19 @@ fn one_of_fifty_gets_in_where_a_try_is_charged_first() {
 }
 
 #[test]
-fn of_two_hundred_guesses_at_once_three_are_judged() {
+fn of_all_guesses_at_once_three_are_judged() {
     let machine = machine(&dist("pam_totp.so"));
-    for (user, right) in [(ALICE, 0), (BOB, 42), (CAROL, 199)] {
+    let guesses = support::rounds(200, 1000);
+    for (user, right) in [(ALICE, 0), (BOB, 42), (CAROL, guesses - 1)] {
         machine.enrol(user, "\" TOTP_AUTH\n\" RATE_LIMIT 3 3600\n");
         let (wrong, code) = (wrong_code(SECRET), code_now(SECRET));
-        let login = (0..200).fold(machine.login("test", user.name), |login, guess| {
+        let login = (0..guesses).fold(machine.login("test", user.name), |login, guess| {
             login.answer(if guess == right { &code } else { &wrong })
         });
-        let login = login.with(&["--parallel", "200"]).run();
+        let login = login.with(&["--parallel", &guesses.to_string()]).run();
         let count = |login: &LoggedIn, reason: &str| reasons(&login.log).get(reason).copied().unwrap_or(0);
         let judged = count(&login, "wrong-code");
-        assert_eq!(judged + count(&login, "throttled") + login.count(SUCCESS), 200, "{:?}", reasons(&login.log));
+        assert_eq!(judged + count(&login, "throttled") + login.count(SUCCESS), guesses, "{:?}", reasons(&login.log));
         // A right one costs nothing once it is judged; until then it has one of the three places, and another is refused.
         let more = machine.login("test", user.name).answer(&wrong).with(&["--parallel", "20"]).run();
         let total = judged + count(&more, "wrong-code");
@@ -113,4 +120,129 @@ fn without_the_lock_a_code_gets_more_than_one_in() {
         let doubles = (0..rounds()).find(|_| race(&machine, lines, &code()).0 > 1);
         assert!(doubles.is_some(), "{lines:?}: {} rounds without a lock, and never two winners", rounds());
     }
+}
+
+// ---- Wherever the record is, and however many they are ----
+
+/// At once, each time.
+fn crowd() -> usize {
+    support::rounds(20, 200)
+}
+
+fn crowds() -> usize {
+    support::rounds(2, 100)
+}
+
+/// How alice's record gives codes, and how to enrol her so.
+const KINDS: [(&str, &[&str]); 3] = [("time", &[]), ("counter", &["--counter-based"]), ("recovery", &[])];
+
+/// What the codes for a lost device are called, by store.
+const SPARES: [&str; 2] = ["scratch_codes", "recovery_codes"];
+
+/// Each round has a record of its own, which nobody has used yet.
+fn one_of_a_crowd_gets_in(machine: &Machine) {
+    for (kind, arguments) in KINDS {
+        for round in 0..crowds() {
+            let enrol = ["enrol", "--user", "alice", "--force", "--no-confirm"];
+            let printed = json(machine, &[&enrol, arguments].concat());
+            let secret = printed["secret"].as_str().unwrap();
+            let code = match kind {
+                "time" => code_now(secret),
+                "counter" => hotp(secret, 1),
+                _ => printed[SPARES.iter().find(|name| printed[**name].is_array()).unwrap()][0]
+                    .as_str()
+                    .unwrap()
+                    .to_owned(),
+            };
+            // A hundred failures in a row disable a device.
+            run(machine, &["throttle", "unlock", "--user", "alice"]);
+            let crowd = crowd();
+            let login = machine.login("test", "alice").answer(code).with(&["--parallel", &crowd.to_string()]).run();
+            let ended = [SUCCESS, AUTH_ERR].map(|result| login.count(result));
+            assert_eq!(ended, [1, crowd - 1], "{kind}, round {round}: {:?}", reasons(&login.log));
+        }
+    }
+}
+
+const INLINE: &str = "[throttle]\nuser = \"\"\nhost = \"\"\n[service.sshd]\nenrolment = \"inline\"\n";
+
+/// What sshd says of the first factor: nobody is shown a secret without one.
+const BY_KEY: &str = "publickey ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g\n";
+
+/// Of those who have all been shown a secret of their own, for a first device or by the same ticket, one has it in the end.
+fn one_of_a_crowd_is_enrolled(machine: &Machine) {
+    for round in 0..crowds() {
+        for has_ticket in [false, true] {
+            let mut login = machine.login("sshd", "bob").with(&["--env", &format!("SSH_AUTH_INFO_0={BY_KEY}")]);
+            if has_ticket {
+                login = login.answer(ticket(machine, "bob", &[]));
+            }
+            let crowd = crowd();
+            let login = login.with(&["--answer-shown", "--parallel", &crowd.to_string()]).run();
+            let ended = [SUCCESS, AUTH_ERR].map(|result| login.count(result));
+            assert_eq!(ended, [1, crowd - 1], "{has_ticket}, round {round}: {:?}", reasons(&login.log));
+            assert_eq!(reasons(&login.log).get("already-enrolled"), Some(&(crowd - 1)), "{:?}", reasons(&login.log));
+            let status = json(machine, &["status", "--user", "bob"]);
+            assert_eq!(status["devices"].as_array().map(Vec::len), Some(1), "{status}");
+            // After a removal it takes a ticket.
+            totp(machine, &[if has_ticket { "reset" } else { "remove" }, "--user", "bob"]);
+        }
+    }
+}
+
+/// Of many who take the same device away one does, and nobody takes the other one.
+fn one_of_a_crowd_removes_a_device(machine: &Machine) {
+    for round in 0..crowds() {
+        totp(machine, &["enrol", "--user", "carol", "--force", "--no-confirm"]);
+        totp(machine, &["device", "add", "tablet", "--user", "carol", "--no-confirm"]);
+        let remove = || run(machine, &["device", "remove", "tablet", "--user", "carol"]);
+        let barrier = Barrier::new(16);
+        let said: Vec<_> = thread::scope(|scope| {
+            let remover = || {
+                barrier.wait();
+                let output = remove();
+                (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+            };
+            let removers: Vec<_> = (0..16).map(|_| scope.spawn(remover)).collect();
+            removers.into_iter().map(|remover| remover.join().unwrap()).collect()
+        });
+        let removed = said.iter().filter(|(is_removed, _)| *is_removed).count();
+        assert_eq!(removed, 1, "round {round}: {said:?}");
+        let status = json(machine, &["status", "--user", "carol"]);
+        assert_eq!(status["devices"].as_array().map(Vec::len), Some(1), "{status}");
+    }
+}
+
+#[test]
+fn one_of_a_crowd_gets_in_by_a_home_file() {
+    let machine = machine(&dist("pam_totp.so"));
+    one_of_a_crowd_gets_in(&machine);
+}
+
+#[test]
+fn one_of_a_crowd_gets_in_by_a_root_only_record_and_one_is_enrolled_and_one_removes_a_device() {
+    let machine = root_only::machine(INLINE);
+    one_of_a_crowd_gets_in(&machine);
+    one_of_a_crowd_is_enrolled(&machine);
+    one_of_a_crowd_removes_a_device(&machine);
+}
+
+#[test]
+fn one_of_a_crowd_gets_in_by_the_agent_and_one_is_enrolled_and_one_removes_a_device() {
+    let machine = root_only::machine(&format!("via = \"agent\"\n{INLINE}"));
+    let _agent = Agent::start(&machine);
+    one_of_a_crowd_gets_in(&machine);
+    one_of_a_crowd_is_enrolled(&machine);
+    one_of_a_crowd_removes_a_device(&machine);
+}
+
+#[test]
+fn one_of_a_crowd_gets_in_by_a_fleet_and_one_is_enrolled_and_one_removes_a_device() {
+    let cluster = Cluster::start(3);
+    let machine = fleet::machine(&cluster, "bastion1", INLINE);
+    fleet::found(&machine);
+    let _agent = Agent::start(&machine);
+    one_of_a_crowd_gets_in(&machine);
+    one_of_a_crowd_is_enrolled(&machine);
+    one_of_a_crowd_removes_a_device(&machine);
 }

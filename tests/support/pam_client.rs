@@ -1,18 +1,18 @@
 //! A PAM application whose person is a script: what sshd or su would be, for the tests.
 //!
 //! ```text
-//! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-turned HEX | --answer-file FILE | --null-text | --null-response | --fail]...
+//! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-turned HEX | --answer-file FILE | --answer-shown | --null-text | --null-response | --fail]...
 //!            [--time] [--rhost HOST | --rhosts FIRST:N] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
 //!            [--account | --account-alone] [--open-session [--silent]] [--then-user USER] [--search HEX]...
 //!            [--repeat N | --each] [--parallel N]
 //! ```
 //!
-//! Each answer is given to one prompt. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
+//! Each answer is given to one prompt; that of `--answer-shown` is the code of the secret that was shown last. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
 //! said, and `result CODE` for each login; with `--time` `nanoseconds N` from pam_start to pam_end instead of what was asked,
 //! and `cpu N` for how many of them this process was running.
 //! `--env` puts something into the PAM environment. A session is opened if the login succeeded. With `--parallel` that many
-//! processes log in at once: all of them reach their prompt before the first is answered, and the answers are dealt out among
-//! them. With `--repeat` the logins happen one after the other on handles of their own, and the program fails if one of them
+//! processes log in at once: all of them reach their last prompt before the first is answered there, and the answers are dealt out
+//! among them; where one of them is `--answer-shown`, each gives all. With `--repeat` the logins happen one after the other on handles of their own, and the program fails if one of them
 //! leaves anything behind in this process. With `--each` there is a login for each answer, one after the other, and each of
 //! them has to succeed. With `--rhosts` they happen one after the other on one handle, from N IPv4
 //! addresses, and there is a line `results CODE COUNT` for each result. With `--then-user` the name is changed on the same
@@ -47,6 +47,8 @@ enum Answer {
     Text(CString),
     /// With all bits turned over.
     Turned(Vec<u8>),
+    /// The code of the secret that was shown last.
+    Shown,
     NullText,
     NullResponse,
     Fail,
@@ -78,9 +80,23 @@ struct Script {
 /// One login's person.
 struct Person {
     answers: Vec<Answer>,
-    /// Where to say that the prompt is reached, and where to wait for the start.
+    /// The secret that was shown last.
+    shown: String,
+    /// Where to say that the last prompt is reached, and where to wait for the start.
     gate: Option<(c_int, c_int)>,
     quiet: bool,
+}
+
+impl Person {
+    fn new(answers: Vec<Answer>) -> Self {
+        Self { answers, shown: String::new(), gate: None, quiet: true }
+    }
+}
+
+/// What the app of the tests makes of a secret.
+fn code(secret: &str) -> CString {
+    let output = process::Command::new("oathtool").args(["--totp", "--base32", secret]).output().expect("oathtool");
+    CString::new(output.stdout.trim_ascii()).unwrap()
 }
 
 fn main() {
@@ -91,12 +107,12 @@ fn main() {
         from_everywhere(&script, first, count);
     } else if script.each {
         for answer in &script.answers {
-            let person = Person { answers: vec![answer.clone()], gate: None, quiet: true };
+            let person = Person::new(vec![answer.clone()]);
             assert_eq!(login(&script, person), PAM_SUCCESS, "a login failed");
         }
         println!("result {PAM_SUCCESS}");
     } else if script.repeat > 1 {
-        let quiet = || Person { answers: script.answers.clone(), gate: None, quiet: true };
+        let quiet = || Person::new(script.answers.clone());
         // What the first login loads may stay: libraries, name services.
         let first = login(&script, quiet());
         let before = footprint();
@@ -107,12 +123,12 @@ fn main() {
         println!("result {first}");
     } else if script.timed {
         let (start, cpu) = (std::time::Instant::now(), cpu_time());
-        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: true });
+        let result = login(&script, Person::new(script.answers.clone()));
         let (taken, cpu) = (start.elapsed(), cpu_time() - cpu);
         println!("nanoseconds {}\ncpu {cpu}\nresult {result}", taken.as_nanos());
     } else {
         let before = footprint().without_memory();
-        let result = login(&script, Person { answers: script.answers.clone(), gate: None, quiet: false });
+        let result = login(&script, Person { quiet: false, ..Person::new(script.answers.clone()) });
         println!("result {result}");
         assert_eq!(footprint().without_memory(), before, "the login left something behind");
     }
@@ -160,6 +176,7 @@ impl Script {
                     let file = OsString::from_vec(value().into_bytes());
                     script.answers.push(Answer::Text(CString::new(fs::read(file).unwrap()).unwrap()));
                 }
+                Some("--answer-shown") => script.answers.push(Answer::Shown),
                 Some("--null-text") => script.answers.push(Answer::NullText),
                 Some("--null-response") => script.answers.push(Answer::NullResponse),
                 Some("--fail") => script.answers.push(Answer::Fail),
@@ -258,16 +275,21 @@ extern "C" fn converse(
     assert_eq!(count, 1);
     // SAFETY: a string of the module's.
     let text = unsafe { std::ffi::CStr::from_ptr(message.text) };
+    let text = text.to_string_lossy();
+    if let Some((_, shown)) = text.split_once("Secret, to type into the app instead: ") {
+        person.shown = shown.lines().next().unwrap().to_owned();
+    }
     let is_question = [PAM_PROMPT_ECHO_OFF, PAM_PROMPT_ECHO_ON].contains(&message.style);
     if !person.quiet {
-        println!("{} {} {:?}", if is_question { "prompt" } else { "told" }, message.style, text.to_string_lossy());
+        println!("{} {} {:?}", if is_question { "prompt" } else { "told" }, message.style, text);
     }
     if !is_question {
         // SAFETY: the module's place for an answer, which there is none of.
         unsafe { *responses = null_mut() };
         return PAM_SUCCESS;
     }
-    if let Some((arrived, start)) = person.gate {
+    let code = matches!(person.answers.last(), Some(Answer::Shown)).then(|| code(&person.shown));
+    if let Some((arrived, start)) = person.gate.filter(|_| person.answers.len() == 1) {
         // SAFETY: open pipes, one byte each.
         unsafe {
             assert_eq!(libc::write(arrived, c".".as_ptr().cast(), 1), 1);
@@ -286,6 +308,8 @@ extern "C" fn converse(
         // SAFETY: duplicated with malloc, as the module will free it.
         Answer::Text(text) => unsafe { libc::strdup(text.as_ptr()) },
         Answer::Turned(text) => turned_back(&text),
+        // SAFETY: as above.
+        Answer::Shown => unsafe { libc::strdup(code.unwrap().as_ptr()) },
     };
     // SAFETY: a new response for the module to free.
     unsafe {
@@ -338,9 +362,12 @@ fn race(script: &Script) {
                 0 => {
                     // SAFETY: our copy of the end that the parent closes.
                     unsafe { libc::close(start.1) };
-                    let answer = script.answers[runner % script.answers.len()].clone();
-                    let gate = Some((arrived.1, start.0));
-                    process::exit(login(script, Person { answers: vec![answer], gate, quiet: true }))
+                    let answers = if script.answers.iter().any(|answer| matches!(answer, Answer::Shown)) {
+                        script.answers.clone()
+                    } else {
+                        vec![script.answers[runner % script.answers.len()].clone()]
+                    };
+                    process::exit(login(script, Person { gate: Some((arrived.1, start.0)), ..Person::new(answers) }))
                 }
                 child => child,
             }
@@ -364,7 +391,7 @@ fn race(script: &Script) {
 /// Logs in from one address after the other, on one handle.
 fn from_everywhere(script: &Script, first: Ipv4Addr, count: u32) {
     let mut results = BTreeMap::new();
-    let mut person = Person { answers: Vec::new(), gate: None, quiet: true };
+    let mut person = Person::new(Vec::new());
     let conv = Conv { function: converse, data: (&raw mut person).cast() };
     let mut pamh = null_mut();
     // SAFETY: strings, conversation and handle live until pam_end.
