@@ -28,6 +28,8 @@ const CLIENTS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 const LOGINS: u64 = 30;
 /// Times that all of that is done.
 const ROUNDS: usize = 3;
+/// Hosts at once.
+const HOSTS: [usize; 3] = [10, 100, 1000];
 /// Those who write the people.
 const LOADERS: usize = 8;
 
@@ -58,6 +60,7 @@ fn on(is_on_disk: bool, people: usize) {
     load(&machine, &conf, people);
     println!("the same with {} people enrolled:", people + clients.len());
     throughput(&agent, &mut clients);
+    hosts(&machine, &conf);
     size(&cluster, &conf, &agent, &mut clients);
 }
 
@@ -155,12 +158,88 @@ fn throughput(agent: &Agent, clients: &mut [Client]) {
     }
 }
 
-/// Enrols people whom no host knows, as another host would.
-fn load(machine: &Machine, conf: &Path, people: usize) {
-    // A way there without a link.
+/// So many hosts, each with a connection and a token of its own: first all at once, as after a restart of the cluster, then each every
+/// ten seconds. What each does is what a login does, and two reads more.
+fn hosts(machine: &Machine, conf: &Path) {
+    let ring = ring(machine, conf);
+    let state_dir = tempfile::tempdir_in("/run").unwrap();
+    println!(
+        "{:>8} {:>24} {:>12} {:>10} {:>10} {:>10}",
+        "hosts", "all in at once after s", "tries", "then p50", "p99", "worst ms"
+    );
+    for count in HOSTS {
+        let barrier = Barrier::new(count);
+        let all: Vec<(Duration, u32, Vec<Duration>)> = thread::scope(|scope| {
+            let host = |number: usize| {
+                let fleet = Fleet::open(conf).unwrap_or_else(|fact| panic!("{fact}"));
+                let person = person(number);
+                let turn = || {
+                    let store = FleetStore::new(&fleet, &ring, state_dir.path(), None).ok().unwrap().in_time();
+                    store.load(&person)?;
+                    store.change(&person, &mut |_| Ok(()))?;
+                    store.change(&person, &mut |_| Ok(()))
+                };
+                barrier.wait();
+                let began = Instant::now();
+                let mut tries = 1;
+                while turn().is_err() {
+                    tries += 1;
+                }
+                let first = began.elapsed();
+                barrier.wait();
+                let began = Instant::now();
+                // One after the other over the ten seconds.
+                let mut times = Vec::new();
+                for round in 0..2 {
+                    let at = Duration::from_secs(10 * round)
+                        + Duration::from_secs(10) * u32::try_from(number).unwrap() / u32::try_from(count).unwrap();
+                    let begins = Instant::now();
+                    thread::sleep((began + at).saturating_duration_since(begins));
+                    let start = Instant::now();
+                    turn().unwrap_or_else(|error| panic!("{}", error.into_fact()));
+                    times.push(start.elapsed());
+                }
+                (first, tries, times)
+            };
+            let running: Vec<_> = (0..count).map(|number| scope.spawn(move || host(number))).collect();
+            running.into_iter().map(|host| host.join().unwrap()).collect()
+        });
+        let first = all.iter().map(|(first, ..)| *first).max().unwrap_or_default();
+        let tries: u32 = all.iter().map(|(_, tries, _)| tries).sum();
+        let mut times: Vec<_> = all.into_iter().flat_map(|(.., times)| times).collect();
+        times.sort();
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1000.0;
+        println!(
+            "{count:>8} {:>24.1} {tries:>12} {:>10.2} {:>10.2} {:>10.2}",
+            first.as_secs_f64(),
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+}
+
+/// The machine's keys, on a way without a link.
+fn ring(machine: &Machine, conf: &Path) -> KeyRing {
     let keys = conf.with_file_name("keys");
     private(&keys, std::fs::read(machine.path(RING)).unwrap());
-    let ring = KeyRing::read(&keys).unwrap_or_else(|error| panic!("{}", error.fact()));
+    KeyRing::read(&keys).unwrap_or_else(|error| panic!("{}", error.fact()))
+}
+
+fn person(number: usize) -> Person {
+    let account = Account {
+        name: format!("person{number:06}").into_bytes(),
+        uid: 100_000 + u32::try_from(number).unwrap(),
+        gid: 100,
+        home: PathBuf::from("/nonexistent"),
+        shell: PathBuf::from("/bin/sh"),
+    };
+    Person::from_account(account).unwrap()
+}
+
+/// Enrols people whom no host knows, as another host would.
+fn load(machine: &Machine, conf: &Path, people: usize) {
+    let ring = ring(machine, conf);
     let state_dir = tempfile::tempdir_in("/run").unwrap();
     let start = Instant::now();
     thread::scope(|scope| {
@@ -170,16 +249,8 @@ fn load(machine: &Machine, conf: &Path, people: usize) {
                 let fleet = Fleet::open(conf).unwrap_or_else(|fact| panic!("{fact}"));
                 for number in (loader..people).step_by(LOADERS) {
                     let store = FleetStore::new(&fleet, ring, state_dir, None).ok().unwrap();
-                    let account = Account {
-                        name: format!("person{number:06}").into_bytes(),
-                        uid: 100_000 + u32::try_from(number).unwrap(),
-                        gid: 100,
-                        home: PathBuf::from("/nonexistent"),
-                        shell: PathBuf::from("/bin/sh"),
-                    };
-                    let person = Person::from_account(account).unwrap();
                     store
-                        .enrol(&person, &record(number), false)
+                        .enrol(&person(number), &record(number), false)
                         .unwrap_or_else(|error| panic!("{}", error.into_fact()));
                 }
             });
