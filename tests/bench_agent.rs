@@ -93,15 +93,17 @@ fn rate(machine: &Machine, service: &str, people: &mut [Person]) -> f64 {
             person.counter += LOGINS;
             let mut command = machine.command(machine.client());
             command.args([service, person.name, "--each"]).args(codes.iter().flat_map(|code| ["--answer", code]));
-            command.stdout(Stdio::null());
+            command.stdout(Stdio::piped());
             command
         })
         .collect();
     let start = Instant::now();
     let clients: Vec<Child> = commands.into_iter().map(|mut command| command.spawn().unwrap()).collect();
     let count = clients.len();
-    for mut client in clients {
-        assert!(client.wait().unwrap().success(), "a login failed");
+    for client in clients {
+        let output = client.wait_with_output().unwrap();
+        let results = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && results.lines().all(|line| line == "result 0"), "a login failed: {results}");
     }
     (count as f64 * LOGINS as f64) / start.elapsed().as_secs_f64()
 }

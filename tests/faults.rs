@@ -106,50 +106,6 @@ fn with_nullok_no_fault_makes_an_enrolled_person_look_like_one_who_is_not() {
 }
 
 #[test]
-fn killed_at_any_call_a_login_uses_a_code_once_or_not_at_all() {
-    let machine = machine(STACK);
-    let mut killed_after_commit = 0;
-    for call in [
-        "openat",
-        "flock",
-        "read",
-        "getrandom",
-        "write",
-        "fchmod",
-        "fsync",
-        "renameat,renameat2,rename",
-        "unlinkat",
-        "close",
-    ] {
-        for when in 1.. {
-            machine.enrol(ALICE, "\" TOTP_AUTH\n");
-            let code = code_now(SECRET);
-            let (output, reached) =
-                login_with_fault(&machine, "alice", &code, &format!("{call}:signal=KILL:when={when}"));
-            if !reached {
-                break;
-            }
-            let first = usize::from(result(&output) == Some(SUCCESS));
-            let again = machine.login("test", "alice").answer(&code).run();
-            let second = usize::from(again.result() == SUCCESS);
-            assert!(first + second <= 1, "{call} {when}: the code got in twice");
-            if first + second == 0 {
-                assert_eq!(again.reason(), "used-code", "{call} {when}: lost for another reason than being used");
-                killed_after_commit += 1;
-            }
-            let next = machine.login("test", "alice").answer(code_at(SECRET, now() + 30)).run();
-            assert_eq!(next.result(), SUCCESS, "{call} {when}: the next code works: {next:#?}");
-            for left in fs::read_dir(machine.path(&ALICE.home())).unwrap() {
-                let left = left.unwrap();
-                let name = left.file_name().into_string().unwrap();
-                assert_eq!(name, ".google_authenticator", "{call} {when}: what a killed login left goes with the next");
-            }
-        }
-    }
-    assert!(killed_after_commit > 0, "no kill hit the moment between commit and answer");
-}
-
-#[test]
 fn killed_at_any_call_a_wrong_guess_that_was_judged_has_been_counted() {
     let machine = machine(STACK);
     // In the file, where nothing else counts.

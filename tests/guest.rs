@@ -2,10 +2,11 @@
 //! leave there, read there, or end.
 
 use crate::sudo_su::type_to;
-use crate::support::machine::{ALICE, AUTH_ERR, BOB, Machine, SUCCESS};
+use crate::support::agent::Agent;
+use crate::support::machine::{ALICE, AUTH_ERR, BOB, Home, Machine, SUCCESS};
 use crate::support::root_only::{STATE, json, totp};
-use crate::support::totp::{SECRET, code_at, code_now, now, wrong_code};
-use crate::support::{example, need, output_of, root_only};
+use crate::support::totp::{SECRET, code_at, code_now, hotps, now, wrong_code};
+use crate::support::{dist, example, need, output_of, root_only, rounds};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -321,9 +322,13 @@ fn nobody_can_write_shorten_open_or_lock_what_is_kept_about_them() {
 
 // ---- Secrets ----
 
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Bytes in hexadecimal, with all bits turned over.
 fn turned(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{:02x}", !byte)).collect()
+    hexadecimal(&bytes.iter().map(|byte| !byte).collect::<Vec<_>>())
 }
 
 #[test]
@@ -342,6 +347,7 @@ fn nothing_typed_and_no_secret_is_left_in_memory() {
                 ("what was typed", turned(answer.as_bytes())),
                 ("what was typed, without dashes", turned(answer.replace('-', "").as_bytes())),
                 ("the secret in base32", turned(secret.as_bytes())),
+                ("the secret in hexadecimal", turned(hexadecimal(raw.expose()).as_bytes())),
                 ("the secret", turned(raw.expose())),
                 ("the address", turned(b"203.0.113.77")),
             ];
@@ -352,12 +358,117 @@ fn nothing_typed_and_no_secret_is_left_in_memory() {
             }
             let login = login.run();
             assert_eq!(login.result(), expected, "{login:#?}");
+            let canaries = [&answer, &secret, &hexadecimal(raw.expose())];
+            for line in &login.log {
+                assert!(!canaries.iter().any(|canary| line.contains(canary.as_str())), "{store}, {answer}: {line}");
+            }
+            assert!(login.log.iter().any(|line| line.contains("pam_totp(test:auth)")), "{login:#?}");
             for (name, needle) in &needles {
                 let line = login.output.lines().find_map(|line| line.strip_prefix(&format!("found {needle} ")));
                 let found = line.unwrap().parse::<u32>().unwrap();
                 // What libpam itself keeps shows that this is where to look.
                 assert_eq!(found > 0, *name == "the address", "{store}, {answer}: {name} is in memory {found} times");
             }
+        }
+    }
+}
+
+// ---- Ten thousand logins ----
+
+/// A machine where nothing waits for a disk, alice has codes that count, and bob has something that is no record.
+fn with_counter(store: &str) -> (Machine, Vec<String>) {
+    const SYSTEM: &str = "state_dir = \"/run/state\"\n[throttle]\nuser = \"\"\nhost = \"\"\n";
+    let machine = Machine::with(Home::Memory, &dist("pam_totp.so"));
+    let count = LOGINS.1 as u64;
+    if store == "home" {
+        machine.without_limits();
+        machine.service("test", STACK);
+        machine.enrol(ALICE, "\" HOTP_COUNTER 1\n");
+        machine.write_as(&BOB.secret_file(), "garbage\n", BOB.uid, 0o600);
+        return (machine, hotps(SECRET, 1, count));
+    }
+    let via = if store == "agent" { "via = \"agent\"\n" } else { "" };
+    let machine = root_only::ready(machine, &format!("{via}{SYSTEM}"));
+    let enrolled = json(&machine, &["enrol", "--user", "alice", "--no-confirm", "--counter-based"]);
+    json(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
+    machine.write("/run/state/records/bob", "garbage\n");
+    let codes = hotps(enrolled["secret"].as_str().unwrap(), 1, count);
+    (machine, codes)
+}
+
+/// How many logins there are in one process, in `make test` and in `make soak`.
+const LOGINS: (usize, usize) = (800, 10_000);
+
+#[test]
+fn logins_of_every_kind_one_after_the_other_leave_nothing_in_their_process() {
+    for store in ["home", "system", "agent"] {
+        let (machine, codes) = with_counter(store);
+        let _agent = (store == "agent").then(|| Agent::start(&machine));
+        let logins = rounds(LOGINS.0, LOGINS.1);
+        // Each fifth goes wrong, at the prompt or by what is typed; its code is not used, and the next one is still near enough.
+        let wrong = [
+            &["--fail"][..],
+            &["--null-text"],
+            &["--null-response"],
+            &["--answer", ""],
+            &["--answer", "a password"],
+            &["--answer", "12345678"],
+        ];
+        let (mut arguments, mut expected) = (Vec::new(), Vec::new());
+        for (number, code) in codes.iter().take(logins).enumerate() {
+            if number % 5 == 4 {
+                arguments.extend(wrong[number / 5 % wrong.len()]);
+                expected.push(AUTH_ERR);
+            } else {
+                arguments.extend(["--answer", code.as_str()]);
+                expected.push(SUCCESS);
+            }
+        }
+        let results = one_after_the_other(&machine, "alice", &arguments, logins / 10);
+        let differs = results.iter().zip(&expected).position(|(one, other)| one != other);
+        assert_eq!((results.len(), differs), (logins, None), "{store}");
+        // Where the record is broken, and where nobody knows the person.
+        for user in ["bob", "mallory"] {
+            let results = one_after_the_other(&machine, user, &["--answer", "123456"].repeat(logins / 10), 20);
+            assert_eq!(results, vec![AUTH_ERR; logins / 10], "{store}, {user}");
+        }
+    }
+}
+
+/// Logins in one process, which fails if those after the first so many leave anything in it.
+fn one_after_the_other(machine: &Machine, user: &str, answers: &[&str], settled: usize) -> Vec<i32> {
+    let mut command = machine.command(machine.client());
+    command.args(["test", user, "--each", "--settled", &settled.to_string()]).args(answers);
+    let output = output_of(&mut command);
+    output.lines().filter_map(|line| line.strip_prefix("result ")?.parse().ok()).collect()
+}
+
+#[test]
+fn memcheck_finds_nothing() {
+    need("valgrind", "valgrind");
+    for store in ["home", "system"] {
+        let (machine, codes) = with_counter(store);
+        let mut kinds = vec![("alice", vec!["--answer", &codes[0]], SUCCESS)];
+        if store == "home" {
+            kinds.push(("alice", vec!["--answer", "123456"], AUTH_ERR));
+        }
+        let ticket;
+        if store == "system" {
+            let policy = machine.read(root_only::POLICY);
+            machine.write(root_only::POLICY, policy.replace("[defaults]", "[defaults]\nenrolment = \"ticket\""));
+            ticket = root_only::ticket(&machine, "carol", &[]);
+            kinds.push(("carol", vec!["--answer", &ticket, "--answer-shown"], SUCCESS));
+        }
+        for (user, arguments, expected) in kinds {
+            let mut command = machine.command("valgrind");
+            command.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]).arg(machine.client());
+            let output = command.args(["test", user, "--open-session"]).args(&arguments).output().unwrap();
+            assert!(
+                output.status.success(),
+                "{store}, {user}, {arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert_eq!(result(&output), expected, "{store}, {user}, {arguments:?}");
         }
     }
 }

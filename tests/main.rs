@@ -26,6 +26,7 @@ mod etcd;
 mod examples;
 mod explain;
 mod fail2ban;
+mod fault_matrix;
 mod faults;
 mod fleet;
 mod fleet_faults;

@@ -115,6 +115,8 @@ const CLASSES: [Row; 50] = [
         11,
         "An error is a denial: nothing that fails is a success or is passed over.",
         By(&[
+            "fault_matrix::whatever_call_fails_or_is_the_last_a_code_works_once_and_nothing_is_lost",
+            "fault_matrix::where_an_error_is_passed_over_it_is_found",
             "faults::whatever_call_fails_nobody_gets_in_on_a_code_that_is_not_used_up",
             "system_store::whatever_call_fails_nobody_gets_in_on_a_code_that_is_not_used_up",
             "faults::memory_or_descriptors_that_run_out_let_nobody_in_on_a_code_that_is_not_used_up",
@@ -302,7 +304,7 @@ const CLASSES: [Row; 50] = [
         "A crash at any moment loses a code at most; none works twice.",
         By(&[
             "crash::a_login_killed_at_any_call_leaves_the_old_record_or_the_new_one_and_a_spent_code_stays_spent",
-            "faults::killed_at_any_call_a_login_uses_a_code_once_or_not_at_all",
+            "fault_matrix::whatever_call_fails_or_is_the_last_a_code_works_once_and_nothing_is_lost",
             "crash::a_spent_recovery_code_stays_spent",
             "system_store::a_record_that_was_cut_off_anywhere_denies",
         ]),
@@ -437,7 +439,9 @@ const CLASSES: [Row; 50] = [
         By(&[
             "lib::pam::entry::tests::a_panic_is_a_denial_and_prints_nothing",
             "lib::pam::entry::tests::a_missing_handle_is_a_denial",
+            "guest::logins_of_every_kind_one_after_the_other_leave_nothing_in_their_process",
             "pam_stack::ten_thousand_logins_leave_nothing_behind",
+            "guest::memcheck_finds_nothing",
             "artefacts::the_module_is_hardened_and_needs_libpam_and_libc_alone",
         ]),
     ),

@@ -366,9 +366,15 @@ mod tests {
             assert_eq!(started, 0);
             // SAFETY: just made, and alive until pam_end.
             let mut handle = unsafe { Handle::new(pamh) }.unwrap();
-            for _ in 0..3 {
+            let count = |name| std::fs::read_dir(format!("/proc/self/{name}")).unwrap().count();
+            let maps = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+            let mut before = None;
+            for _ in 0..100 {
                 assert_eq!(guarded(&mut handle, |_| panic!("the secret")), None);
                 assert_eq!(denied_by_panic(&mut handle), sys::PAM_AUTH_ERR);
+                // What the first one loads may stay.
+                let now = (count("fd"), count("task"), maps());
+                assert_eq!(*before.get_or_insert(now), now, "a panic has left something behind");
             }
             assert!(PANIC_PLACE.lock().unwrap().contains("entry.rs:"));
             // SAFETY: as above.

@@ -57,6 +57,14 @@ impl<'a> Agent<'a> {
         self.run(Self::command(self.machine).arg("--socket").arg(&self.inside));
     }
 
+    /// Starts it anew where it has ended.
+    pub fn again_if_gone(&mut self) {
+        let process = self.process.as_mut().unwrap();
+        if process.try_wait().unwrap().is_some() || self.connect().is_none() {
+            self.again();
+        }
+    }
+
     fn run(&mut self, command: &mut Command) {
         let process = command.stdout(Stdio::null()).spawn().unwrap();
         self.process = Some(process);

@@ -1,10 +1,11 @@
 //! A PAM application whose person is a script: what sshd or su would be, for the tests.
 //!
 //! ```text
-//! pam-client [--confdir DIR] SERVICE USER [--answer TEXT | --answer-turned HEX | --answer-file FILE | --answer-shown | --null-text | --null-response | --fail]...
+//! pam-client [--confdir DIR] SERVICE USER
+//!            [--answer TEXT | --answer-turned HEX | --answer-file FILE | --answer-shown | --null-text | --null-response | --fail]...
 //!            [--time] [--rhost HOST | --rhosts FIRST:N] [--ruser USER] [--tty TTY] [--env NAME=VALUE] [--setcred | --setcred-alone]
 //!            [--account | --account-alone] [--open-session [--silent]] [--then-user USER] [--search HEX]...
-//!            [--repeat N | --each] [--parallel N]
+//!            [--repeat N | --each [--settled N]] [--parallel N]
 //! ```
 //!
 //! Each answer is given to one prompt; that of `--answer-shown` is the code of the secret that was shown last. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
@@ -12,9 +13,10 @@
 //! and `cpu N` for how many of them this process was running.
 //! `--env` puts something into the PAM environment. A session is opened if the login succeeded. With `--parallel` that many
 //! processes log in at once: all of them reach their last prompt before the first is answered there, and the answers are dealt out
-//! among them; where one of them is `--answer-shown`, each gives all. With `--repeat` the logins happen one after the other on handles of their own, and the program fails if one of them
-//! leaves anything behind in this process. With `--each` there is a login for each answer, one after the other, and each of
-//! them has to succeed. With `--rhosts` they happen one after the other on one handle, from N IPv4
+//! among them; where one of them is `--answer-shown`, each gives all. With `--repeat` the logins happen one after the other on
+//! handles of their own, and the program fails if one of them leaves anything behind in this process. With `--each` there is a
+//! login for each answer, one after the other, and nothing is printed but the results; with `--settled` the program fails if
+//! anything is left behind by those after the first N. With `--rhosts` they happen one after the other on one handle, from N IPv4
 //! addresses, and there is a line `results CODE COUNT` for each result. With `--then-user` the name is changed on the same
 //! handle after the first login, and there is a second one. With `--search` the program looks into its own memory
 //! when the login is over, and prints `found HEX N` for how often these bytes are there. They are given in hexadecimal and with
@@ -40,6 +42,7 @@ use std::{env, fs, process};
 mod libpam;
 
 use libpam::*;
+use pam_totp::otp::{Algorithm, Digits, Generator, base32};
 
 /// What the person does at one prompt.
 #[derive(Clone)]
@@ -71,6 +74,7 @@ struct Script {
     search: Vec<Vec<u8>>,
     repeat: usize,
     each: bool,
+    settled: Option<usize>,
     parallel: usize,
     timed: bool,
     /// The first address, and how many there are.
@@ -80,23 +84,17 @@ struct Script {
 /// One login's person.
 struct Person {
     answers: Vec<Answer>,
-    /// The secret that was shown last.
-    shown: String,
     /// Where to say that the last prompt is reached, and where to wait for the start.
     gate: Option<(c_int, c_int)>,
     quiet: bool,
+    /// The secret that was shown last.
+    shown: Option<String>,
 }
 
 impl Person {
-    fn new(answers: Vec<Answer>) -> Self {
-        Self { answers, shown: String::new(), gate: None, quiet: true }
+    fn new(answers: Vec<Answer>, quiet: bool) -> Self {
+        Self { answers, gate: None, quiet, shown: None }
     }
-}
-
-/// What the app of the tests makes of a secret.
-fn code(secret: &str) -> CString {
-    let output = process::Command::new("oathtool").args(["--totp", "--base32", secret]).output().expect("oathtool");
-    CString::new(output.stdout.trim_ascii()).unwrap()
 }
 
 fn main() {
@@ -106,29 +104,38 @@ fn main() {
     } else if let Some((first, count)) = script.rhosts {
         from_everywhere(&script, first, count);
     } else if script.each {
-        for answer in &script.answers {
-            let person = Person::new(vec![answer.clone()]);
-            assert_eq!(login(&script, person), PAM_SUCCESS, "a login failed");
+        let mut before = None;
+        for (number, answer) in script.answers.iter().enumerate() {
+            if script.settled == Some(number) {
+                before = Some((footprint(), anonymous_memory()));
+            }
+            println!("result {}", login(&script, Person::new(vec![answer.clone()], true)));
         }
-        println!("result {PAM_SUCCESS}");
+        if let Some((before, memory)) = before {
+            leaves_nothing(&before, memory);
+        }
     } else if script.repeat > 1 {
-        let quiet = || Person::new(script.answers.clone());
+        let quiet = || Person::new(script.answers.clone(), true);
         // What the first login loads may stay: libraries, name services.
         let first = login(&script, quiet());
-        let before = footprint();
-        for _ in 1..script.repeat {
+        let (before, mut memory) = (footprint(), anonymous_memory());
+        for number in 1..script.repeat {
             assert_eq!(login(&script, quiet()), first, "the logins did not end alike");
+            // By then malloc has what it needs at hand.
+            if number == script.repeat / 10 {
+                memory = anonymous_memory();
+            }
         }
-        assert_eq!(footprint(), before, "a login left something behind");
+        leaves_nothing(&before, memory);
         println!("result {first}");
     } else if script.timed {
         let (start, cpu) = (std::time::Instant::now(), cpu_time());
-        let result = login(&script, Person::new(script.answers.clone()));
+        let result = login(&script, Person::new(script.answers.clone(), true));
         let (taken, cpu) = (start.elapsed(), cpu_time() - cpu);
         println!("nanoseconds {}\ncpu {cpu}\nresult {result}", taken.as_nanos());
     } else {
         let before = footprint().without_memory();
-        let result = login(&script, Person { quiet: false, ..Person::new(script.answers.clone()) });
+        let result = login(&script, Person::new(script.answers.clone(), false));
         println!("result {result}");
         assert_eq!(footprint().without_memory(), before, "the login left something behind");
     }
@@ -162,6 +169,7 @@ impl Script {
             search: Vec::new(),
             repeat: 1,
             each: false,
+            settled: None,
             parallel: 0,
             timed: false,
             rhosts: None,
@@ -200,6 +208,7 @@ impl Script {
                 Some("--search") => script.search.push(bytes(value().to_str().unwrap())),
                 Some("--repeat") => script.repeat = value().to_str().unwrap().parse().unwrap(),
                 Some("--each") => script.each = true,
+                Some("--settled") => script.settled = Some(value().to_str().unwrap().parse().unwrap()),
                 Some("--parallel") => script.parallel = value().to_str().unwrap().parse().unwrap(),
                 _ => positional.push(c_string(argument)),
             }
@@ -234,7 +243,9 @@ fn login(script: &Script, person: Person) -> c_int {
         }
         // A test has no time for the delay after a denial, but says what was asked for.
         assert_eq!(pam_set_item(pamh, PAM_FAIL_DELAY, fail_delay as *const c_void), PAM_SUCCESS);
+        mark();
         let mut result = if script.authenticate { pam_authenticate(pamh, 0) } else { PAM_SUCCESS };
+        mark();
         if let Some(user) = &script.then_user {
             println!("result {result}");
             assert_eq!(pam_set_item(pamh, PAM_USER, user.as_ptr().cast()), PAM_SUCCESS);
@@ -254,6 +265,12 @@ fn login(script: &Script, person: Person) -> c_int {
         assert_eq!(pam_end(pamh, result), PAM_SUCCESS);
         result
     }
+}
+
+/// A call that nothing else makes: what strace sees between two of them is the login's.
+fn mark() {
+    // SAFETY: only asks.
+    unsafe { libc::getsid(0) };
 }
 
 extern "C" fn fail_delay(result: c_int, microseconds: c_uint, data: *mut c_void) {
@@ -276,8 +293,8 @@ extern "C" fn converse(
     // SAFETY: a string of the module's.
     let text = unsafe { std::ffi::CStr::from_ptr(message.text) };
     let text = text.to_string_lossy();
-    if let Some((_, shown)) = text.split_once("Secret, to type into the app instead: ") {
-        person.shown = shown.lines().next().unwrap().to_owned();
+    if let Some((_, rest)) = text.split_once("secret=") {
+        person.shown = rest.split('&').next().map(str::to_owned);
     }
     let is_question = [PAM_PROMPT_ECHO_OFF, PAM_PROMPT_ECHO_ON].contains(&message.style);
     if !person.quiet {
@@ -288,7 +305,8 @@ extern "C" fn converse(
         unsafe { *responses = null_mut() };
         return PAM_SUCCESS;
     }
-    let code = matches!(person.answers.last(), Some(Answer::Shown)).then(|| code(&person.shown));
+    let code = matches!(person.answers.last(), Some(Answer::Shown))
+        .then(|| code_now(person.shown.as_deref().expect("a secret")));
     if let Some((arrived, start)) = person.gate.filter(|_| person.answers.len() == 1) {
         // SAFETY: open pipes, one byte each.
         unsafe {
@@ -318,6 +336,13 @@ extern "C" fn converse(
         *responses = response;
     }
     PAM_SUCCESS
+}
+
+/// The code of a secret in base32.
+fn code_now(secret: &str) -> CString {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let generator = Generator::new(&base32::decode(secret.as_bytes()).unwrap(), Algorithm::Sha1, Digits::SIX);
+    c_string(generator.code(time / 30).expose().clone().into())
 }
 
 /// The bytes of a number in hexadecimal.
@@ -367,7 +392,10 @@ fn race(script: &Script) {
                     } else {
                         vec![script.answers[runner % script.answers.len()].clone()]
                     };
-                    process::exit(login(script, Person { gate: Some((arrived.1, start.0)), ..Person::new(answers) }))
+                    process::exit(login(
+                        script,
+                        Person { gate: Some((arrived.1, start.0)), ..Person::new(answers, true) },
+                    ))
                 }
                 child => child,
             }
@@ -391,7 +419,7 @@ fn race(script: &Script) {
 /// Logs in from one address after the other, on one handle.
 fn from_everywhere(script: &Script, first: Ipv4Addr, count: u32) {
     let mut results = BTreeMap::new();
-    let mut person = Person::new(Vec::new());
+    let mut person = Person::new(Vec::new(), true);
     let conv = Conv { function: converse, data: (&raw mut person).cast() };
     let mut pamh = null_mut();
     // SAFETY: strings, conversation and handle live until pam_end.
@@ -459,6 +487,23 @@ fn footprint() -> Footprint {
         directory: link("/proc/self/cwd"),
         handlers: (1..=31).map(handler).collect(),
     }
+}
+
+/// Fails where this process is not as it was, or has grown.
+fn leaves_nothing(before: &Footprint, memory: u64) {
+    assert_eq!(footprint(), *before, "a login left something behind");
+    let grown = anonymous_memory().saturating_sub(memory);
+    assert!(grown <= SLACK, "logins left {grown} kB behind");
+}
+
+/// What malloc may come to keep at hand, in kB: thousands of logins that leave anything at all leave more.
+const SLACK: u64 = 64;
+
+/// How much of its own memory this process has touched, in kB.
+fn anonymous_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim_end_matches("kB").trim().parse().unwrap()
 }
 
 fn handler(signal: c_int) -> usize {
