@@ -16,7 +16,7 @@ FLAGS   := --locked --target-dir target
 # By rename, and only where something changed: somebody may be reading the file.
 put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 
-.PHONY: build demo demo-fleet test soak bench lint abi-check prerequisites install \
+.PHONY: build demo demo-fleet test soak fuzz mutants bench lint abi-check prerequisites install \
         uninstall deb rpm fresh clean
 
 # The manual page and the completions, which the program itself makes from the definition of its arguments.
@@ -85,9 +85,24 @@ test: prerequisites build $(CONTROLS)
 	@tests/run $(FLAGS)
 
 # The tests through real programs again, each with all there is to try: every call killed, thousands of made-up stacks and
-# login sequences, from a seed of their own. Takes as long as it takes.
+# login sequences, from a seed of their own; and ten minutes of fuzzing a reader. Takes as long as it takes.
 soak: prerequisites build $(CONTROLS)
 	@PAM_TOTP_SOAK=1 tests/run $(FLAGS) --test real
+	@PAM_TOTP_SOAK=1 tests/run $(FLAGS) --lib --bins properties::
+	@tests/fuzz 600
+
+# Every reader of what comes from outside on made-up inputs, for SECONDS each; TARGET: one of `cargo fuzz list`. Needs cargo-fuzz,
+# which works with any compiler, and a C++ compiler.
+SECONDS ?= 60
+fuzz:
+	@tests/fuzz $(SECONDS) $(TARGET)
+
+# Wrong on purpose in every place of the modules that .cargo/mutants.toml names, one after the other, or of FILE: docs/mutants.md.
+# A minute each; needs cargo-mutants.
+mutants:
+	@cargo mutants --version >/dev/null 2>&1 || { echo "cargo-mutants is missing: cargo install cargo-mutants --locked" >&2; exit 1; }
+	@mkdir -p target/mutants
+	CARGO_PROFILE_TEST_DEBUG=0 cargo mutants --output target/mutants $(if $(FILE),--file '$(FILE)')
 
 # What a login costs, ours beside the C module's, in one run. Needs what the tests need. With BENCH=people: 10 people in the
 # root-only store beside a million, which takes 4 GB of memory and a few minutes.

@@ -15,6 +15,8 @@
 //! 11. [`fact`], [`secret`]: what the operator's log may say, and what it may not.
 //! 12. [`system`]: files, locks, ids, clock. With [`pam`] the only place of unsafe code.
 //!
+//! What is read from outside has properties, which the tests and the fuzzers hold it to: `properties`.
+//!
 //! With the feature `fleet`, `fleet` is where records are that several hosts have in common.
 //! [`agent`] is the same login, decided in another process. [`gate`] is it without PAM, for the program; [`journal`] has the
 //! lines of the log for all of them.
@@ -61,3 +63,6 @@ mod words;
 
 #[allow(unsafe_code)]
 pub mod system;
+
+#[cfg(any(test, fuzzing))]
+pub mod properties;

@@ -43,7 +43,7 @@ pub fn is_accepted(info: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`NoHolder`]. Nobody is taken for somebody else, or for the account.
-pub(super) fn holder(info: &[u8], certificates: Option<&CertIdentity>) -> Result<String, NoHolder> {
+pub(crate) fn holder(info: &[u8], certificates: Option<&CertIdentity>) -> Result<String, NoHolder> {
     let keys = accepted(info).ok_or(NoHolder::Unreadable)?;
     let [key] = keys.as_slice() else {
         return Err(if keys.is_empty() { NoHolder::None } else { NoHolder::Several });
@@ -66,7 +66,7 @@ pub(super) fn holder(info: &[u8], certificates: Option<&CertIdentity>) -> Result
 }
 
 /// Whether a text could be what [`holder`] returns.
-pub(super) fn is_holder(text: &str) -> bool {
+pub(crate) fn is_holder(text: &str) -> bool {
     Fingerprint::try_from(text.to_owned()).is_ok() || text.strip_prefix("key-id:").is_some_and(is_key_id)
 }
 
@@ -183,7 +183,7 @@ pub enum NoHolder {
 
 impl NoHolder {
     /// For the log.
-    pub(super) fn fact(self) -> Fact {
+    pub(crate) fn fact(self) -> Fact {
         let fact = Fact::new("no-login-key");
         match self {
             Self::None => fact.or(

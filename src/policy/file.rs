@@ -471,7 +471,11 @@ impl fmt::Display for BadPolicy {
             Problem::UnknownKey(key, Some(meant)) => {
                 write!(f, "unknown key `{}`; did you mean `{meant}`?", key.escape_debug())
             }
-            Problem::Other(message) => f.write_str(&message.replace('\n', " ")),
+            // What is quoted in it may be anything.
+            Problem::Other(message) => message.replace('\n', " ").chars().try_for_each(|letter| match letter {
+                letter if letter.is_control() => write!(f, "{}", letter.escape_debug()),
+                letter => write!(f, "{letter}"),
+            }),
         }
     }
 }

@@ -52,7 +52,7 @@ pub const ROOM: usize = SIZE - SEALED_LINE - 45 - 1;
 const VERSION: u64 = 1;
 const HEADER: &str = "# pam_totp record, sha256 of what follows: ";
 /// Bytes of the first line.
-const HEADER_LINE: usize = HEADER.len() + 2 * HASH + 1;
+pub(crate) const HEADER_LINE: usize = HEADER.len() + 2 * HASH + 1;
 const PADDING: u8 = b'\n';
 /// Longest name of a device, in bytes.
 pub const MAX_NAME: usize = 64;
@@ -144,11 +144,8 @@ impl Document {
     /// # Errors
     /// [`TooLarge`].
     pub fn text(&self) -> Result<Secret<Vec<u8>>, TooLarge> {
-        let Body { mut text, length } = self.body();
-        text.resize(SIZE, PADDING);
-        let line = format!("{HEADER}{}", hexadecimal(&checksum(&text)));
-        text.iter_mut().zip(line.bytes()).for_each(|(byte, letter)| *byte = letter);
-        let text = Secret::new(text);
+        let Body { text, length } = self.body();
+        let text = Secret::new(whole(text));
         // The last byte is not the body's.
         if length < SIZE { Ok(text) } else { Err(TooLarge(length.saturating_add(1))) }
     }
@@ -240,6 +237,14 @@ impl fmt::Write for Body {
         }
         Ok(())
     }
+}
+
+/// A record of a text that has room for the first line, and that line. It does not grow beyond what it has room for.
+pub(crate) fn whole(mut text: Vec<u8>) -> Vec<u8> {
+    text.resize(SIZE, PADDING);
+    let line = format!("{HEADER}{}\n", hexadecimal(&checksum(&text)));
+    text.iter_mut().zip(line.bytes()).for_each(|(byte, letter)| *byte = letter);
+    text
 }
 
 /// Of all between the first line and the last byte.
@@ -423,9 +428,9 @@ impl Document {
         if !text.starts_with(header.as_bytes()) {
             return Err(BadRecord::Checksum);
         }
-        let end =
-            text.iter().rposition(|byte| ![PADDING, SETTLED].contains(byte)).map_or(0, |last| last.saturating_add(1));
-        let text = std::str::from_utf8(text.get(..end).unwrap_or_default()).map_err(|_| BadRecord::Checksum)?;
+        // What fills it up is nothing else, and its last byte one of two.
+        let Some((&(PADDING | SETTLED), text)) = text.split_last() else { return Err(BadRecord::Checksum) };
+        let text = std::str::from_utf8(text).map_err(|_| BadRecord::Checksum)?.trim_end_matches(char::from(PADDING));
         let mut file = File::default();
         for (number, line) in (1..).zip(text.lines()).skip(1) {
             file.line(line).ok_or(BadRecord::Line(number))?;
@@ -434,7 +439,18 @@ impl Document {
                 return Err(BadRecord::Version(version));
             }
         }
-        Self::from_file(file).ok_or_else(|| BadRecord::Line(text.lines().count()))?
+        let document = Self::from_file(file).ok_or_else(|| BadRecord::Line(text.lines().count()))??;
+        document.first_other_line(text).map_or(Ok(document), |line| Err(BadRecord::Line(line)))
+    }
+
+    /// The first line that would be written otherwise: what is read has one form. A number with a sign is another, say, or lines
+    /// in another order.
+    fn first_other_line(&self, text: &str) -> Option<usize> {
+        let written = Secret::new(self.body().text);
+        // The first line is the checksum's.
+        let mut lines = written.expose().get(HEADER_LINE..).unwrap_or_default().split(|&byte| byte == b'\n');
+        let read = text.get(HEADER_LINE..).unwrap_or_default().split('\n');
+        (2..).zip(read).find(|(_, read)| lines.next() != Some(read.as_bytes())).map(|(number, _)| number)
     }
 
     /// `None`: something is missing.

@@ -88,12 +88,28 @@ fn no_step_at_or_below_the_highest_accepted_one_is_accepted() {
 }
 
 #[test]
+fn used_steps_are_remembered_for_as_long_as_the_window_could_reach_them() {
+    let mut person = Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 3\n\" DISALLOW_REUSE 1 2\n");
+    assert!(accepted(&person.tries(CODES[4], 4)));
+    let Ok(Kind::Totp(totp)) = &person.0.devices[0].kind else { panic!() };
+    assert_eq!(totp.used, Ok(Some(vec![2, 4])));
+}
+
+#[test]
 fn the_window_is_one_step_on_either_side() {
     for (step, inside) in [(1, false), (2, true), (3, true), (4, true), (5, false)] {
         assert_eq!(accepted(&Person::with("\" TOTP_AUTH\n").tries(CODES[step], 3)), inside, "step {step}");
     }
     assert!(accepted(&Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 17\n").tries(CODES[0], 8)));
     assert!(!accepted(&Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 17\n").tries(CODES[0], 9)));
+}
+
+#[test]
+fn how_far_off_a_device_is_has_its_sign_in_the_log() {
+    for (ahead, steps, expected) in [(true, 0, "+0"), (true, 2, "+2"), (false, 2, "-2")] {
+        let accepted = Accepted { factor: Factor::Totp { ahead, steps }, length: 6, device: String::new() };
+        assert_eq!(accepted.fact().to_string(), format!("totp steps={expected}"));
+    }
 }
 
 #[test]
@@ -126,6 +142,22 @@ fn scratch_codes_work_once_also_when_written_twice() {
 }
 
 #[test]
+fn where_scratch_codes_are_none_eight_digits_are_a_devices_alone() {
+    let rules = Rules { allow_scratch_codes: false, ..Rules::default() };
+    let person = || Person::with("\" TOTP_AUTH\n\" DIGITS 8\n12345678\n");
+    assert!(accepted(&person().tries("12345678", 3)));
+    assert_eq!(person().tries_by(&rules, &answer("12345678"), 90), WRONG);
+}
+
+#[test]
+fn a_secret_of_just_so_many_bits_is_long_enough() {
+    let rules = |bits| Rules { min_secret_bits: bits, ..Rules::default() };
+    let mut person = Person::with("\" TOTP_AUTH\n");
+    assert_eq!(person.tries_by(&rules(161), &answer(CODES[3]), 90), Verdict::Denied(Denial::WeakSecret));
+    assert!(accepted(&person.tries_by(&rules(160), &answer(CODES[3]), 90)));
+}
+
+#[test]
 fn hotp_moves_forward_only() {
     let mut person = Person::with("\" HOTP_COUNTER 1\n");
     assert_eq!(person.tries(CODES[2], 0), accept(Factor::Hotp { skipped: 1 }, 6));
@@ -144,6 +176,24 @@ fn the_last_counter_is_refused_and_not_wrapped() {
     let mut person = Person::with("\" HOTP_COUNTER 9223372036854775807\n");
     assert_eq!(person.tries("000000", 0), Verdict::Denied(Denial::CounterExhausted));
     assert_eq!(person.counter(), 9_223_372_036_854_775_807);
+}
+
+#[test]
+fn a_try_at_a_counter_without_successor_is_paid_for_all_the_same() {
+    let mut person = Person::with("\" HOTP_COUNTER 9223372036854775807\n\" RATE_LIMIT 3 30\n");
+    assert_eq!(person.tries("000000", 3), Verdict::Denied(Denial::CounterExhausted));
+    let Ok(Some(limit)) = &person.0.rate_limit else { panic!() };
+    assert_eq!(limit.charged, [90]);
+}
+
+#[test]
+fn a_first_code_is_the_devices_own_and_of_now() {
+    let rules = Rules { skew_adjustment: true, ..Rules::default() };
+    let person = Person::with("\" TOTP_AUTH\n12345678\n");
+    let first = |code: &str| first_code(&person.0, &rules, &answer(code), 90).commit(|_| Ok::<_, ()>(())).unwrap();
+    assert!(accepted(&first(CODES[3])));
+    assert_eq!(first("12345678"), Verdict::Denied(Denial::NotACode), "a scratch code is none");
+    assert_eq!(first(CODES[9]), WRONG, "of another time");
 }
 
 #[test]
@@ -183,6 +233,15 @@ fn a_broken_option_spoils_what_needs_it() {
     assert!(accepted(&person.tries("12345678", 3)));
     let mut person = Person::with("\" TOTP_AUTH\n\" RATE_LIMIT 0 30\n12345678\n");
     assert!(matches!(person.tries("12345678", 3), Verdict::Denied(Denial::BadOption(_))));
+    // In the C module a list of used steps matters only where a code is right.
+    let google = Rules { google: true, ..Rules::default() };
+    let mut person = Person::with("\" TOTP_AUTH\n\" DISALLOW_REUSE x\n");
+    for (rules, code, is_told) in
+        [(&Rules::default(), "000000", true), (&google, CODES[3], true), (&google, "000000", false)]
+    {
+        let verdict = person.tries_by(rules, &answer(code), 90);
+        assert_eq!(matches!(verdict, Verdict::Denied(Denial::BadOption(_))), is_told, "{verdict:?}");
+    }
     let mut person = Person::with("12345678\n");
     assert_eq!(person.tries(CODES[3], 3), Verdict::Denied(Denial::NoDevice));
     assert!(accepted(&person.tries("12345678", 3)));
@@ -202,6 +261,39 @@ fn a_failed_commit_gives_no_verdict() {
             }
             Err(error) => assert_eq!((error, unlimited), ("disk full", false)),
         }
+    }
+}
+
+#[test]
+fn a_denial_that_leaves_no_trace_needs_no_store() {
+    let unstored = |options: &str, code: &str| {
+        let (person, answer, rules) = (Person::with(options), answer(code), Rules::default());
+        charge(&person.0, &rules, &Try::new(&answer), 90).without_storing()
+    };
+    assert_eq!(unstored("\" TOTP_AUTH\n", "000000"), Some(WRONG));
+    assert_eq!(unstored("\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n", "password"), Some(Verdict::Denied(Denial::NotACode)));
+    assert_eq!(unstored("\" TOTP_AUTH\n", CODES[3]), None, "a right code has to be used up");
+    assert_eq!(unstored("\" TOTP_AUTH\n\" RATE_LIMIT 3 30\n", "000000"), None, "a try has to be paid for");
+    assert_eq!(unstored("\" HOTP_COUNTER 1\n", "000000"), None, "and a counter");
+}
+
+#[test]
+fn where_there_is_no_device_no_answer_is_looked_at() {
+    for code in ["password", "", CODES[3], "12345678"] {
+        let mut person = Person(Record::of(Vec::new()));
+        assert_eq!(person.tries(code, 3), Verdict::Denied(Denial::NoDevice), "{code}");
+    }
+}
+
+#[test]
+fn where_no_secret_can_be_read_nothing_is_charged_but_as_the_c_module_does() {
+    for (google, tries) in [(false, 0), (true, 1)] {
+        let text = b"!\n\" RATE_LIMIT 3 30\n\" TOTP_AUTH\n".to_vec();
+        let mut person = Person(Document::parse(Secret::new(text)).ok().unwrap().record().clone());
+        let rules = Rules { google, ..Rules::default() };
+        assert_eq!(person.tries_by(&rules, &answer(CODES[3]), 90), Verdict::Denied(Denial::BadSecret));
+        let Ok(Some(limit)) = &person.0.rate_limit else { panic!() };
+        assert_eq!(limit.charged.len(), tries);
     }
 }
 
@@ -279,7 +371,8 @@ fn three_codes_of_another_time_set_the_skew_where_that_is_asked_for() {
     assert_eq!(person.tries_by(&rules, &answer(CODES[5]), 3000), wrong_time);
     assert_eq!(person.tries_by(&rules, &answer(CODES[5]), 3030), wrong_time, "the same code is not a second one");
     assert_eq!(person.tries_by(&rules, &answer(CODES[6]), 3030), wrong_time);
-    assert!(accepted(&person.tries_by(&rules, &answer(CODES[7]), 3060)));
+    let behind = accept(Factor::Totp { ahead: false, steps: 95 }, 6);
+    assert_eq!(person.tries_by(&rules, &answer(CODES[7]), 3060), behind);
     assert_eq!(person.tries(CODES[7], 102), USED, "the code that set it is used");
     assert!(accepted(&person.tries(CODES[8], 103)), "and codes of that time work from now on");
     // What was used once does not come back as proof of a clock that is off.
@@ -415,7 +508,8 @@ fn each_device_has_its_own_codes_and_its_own_mark() {
 fn a_code_that_is_right_for_two_devices_is_used_up_for_both() {
     // The same secret under two names: no program of ours makes that, and here it stands for an accident.
     let mut person = Person(record_of(&[("phone", 20, 30), ("twin", 20, 30)]));
-    assert!(accepted(&person.tries(CODES[3], 3)));
+    let Verdict::Accepted(first) = person.tries(CODES[3], 3) else { panic!("a right code") };
+    assert_eq!(first.device, "phone", "of equals the first");
     assert_eq!(marks(&person.0), [Some(3), Some(3)]);
     assert_eq!(person.tries(CODES[3], 3), USED);
 }

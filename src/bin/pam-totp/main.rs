@@ -31,6 +31,8 @@ mod pam_config;
 mod people;
 mod progress;
 mod prompt;
+#[cfg(test)]
+mod properties;
 mod qr;
 mod recovery;
 mod remove;

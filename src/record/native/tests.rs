@@ -42,10 +42,7 @@ fn edited(from: &str, to: &str) -> Result<Document, BadRecord> {
     assert!(body.contains(from), "{from}");
     let mut text = vec![PADDING; HEADER_LINE];
     text.extend_from_slice(body.replacen(from, to, 1).as_bytes());
-    text.resize(SIZE, PADDING);
-    let header = format!("{HEADER}{}\n", hexadecimal(&checksum(&text)));
-    text[..HEADER_LINE].copy_from_slice(header.as_bytes());
-    Document::parse(&text)
+    Document::parse(&whole(text))
 }
 
 #[test]
@@ -126,6 +123,12 @@ fn what_cannot_be_is_refused_and_no_word_of_it_told() {
         ("[recovery]", "[recovery]\n[recovery]"),
         ("hashes = [", "hashes = [\"00\", "),
         ("salt = \"", "salt = \"00"),
+        // The same in other words.
+        ("uid = 1000", "uid = +1000"),
+        ("salt = \"09", "salt = \"+9"),
+        ("GAYTEMZUGU3DOOBZ", "gaytemzugu3doobz"),
+        ("ahead = 3\n", ""),
+        ("digits = 8\nperiod = 60", "period = 60\ndigits = 8"),
     ] {
         let bad = edited(from, to).err().unwrap();
         assert!(matches!(bad, BadRecord::Line(_)));

@@ -4,7 +4,7 @@
 //! differ it is said at the spot.
 
 pub(crate) mod control;
-mod lines;
+pub(crate) mod lines;
 
 use crate::root::{Root, Unreadable};
 use control::Control;
