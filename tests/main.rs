@@ -48,6 +48,7 @@ mod second_opinion;
 mod self_service;
 mod setup;
 mod shared_accounts;
+mod side_channels;
 mod ssh_login;
 mod sshd_settings;
 mod stack_paths;

@@ -384,12 +384,13 @@ impl<M: Memory, C: Fn() -> Moment> Ledger for HostLedger<M, C> {
     fn give_back(&self, login: &Login, receipts: Vec<Receipt>, grace: Option<&Grace>) -> Result<(), Unwritable> {
         receipts.iter().for_each(|receipt| self.charge_of(receipt).take_back());
         let now = self.now();
-        let tally = self.tally(login.who, now)?;
+        let person = self.person(login.who);
+        let tally = self.tally_of(&person, now)?;
         tally.logged_in();
-        let key = self.mark_key(login, &self.known_parts(login));
+        let key = self.mark_key(&person, &known_parts(&person, login));
         Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, 0, 0);
         if let Some(grace) = grace {
-            let key = self.mark_key(login, &self.grace_parts(login, grace));
+            let key = self.mark_key(&person, &grace_parts(&person, login, grace));
             let factors = self.hash("factors", &[grace.factors]).0;
             Mark::set(MARKS.bucket(&self.memory, key.owner)?, &key, now, factors, tally.total());
         }
@@ -401,11 +402,12 @@ impl<M: Memory, C: Fn() -> Moment> Ledger for HostLedger<M, C> {
             return false;
         }
         let now = self.now();
-        let key = self.mark_key(login, &self.grace_parts(login, grace));
+        let person = self.person(login.who);
+        let key = self.mark_key(&person, &grace_parts(&person, login, grace));
         let Ok(bucket) = MARKS.bucket(&self.memory, key.owner) else { return false };
         let Some(mark) = Mark::find(bucket, &key) else { return false };
         let factors = self.hash("factors", &[grace.factors]).0;
-        let Ok(tally) = self.tally(login.who, now) else { return false };
+        let Ok(tally) = self.tally_of(&person, now) else { return false };
         let failures = tally.total().wrapping_sub(mark.total);
         now.longest_since(mark.when, self.latest_wall()).is_some_and(|age| age < grace.period)
             && mark.factors == factors
@@ -430,12 +432,13 @@ impl<M: Memory, C: Fn() -> Moment> Ledger for HostLedger<M, C> {
 
 impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
     fn charge_at(&self, now: Time, login: &Login) -> Result<Charge<'_>, Refusal> {
-        let is_known = self.is_known(login, now);
+        let person = self.person(login.who);
+        let is_known = self.is_known(&person, login, now);
         let rows = self.rows(now, login.throttle);
         let mut charge = Charge::default();
         let result = self
             .charge_source_in(&rows, login, is_known, &mut charge)
-            .and_then(|()| self.charge_person(&rows, login, is_known, &mut charge));
+            .and_then(|()| self.charge_person(&rows, &person, login, is_known, &mut charge));
         match result {
             Ok(()) => Ok(charge),
             Err(refusal) => {
@@ -468,6 +471,7 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
     fn charge_person<'a>(
         &'a self,
         rows: &Rows<'a, M>,
+        person: &Subject,
         login: &Login,
         is_known: bool,
         charge: &mut Charge<'a>,
@@ -477,7 +481,7 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
             let triggers = login.user_triggers();
             let (region, shared) = if is_known { (KNOWN, KNOWN_SHARED) } else { (STRANGERS, SHARED) };
             let own = match login.who {
-                Who::Person { .. } => rows.admit(region, &self.person(login.who), &triggers)?,
+                Who::Person { .. } => rows.admit(region, person, &triggers)?,
                 Who::Nobody(_) => Admission::NoRoom,
             };
             let admission = match own {
@@ -492,7 +496,7 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
             }
         }
         if let Who::Person { .. } = login.who {
-            charge.counter = Some(self.tally(login.who, rows.now)?.charge()?);
+            charge.counter = Some(self.tally_of(person, rows.now)?.charge()?);
         }
         Ok(())
     }
@@ -527,9 +531,9 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
     }
 
     /// Whether the person got in from this source lately.
-    fn is_known(&self, login: &Login, now: Time) -> bool {
+    fn is_known(&self, person: &Subject, login: &Login, now: Time) -> bool {
         let Who::Person { .. } = login.who else { return false };
-        let key = self.mark_key(login, &self.known_parts(login));
+        let key = self.mark_key(person, &known_parts(person, login));
         let mark = MARKS.bucket(&self.memory, key.owner).ok().and_then(|bucket| Mark::find(bucket, &key));
         mark.and_then(|mark| now.since(mark.when)).is_some_and(|age| age < KNOWN_FOR)
     }
@@ -575,11 +579,13 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
     // ---- Subjects ----
 
     fn tally(&self, who: Who, now: Time) -> Result<Tally<'_>, Unwritable> {
-        let subject = self.person(who);
-        let own = Tally::find(PEOPLE.bucket(&self.memory, subject.hash)?, &subject, now);
-        match own {
+        self.tally_of(&self.person(who), now)
+    }
+
+    fn tally_of(&self, person: &Subject, now: Time) -> Result<Tally<'_>, Unwritable> {
+        match Tally::find(PEOPLE.bucket(&self.memory, person.hash)?, person, now) {
             Some(tally) => Ok(tally),
-            None => Tally::shared(PEOPLE_SHARED.bucket(&self.memory, subject.hash)?).ok_or(Unwritable),
+            None => Tally::shared(PEOPLE_SHARED.bucket(&self.memory, person.hash)?).ok_or(Unwritable),
         }
     }
 
@@ -603,18 +609,9 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
         Subject { tag: u64::MAX, hash, label: b"(several)".to_vec() }
     }
 
-    fn known_parts(&self, login: &Login) -> [Vec<u8>; 2] {
-        [self.person(login.who).tag.to_be_bytes().to_vec(), login.source.key()]
-    }
-
-    fn grace_parts(&self, login: &Login, grace: &Grace) -> [Vec<u8>; 4] {
-        let [person, source] = self.known_parts(login);
-        [person, source, login.service.as_bytes().to_vec(), grace.circumstances.to_vec()]
-    }
-
-    fn mark_key(&self, login: &Login, parts: &[Vec<u8>]) -> MarkKey {
+    fn mark_key(&self, person: &Subject, parts: &[Vec<u8>]) -> MarkKey {
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        MarkKey { tag: self.hash("mark", &parts).0, owner: self.person(login.who).hash }
+        MarkKey { tag: self.hash("mark", &parts).0, owner: person.hash }
     }
 
     fn subject(&self, kind: &str, parts: &[&[u8]], label: &[u8]) -> Subject {
@@ -657,6 +654,15 @@ fn label(name: &[u8], key: &str) -> Vec<u8> {
     let mut label = [name.get(..room).unwrap_or(name), b",", key.as_bytes()].concat();
     label.truncate(LABEL);
     label
+}
+
+fn known_parts(person: &Subject, login: &Login) -> [Vec<u8>; 2] {
+    [person.tag.to_be_bytes().to_vec(), login.source.key()]
+}
+
+fn grace_parts(person: &Subject, login: &Login, grace: &Grace) -> [Vec<u8>; 4] {
+    let [person, source] = known_parts(person, login);
+    [person, source, login.service.as_bytes().to_vec(), grace.circumstances.to_vec()]
 }
 
 impl Charge<'_> {

@@ -319,10 +319,11 @@ impl HomeStore<'_> {
     /// Runs `work` on the person's file with its lock held, as the person.
     fn locked<T>(&self, person: &Person, work: impl FnOnce(&Place, Seen) -> Result<T, Error>) -> Result<T, Error> {
         let mut patience = Patience::default();
-        let place = self.with_rights_of(person, |location| {
-            location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))
+        let (place, opened) = self.with_rights_of(person, |location| {
+            let place = location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))?;
+            let opened = open_locked(&place, &mut patience);
+            Ok((place, opened))
         })?;
-        let opened = self.with_rights_of(person, |_| open_locked(&place, &mut patience));
         let (seen, _host_lock) = match opened {
             Err(Error::Lock(NoLock::Refused(_), path)) => {
                 // With our own rights: the person must not be able to hold this lock.

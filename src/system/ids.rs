@@ -50,7 +50,11 @@ impl FsIds {
     }
 
     fn give_back(self) -> Result<(), Errno> {
-        if self.restore() { Ok(()) } else { Err(Errno::PERM) }
+        if !self.restore() {
+            return Err(Errno::PERM);
+        }
+        std::mem::forget(self);
+        Ok(())
     }
 }
 

@@ -6,8 +6,8 @@ use super::files::{FileError, Problem, open_trusted_directory};
 use super::signals::without_sigxfsz;
 use crate::secret::Secret;
 use rustix::fs::{
-    AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, StatVfs, Uid, chownat, fchmod, fchown, fstat, fstatfs,
-    fstatvfs, fsync, linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+    AtFlags, CWD, Dir, Gid, Mode, OFlags, RenameFlags, Stat, StatFs, StatVfs, Uid, chownat, fchmod, fchown, fstat,
+    fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -324,6 +324,11 @@ fn read_all(file: File, stat: &Stat) -> Result<Secret<Vec<u8>>, Errno> {
     let result = file.take(MAX_SIZE).read_to_end(&mut text);
     let text = Secret::new(text);
     result.map(|_| text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Whether there is plainly nothing at a path, by a look that needs nobody's rights. Where that cannot be told, there may be.
+pub fn is_missing(path: &Path) -> bool {
+    matches!(statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
 }
 
 /// A file, and not a link, a directory or a FIFO.

@@ -10,7 +10,7 @@
 //!
 //! Each answer is given to one prompt; that of `--answer-shown` is the code of the secret that was shown last. Prints a line `prompt STYLE TEXT` for each prompt, `told STYLE TEXT` for what is only
 //! said, and `result CODE` for each login; with `--time` `nanoseconds N` from pam_start to pam_end instead of what was asked,
-//! and `cpu N` for how many of them this process was running.
+//! `cpu N` for how many of them this process was running, and `kilobytes N` for how much larger it has become meanwhile.
 //! `--env` puts something into the PAM environment. A session is opened if the login succeeded. With `--parallel` that many
 //! processes log in at once: all of them reach their last prompt before the first is answered there, and the answers are dealt out
 //! among them; where one of them is `--answer-shown`, each gives all. With `--repeat` the logins happen one after the other on
@@ -129,16 +129,24 @@ fn main() {
         leaves_nothing(&before, memory);
         println!("result {first}");
     } else if script.timed {
-        let (start, cpu) = (std::time::Instant::now(), cpu_time());
-        let result = login(&script, Person::new(script.answers.clone(), true));
-        let (taken, cpu) = (start.elapsed(), cpu_time() - cpu);
-        println!("nanoseconds {}\ncpu {cpu}\nresult {result}", taken.as_nanos());
+        let person = Person::new(script.answers.clone(), true);
+        let (size, start, cpu) = (kilobytes("VmRSS:"), std::time::Instant::now(), cpu_time());
+        let result = login(&script, person);
+        let (taken, cpu, largest) = (start.elapsed(), cpu_time() - cpu, kilobytes("VmHWM:"));
+        println!("nanoseconds {}\ncpu {cpu}\nkilobytes {}\nresult {result}", taken.as_nanos(), largest - size);
     } else {
         let before = footprint().without_memory();
         let result = login(&script, Person::new(script.answers.clone(), false));
         println!("result {result}");
         assert_eq!(footprint().without_memory(), before, "the login left something behind");
     }
+}
+
+/// What /proc says about the memory of this process.
+fn kilobytes(key: &str) -> i64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim_end_matches("kB").trim().parse().unwrap()
 }
 
 /// Nanoseconds that this process has been running.
@@ -490,20 +498,18 @@ fn footprint() -> Footprint {
 }
 
 /// Fails where this process is not as it was, or has grown.
-fn leaves_nothing(before: &Footprint, memory: u64) {
+fn leaves_nothing(before: &Footprint, memory: i64) {
     assert_eq!(footprint(), *before, "a login left something behind");
-    let grown = anonymous_memory().saturating_sub(memory);
+    let grown = anonymous_memory() - memory;
     assert!(grown <= SLACK, "logins left {grown} kB behind");
 }
 
 /// What malloc may come to keep at hand, in kB: thousands of logins that leave anything at all leave more.
-const SLACK: u64 = 64;
+const SLACK: i64 = 64;
 
 /// How much of its own memory this process has touched, in kB.
-fn anonymous_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim_end_matches("kB").trim().parse().unwrap()
+fn anonymous_memory() -> i64 {
+    kilobytes("RssAnon:")
 }
 
 fn handler(signal: c_int) -> usize {

@@ -11,7 +11,7 @@ use crate::system::Errno;
 use crate::system::files::{FileError, Problem};
 use crate::system::ids::as_user;
 use crate::system::passwd::process_uids;
-use crate::system::private::{Directory, RUN};
+use crate::system::private::{self, Directory, RUN};
 use std::path::Path;
 
 /// Where the changes to a file are kept.
@@ -27,7 +27,7 @@ impl Changes {
 
     /// The text that was kept for a file with this text. A process that is not root's keeps nothing and finds nothing.
     pub(super) fn read(&self, base: &Secret<Vec<u8>>) -> Result<Option<Secret<Vec<u8>>>, Errno> {
-        if process_uids().1 != 0 {
+        if process_uids().1 != 0 || private::is_missing(Path::new(RUN)) {
             return Ok(None);
         }
         let kept = as_root(|| match Directory::open(Path::new(RUN)).map_err(errno)? {
@@ -52,7 +52,7 @@ impl Changes {
 
     /// The file itself has been written.
     pub(super) fn forget(&self) -> Result<(), Errno> {
-        if process_uids().1 != 0 {
+        if process_uids().1 != 0 || private::is_missing(Path::new(RUN)) {
             return Ok(());
         }
         as_root(|| {
