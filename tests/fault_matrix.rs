@@ -114,7 +114,7 @@ const LIMITS: [(&str, &str, bool, &[u32]); 3] = [
 const SIZES: [u32; 12] = [0, 1, 10, 40, 60, 80, 100, 200, 4095, 4096, 8191, 16_384];
 
 /// In `make test` one of so many calls fails in the one way, and its neighbour in the next.
-const SHARE: usize = 32;
+const SHARE: usize = 64;
 
 /// A call of a login: its name, and which of that name.
 #[derive(Debug, Clone, PartialEq, Eq)]

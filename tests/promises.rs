@@ -909,8 +909,10 @@ impl Module<'_> {
                 continue;
             }
             if let Some(name) = module_name(line) {
-                // What the tests of `make test` are built without.
-                let is_built = !attributes.iter().any(|line| line.contains("cfg(not(") || line.contains("abi-check"));
+                // What the tests of `make test` are built without, and what is no test of its own.
+                let is_not_ours =
+                    |line: &&str| ["cfg(not(", "abi-check", "#[path"].iter().any(|word| line.contains(word));
+                let is_built = !attributes.iter().any(is_not_ours);
                 match (is_built, line.ends_with(';')) {
                     (true, true) => self.module_below(name, tests),
                     (true, false) => inside = Some(name),

@@ -130,7 +130,7 @@ fn crowd() -> usize {
 }
 
 fn crowds() -> usize {
-    support::rounds(2, 100)
+    support::rounds(1, 100)
 }
 
 /// How alice's record gives codes, and how to enrol her so.
