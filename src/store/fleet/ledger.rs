@@ -12,6 +12,7 @@ use crate::ledger::{
 use crate::policy::throttle::Throttle;
 use crate::source::Source;
 use crate::store::StoreError;
+use std::collections::BTreeSet;
 
 /// The document of who is tried. `None`: of a name that nobody has.
 pub(super) fn own_key(who: Who) -> Option<String> {
@@ -148,16 +149,18 @@ impl Transaction<'_, '_> {
 
     /// Takes charges back, in what is to be written.
     pub(super) fn take_back(&mut self, login: &Login, receipts: &[Receipt]) -> Result<(), StoreError> {
+        // All at once, and so in the order in which a charge takes its turns at them.
+        let buckets = receipts.iter().flat_map(rows).filter_map(|(kind, _)| bucket_of(login, kind)).map(|(key, _)| key);
+        let own = own_key(login.who).filter(|_| receipts.iter().any(|receipt| receipt.counter.is_some()));
+        self.also(&buckets.chain(own).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>())?;
         for receipt in receipts {
             let rows = rows(receipt);
             if let Some(key) = own_key(login.who).filter(|_| receipt.counter.is_some()) {
-                self.also(std::slice::from_ref(&key))?;
                 let mut of = self.person(&key)?;
                 of.counts.take_back(&rows);
                 self.put_person(&key, &of)?;
             }
             for ((key, name), time) in rows.iter().filter_map(|&(kind, time)| Some((bucket_of(login, kind)?, time))) {
-                self.also(std::slice::from_ref(&key))?;
                 let mut bucket = self.bucket(&key)?;
                 if let Some(row) = bucket.row(&name, time) {
                     counts::take_back(row, time);

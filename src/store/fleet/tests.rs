@@ -324,6 +324,26 @@ fn those_of_one_host_who_come_at_once_do_not_cost_each_other_a_commit() {
 }
 
 #[test]
+fn nobody_waits_for_somebody_who_waits_for_them() {
+    let machine = Machine::first();
+    let (here, throttle) = (source("192.0.2.1"), Throttle::default());
+    let start = clock::instant();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let login = login(Who::Nobody(b"nobody"), &here, &throttle);
+                    let receipt = machine.store().charge(&login).unwrap();
+                    machine.store().take_back(&login, receipt);
+                }
+            });
+        }
+    });
+    // Whoever does goes on after half of their time.
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+}
+
+#[test]
 fn guesses_are_counted_over_all_hosts_and_a_right_one_after_the_limit_is_not_judged() {
     let one = Machine::first();
     let two = one.another("two");
