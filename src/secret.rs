@@ -1,6 +1,6 @@
 //! What must not be printed, copied or left in memory.
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, zeroize_stack};
 
 /// A value that is wiped when dropped and can be read in one way only.
 ///
@@ -30,14 +30,14 @@ impl<T: Zeroize> Drop for Secret<T> {
     }
 }
 
-/// Words of the stack that are wiped: several times what a hash needs of it.
-const BELOW: usize = 1024;
+/// Bytes of the stack that are wiped: several times what a hash needs of it.
+const BELOW: usize = 4096;
 
 /// Runs `work`, and wipes the part of the stack that it has used. The hashes wipe their states; what they do not wipe is the copy
 /// of a key that they are made from.
 pub fn without_traces<T>(work: impl FnOnce() -> T) -> T {
     let result = apart(work);
-    wipe_below();
+    zeroize_stack::<BELOW>();
     result
 }
 
@@ -45,10 +45,4 @@ pub fn without_traces<T>(work: impl FnOnce() -> T) -> T {
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()
-}
-
-#[inline(never)]
-fn wipe_below() {
-    let mut below = [0_u64; BELOW];
-    below.zeroize();
 }
