@@ -304,8 +304,8 @@ fn renamed(text: &str, name: &str) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     const FIRST_LINE: usize = 108;
     let mut body = text[FIRST_LINE..].trim_end_matches(['\n', '#']).replace("\"alice\"", &format!("\"{name}\""));
-    body.push_str(&"\n".repeat(4096 - FIRST_LINE - 1 - body.len()));
     let digest: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+    body.push_str(&"\n".repeat(4096 - FIRST_LINE - 1 - body.len()));
     format!("# pam_totp record, sha256 of what follows: {digest}\n{body}#").into_bytes()
 }
 

@@ -93,7 +93,7 @@ fn record(body: &str) -> Vec<u8> {
     let header = "# pam_totp record, sha256 of what follows: ";
     let mut rest = body.as_bytes().to_vec();
     rest.resize(SIZE - header.len() - 64 - 1, b'\n');
-    let digest = Sha256::digest(&rest[..rest.len() - 1]);
+    let digest = Sha256::digest(body.trim_end_matches('\n'));
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = [format!("{header}{digest}\n").as_bytes(), rest.as_slice()].concat();
     assert_eq!(text.len(), SIZE);

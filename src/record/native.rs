@@ -21,7 +21,7 @@
 //! mark = 59853000
 //! ```
 //!
-//! Line feeds fill it up. One that is sealed has another first line and, behind that, nothing that can be read (see
+//! Line feeds fill it up, which the checksum leaves out. One that is sealed has another first line and, behind that, nothing that can be read (see
 //! [`SEALED`]). The checksum tells a whole record from half of one; it is no signature, as only root gets here.
 
 use super::google::STEP_SIZES;
@@ -247,9 +247,21 @@ pub(crate) fn whole(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-/// Of all between the first line and the last byte.
+/// Of all between the first line and what fills the text up.
 fn checksum(text: &[u8]) -> [u8; HASH] {
-    Sha256::digest(text.get(HEADER_LINE..SIZE.saturating_sub(1)).unwrap_or_default()).into()
+    Sha256::digest(unfilled(text.get(HEADER_LINE..SIZE.saturating_sub(1)).unwrap_or_default())).into()
+}
+
+/// What stands in front of the line feeds that fill it up.
+fn unfilled(mut text: &[u8]) -> &[u8] {
+    // Most of a record is that.
+    while let Some(shorter) = text.strip_suffix(&[PADDING; 64]) {
+        text = shorter;
+    }
+    while let Some(shorter) = text.strip_suffix(&[PADDING]) {
+        text = shorter;
+    }
+    text
 }
 
 /// The name of the key that a record is sealed with, as its first line has it. `None`: it is no sealed record.
@@ -261,9 +273,14 @@ pub fn sealed_with(text: &[u8]) -> Option<&str> {
 
 /// In lower case; names of files are written so too.
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    for half in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        text.push(char::from(DIGITS.get(usize::from(half)).copied().unwrap_or_default()));
+    }
+    text
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 // ---- Reading ----
 
@@ -395,9 +412,16 @@ fn quoted(value: &str) -> Option<&str> {
 
 /// Hexadecimal.
 fn bytes<const N: usize>(value: &str) -> Option<[u8; N]> {
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Option<Vec<u8>> = quoted(value)?.as_bytes().chunks(2).map(pair).collect();
-    bytes?.try_into().ok()
+    let half = |digit: u8| char::from(digit).to_digit(16).and_then(|half| u8::try_from(half).ok());
+    let (pairs, rest) = quoted(value)?.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = half(*high)? << 4 | half(*low)?;
+    }
+    Some(bytes)
 }
 
 fn kind_name(name: &str) -> Option<KindName> {
@@ -430,7 +454,7 @@ impl Document {
         }
         // What fills it up is nothing else, and its last byte one of two.
         let Some((&(PADDING | SETTLED), text)) = text.split_last() else { return Err(BadRecord::Checksum) };
-        let text = std::str::from_utf8(text).map_err(|_| BadRecord::Checksum)?.trim_end_matches(char::from(PADDING));
+        let text = std::str::from_utf8(unfilled(text)).map_err(|_| BadRecord::Checksum)?;
         let mut file = File::default();
         for (number, line) in (1..).zip(text.lines()).skip(1) {
             file.line(line).ok_or(BadRecord::Line(number))?;
