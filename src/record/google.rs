@@ -82,6 +82,15 @@ impl Document {
         Ok(Self { text, record, odd_lines })
     }
 
+    /// The same of a file that may be as it was when it was `known`.
+    ///
+    /// # Errors
+    /// [`Binary`].
+    pub fn parse_again(text: Secret<Vec<u8>>, known: Option<Self>) -> Result<Self, Binary> {
+        let known = known.filter(|known| known.text.expose() == text.expose());
+        known.map_or_else(|| Self::parse(text), Ok)
+    }
+
     /// What the file means.
     pub const fn record(&self) -> &Record {
         &self.record

@@ -105,22 +105,25 @@ impl Store for HomeStore<'_> {
         charge: &dyn Fn(&Record) -> Charge<'c>,
         _: Option<&Bill>,
     ) -> Result<Attempt, StoreError> {
-        let denied = self.opened(person, |place, file| {
-            let verdict = charge(file.document.record()).without_storing()?;
-            let remarks = remarks(&file.document, &file.seen);
-            Some(Attempt { verdict, place: place.path().to_owned(), remarks, paid: Paid::Not })
+        let looked = self.opened(person, |place, file| match charge(file.document.record()).without_storing() {
+            Some(verdict) => {
+                let remarks = remarks(&file.document, &file.seen);
+                Ok(Attempt { verdict, place: place.path().to_owned(), remarks, paid: Paid::Not })
+            }
+            None => Err((place, file)),
         });
-        let denied = denied.map_err(Error::for_log).map_err(|error| match error {
+        let looked = looked.map_err(Error::for_log).map_err(|error| match error {
             StoreError::NotEnrolled(_) if self.had_record(person) == Ok(true) => {
                 StoreError::NotEnrolled(super::gone().with_path(&self.path(person).unwrap_or_default()))
             }
             error => error,
         });
-        if let Some(denied) = denied? {
-            return Ok(denied);
-        }
-        self.locked(person, |place, seen| {
-            let mut file = self.read(person, place, seen)?;
+        let (place, Opened { seen, document, .. }) = match looked? {
+            Ok(denied) => return Ok(denied),
+            Err(found) => found,
+        };
+        self.locked(person, Some((place, seen)), |place, seen| {
+            let mut file = self.read(person, place, seen, Some(document))?;
             let remarks = remarks(&file.document, &file.seen);
             let decision = match charge(file.document.record()) {
                 Charge::Refused(decision) => decision,
@@ -169,7 +172,7 @@ impl Store for HomeStore<'_> {
         });
         let result = match created {
             Ok(true) => Ok(()),
-            Ok(false) if replace => self.locked(person, |place, seen| {
+            Ok(false) if replace => self.locked(person, None, |place, seen| {
                 Ok(place.replace(&seen, &text, Some(NEW_FILE_MODE), true).map(|_| ())?)
             }),
             Ok(false) => Err(Error::Other(Fact::new("already-enrolled").or("--force replaces the file"))),
@@ -179,8 +182,8 @@ impl Store for HomeStore<'_> {
     }
 
     fn change(&self, person: &Person, change: Change) -> Result<(), StoreError> {
-        self.locked(person, |place, seen| {
-            let mut file = self.read(person, place, seen)?;
+        self.locked(person, None, |place, seen| {
+            let mut file = self.read(person, place, seen, None)?;
             let mut next = file.document.record().clone();
             change(&mut next).map_err(Error::Other)?;
             self.store(place, &mut file, &next, true)
@@ -195,7 +198,7 @@ impl Store for HomeStore<'_> {
         // First: there must be no moment without a file and without a mark.
         self.set_mark(person).map_err(|error| StoreError::Failed(error.fact()))?;
         // No login shall put back what it has read before.
-        match self.locked(person, |place, _| Ok(place.remove()?)) {
+        match self.locked(person, None, |place, _| Ok(place.remove()?)) {
             Err(Error::NotEnrolled(_)) => Ok(false),
             result => result.map_err(Error::for_log),
         }
@@ -279,17 +282,20 @@ impl HomeStore<'_> {
         }
     }
 
-    fn read(&self, person: &Person, place: &Place, seen: Seen) -> Result<Opened, Error> {
+    /// `known`: what it was before.
+    fn read(&self, person: &Person, place: &Place, seen: Seen, known: Option<Document>) -> Result<Opened, Error> {
         let owner = self.strict_owner.then_some(person.uid());
         let on_disk = place.read(&seen, Expected { owner, mode: self.allowed_perm })?;
         let changes = Changes::of(person, place.path());
         let kept = changes.read(&on_disk).map_err(|error| not_kept(place, error))?;
         let text = kept.unwrap_or_else(|| Secret::new(on_disk.expose().clone()));
-        let document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
+        let document =
+            Document::parse_again(text, known).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
         Ok(Opened { seen, on_disk, document, changes })
     }
 
-    /// Stores a record. The file that is open afterwards is the new one, locked like the old one.
+    /// Stores a record. The file that is open afterwards is the new one, locked like the old one; nobody looks into it again
+    /// where that `is_final`.
     fn store(&self, place: &Place, file: &mut Opened, next: &Record, is_final: bool) -> Result<(), Error> {
         let text = file.document.with(next);
         match place.replace(&file.seen, &text, None, is_final) {
@@ -303,25 +309,35 @@ impl HomeStore<'_> {
             }
             Err(error) => return Err(error.into()),
         }
-        file.document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
+        if !is_final {
+            file.document = Document::parse(text).map_err(|bad| Error::Other(bad.fact().with_path(place.path())))?;
+        }
         Ok(())
     }
 
     /// Runs `work` on the person's file as it is now, as the person.
-    fn opened<T>(&self, person: &Person, work: impl FnOnce(&Place, Opened) -> T) -> Result<T, Error> {
+    fn opened<T>(&self, person: &Person, work: impl FnOnce(Place, Opened) -> T) -> Result<T, Error> {
         self.with_rights_of(person, |location| {
             let place = location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))?;
-            let file = self.read(person, &place, open(&place)?)?;
-            Ok(work(&place, file))
+            let file = self.read(person, &place, open(&place)?, None)?;
+            Ok(work(place, file))
         })
     }
 
-    /// Runs `work` on the person's file with its lock held, as the person.
-    fn locked<T>(&self, person: &Person, work: impl FnOnce(&Place, Seen) -> Result<T, Error>) -> Result<T, Error> {
+    /// Runs `work` on the person's file with its lock held, as the person. `found`: where it was a moment ago, and what.
+    fn locked<T>(
+        &self,
+        person: &Person,
+        found: Option<(Place, Seen)>,
+        work: impl FnOnce(&Place, Seen) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut patience = Patience::default();
         let (place, opened) = self.with_rights_of(person, |location| {
-            let place = location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))?;
-            let opened = open_locked(&place, &mut patience);
+            let (place, seen) = match found {
+                Some((place, seen)) => (place, Some(seen)),
+                None => (location.place()?.ok_or_else(|| Error::NotEnrolled(location.path.clone()))?, None),
+            };
+            let opened = open_locked(&place, seen, &mut patience);
             Ok((place, opened))
         })?;
         let (seen, _host_lock) = match opened {
@@ -349,11 +365,11 @@ impl HomeStore<'_> {
     }
 }
 
-/// Opens the file and takes its lock. As the file is replaced by rename, the lock is good only while the name still
-/// leads to the file that is locked.
-fn open_locked(place: &Place, patience: &mut Patience) -> Result<Seen, Error> {
+/// Opens the file, unless it was `found` open, and takes its lock. As the file is replaced by rename, the lock is good only
+/// while the name still leads to the file that is locked.
+fn open_locked(place: &Place, mut found: Option<Seen>, patience: &mut Patience) -> Result<Seen, Error> {
     loop {
-        let mut seen = open(place)?;
+        let mut seen = found.take().map_or_else(|| open(place), Ok)?;
         let no_lock = |error| Error::Lock(error, place.path().to_owned());
         seen.lock(patience).map_err(no_lock)?;
         if cfg!(pam_totp_without_lock) || place.still_holds(&seen)? {

@@ -105,11 +105,12 @@ impl Store for SystemStore<'_> {
     ) -> Result<Attempt, StoreError> {
         let place = self.place(person)?;
         let attempt = |verdict| Attempt { verdict, place: place.slot.path(), remarks: Vec::new(), paid: Paid::Not };
-        if let Some(verdict) = charge(&place.load(person)?.value.document.record).without_storing() {
+        let held = place.load(person)?;
+        if let Some(verdict) = charge(&held.value.document.record).without_storing() {
             return Ok(attempt(verdict));
         }
         let _lock = place.lock()?;
-        let held = place.load(person)?;
+        let held = place.load_again(person, held)?;
         let charge = charge(&held.value.document.record);
         let mut held = Some(held);
         let decision = match charge {
@@ -300,7 +301,7 @@ impl Roster for SystemStore<'_> {
     fn sealed_with(&self, named: &Named) -> Result<Option<String>, StoreError> {
         let place = self.place_of(named.file_name())?;
         let key = |text: &[u8]| Ok::<_, Infallible>(native::sealed_with(text).map(str::to_owned));
-        match place.slot.read(key) {
+        match place.slot.read(None, key) {
             Ok(held) => Ok(held.and_then(|held| held.value)),
             Err(Unread::File(error)) => Err(Error::File(error).into()),
             Err(Unread::Text(never)) => match never {},
@@ -404,7 +405,12 @@ struct Stored {
 impl Place<'_> {
     /// Whoever it is of.
     fn read(&self) -> Result<Option<Held<Stored>>, Error> {
-        self.slot.read(|text| self.parse(text)).map_err(|unread| match unread {
+        self.read_again(None)
+    }
+
+    /// `known`: as it was before.
+    fn read_again(&self, known: Option<Held<Stored>>) -> Result<Option<Held<Stored>>, Error> {
+        self.slot.read(known, |text| self.parse(text)).map_err(|unread| match unread {
             Unread::File(error) => Error::File(error),
             Unread::Text(fact) => Error::Record(fact, self.slot.path()),
         })
@@ -438,7 +444,15 @@ impl Place<'_> {
     }
 
     fn load(&self, person: &Person) -> Result<Held<Stored>, Error> {
-        let Some(held) = self.read()? else { return Err(Error::NotEnrolled(self.absence(person))) };
+        self.checked(person, self.read()?)
+    }
+
+    fn load_again(&self, person: &Person, known: Held<Stored>) -> Result<Held<Stored>, Error> {
+        self.checked(person, self.read_again(Some(known))?)
+    }
+
+    fn checked(&self, person: &Person, held: Option<Held<Stored>>) -> Result<Held<Stored>, Error> {
+        let Some(held) = held else { return Err(Error::NotEnrolled(self.absence(person))) };
         let Document { user, uid, .. } = &held.value.document;
         if *user != person.file_name() || *uid != person.uid() {
             return Err(Error::Other(

@@ -16,7 +16,7 @@ use rustix::fs::{
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -444,7 +444,8 @@ impl Place {
         let size = usize::try_from(seen.stat.st_size).map_err(|_| self.problem(Problem::Changed))?;
         // With room to spare, or read_to_end would first read into a buffer of its own, which is not wiped.
         let mut text = Vec::with_capacity(size.saturating_add(64));
-        let result = (&seen.file).take(MAX_SIZE).read_to_end(&mut text);
+        // From its beginning: it may be for the second time.
+        let result = (&seen.file).rewind().and_then(|()| (&seen.file).take(MAX_SIZE).read_to_end(&mut text));
         let text = Secret::new(text);
         match result {
             Ok(read) if read == size => Ok(text),

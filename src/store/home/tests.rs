@@ -144,12 +144,12 @@ fn mode_stays_and_a_file_that_changed_meanwhile_stays_too() {
     let store = store(b"~/file".as_slice());
     let person = person(home.path());
     store
-        .locked(&person, |place, seen| {
+        .locked(&person, None, |place, seen| {
             Ok(place.replace(&seen, &Secret::new(b"new".to_vec()), None, true).map(|_| ())?)
         })
         .unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
-    let result = store.locked(&person, |place, seen| {
+    let result = store.locked(&person, None, |place, seen| {
         fs::write(&file, "by another program").unwrap();
         Ok(place.replace(&seen, &Secret::new(b"ours".to_vec()), None, true).map(|_| ())?)
     });
@@ -166,8 +166,9 @@ fn a_lock_that_nobody_gives_back_ends_in_an_error() {
     let held = fs::File::open(&file).unwrap();
     crate::system::lock::exclusive(&held, &mut Patience::default()).unwrap();
     let home = home.path().to_owned();
-    let waiting =
-        thread::spawn(move || store(b"~/file").locked(&person(&home), |_, _| Ok(())).map_err(|error| error.for_log()));
+    let waiting = thread::spawn(move || {
+        store(b"~/file").locked(&person(&home), None, |_, _| Ok(())).map_err(|error| error.for_log())
+    });
     let error = waiting.join().unwrap().unwrap_err();
     assert_eq!(error.into_fact().word(), "locked");
 }
