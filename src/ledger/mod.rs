@@ -34,6 +34,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use table::{Admission, Entry, LABEL, ROW, Region, Rows, Subject, Time};
@@ -255,6 +256,8 @@ pub struct Grace<'a> {
 pub struct HostLedger<M, C> {
     memory: M,
     clock: C,
+    /// With the key of the table in it, once somebody was looked for.
+    mac: OnceLock<Option<Hmac<Sha1>>>,
 }
 
 impl Memory for Table {
@@ -290,7 +293,7 @@ pub fn open<C: Fn() -> Moment>(state_dir: &Path, clock: C) -> Result<Opened<C>, 
         },
         Err(error) => return Err(error),
     };
-    Ok(Opened { ledger: HostLedger { memory, clock }, remark })
+    Ok(Opened { ledger: HostLedger { memory, clock, mac: OnceLock::new() }, remark })
 }
 
 /// What a login would find in the place of the ledger.
@@ -621,9 +624,12 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
 
     /// Two numbers that nobody can foresee who does not have the table.
     fn hash(&self, kind: &str, parts: &[&[u8]]) -> (u64, u64) {
-        let key: Vec<u8> =
-            KEY.filter_map(|at| self.word(at)).flat_map(|word| word.load(SeqCst).to_ne_bytes()).collect();
-        let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(&key) else { return (2, 0) };
+        let keyed = || {
+            let words = KEY.filter_map(|at| self.word(at));
+            let key: Vec<u8> = words.flat_map(|word| word.load(SeqCst).to_ne_bytes()).collect();
+            Hmac::new_from_slice(&key).ok()
+        };
+        let Some(mut mac) = self.mac.get_or_init(keyed).clone() else { return (2, 0) };
         for part in [&[kind.as_bytes()], parts].concat() {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);

@@ -27,7 +27,7 @@ fn table() -> Table {
 }
 
 pub(crate) fn ledger<C: Fn() -> Moment>(clock: C) -> HostLedger<Table, C> {
-    HostLedger { memory: table(), clock }
+    HostLedger { memory: table(), clock, mac: OnceLock::new() }
 }
 
 fn rules(user: &str, host: &str) -> Throttle {
