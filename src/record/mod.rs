@@ -278,3 +278,39 @@ impl BadLine {
         Fact::new("bad-option").with_number("line", self.line).with("key", self.key).or(self.expected)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, secret: &[u8], kind: Kind) -> Device {
+        let secret = Ok(Arc::new(Secret::new(secret.to_vec())));
+        Device { name: name.to_owned(), secret, kind: Ok(kind), added: None, last_used: None }
+    }
+
+    fn by_counter() -> Kind {
+        Kind::Hotp(Hotp { algorithm: Algorithm::Sha1, digits: Digits::SIX, look_ahead: 3, counter: 1 })
+    }
+
+    #[test]
+    fn a_name_and_a_secret_are_one_devices_alone() {
+        let mut record = Record::of(Vec::new());
+        assert_eq!(record.add(device("phone", b"one", by_counter())), Ok(()));
+        let word = |result: Result<(), Fact>| result.unwrap_err().word();
+        assert_eq!(word(record.add(device("phone", b"two", by_counter()))), "name-taken");
+        assert_eq!(word(record.add(device("tablet", b"one", by_counter()))), "secret-taken");
+        assert_eq!(record.add(device("tablet", b"two", by_counter())), Ok(()));
+        assert_eq!(record.remove("phone"), Ok(()));
+        assert_eq!(word(record.remove("phone")), "no-such-device");
+        assert!(record.device("phone").is_none() && record.device("tablet").is_some());
+    }
+
+    #[test]
+    fn a_device_is_of_use_with_a_kind_and_a_secret_that_is_long_enough() {
+        for (bits, is_usable) in [(0, true), (128, true), (129, false)] {
+            assert_eq!(device("", &[1; 16], by_counter()).is_usable(bits), is_usable, "{bits}");
+        }
+        assert!(!device("", &[1; 16], Kind::None).is_usable(0));
+        assert!(!Device { secret: Err(BadSecret), ..device("", &[1; 16], by_counter()) }.is_usable(0));
+    }
+}

@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn a_counter_is_ahead_or_has_been_passed() {
         let options = "\" HOTP_COUNTER 50\n";
+        assert_eq!(at(options, 50).fits, counter(0, false, true));
         assert_eq!(at(options, 52).fits, counter(2, false, true));
+        assert_eq!(at(options, 53).fits, counter(3, false, false));
         assert!(at(options, 52).is_right());
         assert_eq!(at(options, 950).fits, counter(900, false, false));
         assert_eq!(at(options, 47).fits, counter(-3, true, false));

@@ -392,7 +392,6 @@ fn a_host_is_remembered_and_not_asked_for_a_while() {
     assert!(!has_grace(&person.0, "192.0.2.1", 60, 89), "a time that is yet to come");
     assert!(!has_grace(&person.0, "192.0.2.1", 0, 90), "no period, no grace");
     assert!(!has_grace(&person.0, "192.0.2.2", 60, 90), "another host");
-    // Ten places; the oldest goes.
     for (number, code) in (4..).zip(&CODES[4..]) {
         let host = format!("198.51.100.{number}");
         let rules = Rules { remember: Some(&host), ..Rules::default() };
@@ -401,6 +400,34 @@ fn a_host_is_remembered_and_not_asked_for_a_while() {
     let hosts: Vec<_> =
         person.0.logins.iter().filter(|slot| matches!(slot, crate::record::Slot::Login { .. })).collect();
     assert_eq!(hosts.len(), 8);
+}
+
+#[test]
+fn of_ten_hosts_the_one_of_the_longest_ago_makes_room() {
+    let lines: String =
+        (0..10).map(|place| format!("\" LAST{place} 192.0.2.{place} {}\n", 50 - (place + 5) % 10)).collect();
+    let mut person = Person::with(&format!("\" TOTP_AUTH\n{lines}"));
+    let rules = Rules { remember: Some("198.51.100.1"), ..Rules::default() };
+    assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)));
+    let is_known = |host: &str| has_grace(&person.0, host, 100, 90);
+    assert!(is_known("198.51.100.1"));
+    let gone: Vec<_> = (0..10).filter(|place| !is_known(&format!("192.0.2.{place}"))).collect();
+    assert_eq!(gone, [4], "which was at 41");
+}
+
+#[test]
+fn a_budget_that_is_spent_or_cannot_be_read_is_seen_before_anybody_is_asked() {
+    for (options, is_throttled_at_100) in [
+        ("", false),
+        ("\" RATE_LIMIT 1 30\n", false),
+        ("\" RATE_LIMIT 2 30 99\n", false),
+        ("\" RATE_LIMIT 1 30 99\n", true),
+        ("\" RATE_LIMIT 1 30 69\n", false),
+        ("\" RATE_LIMIT x\n", true),
+    ] {
+        let person = Person::with(&format!("\" TOTP_AUTH\n{options}"));
+        assert_eq!(is_throttled(&person.0, 100), is_throttled_at_100, "{options:?}");
+    }
 }
 
 #[test]

@@ -155,3 +155,13 @@ fn names_of_devices() {
         assert!(!is_device_name(name), "{name:?}");
     }
 }
+
+#[test]
+fn a_first_line_names_the_key_of_a_sealed_record_and_nothing_else_does() {
+    let sealed_with = |line: &str| super::sealed_with(format!("{SEALED}{line}").as_bytes()).map(str::to_owned);
+    assert_eq!(sealed_with("0123abcf\n"), Some("0123abcf".to_owned()));
+    for line in ["0123abcf", "0123abcfg\n", "0123abcg\n", "0123ABCF\n", "0123abc\n", ""] {
+        assert_eq!(sealed_with(line), None, "{line:?}");
+    }
+    assert_eq!(super::sealed_with(&text(vec![totp("phone", b"0123456789")])), None);
+}
