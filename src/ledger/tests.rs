@@ -1,5 +1,6 @@
 use super::*;
 use crate::policy::throttle::Rule;
+use crate::system::private::tests::directory;
 use std::sync::Barrier;
 use std::sync::atomic::AtomicU64 as Clock;
 
@@ -247,7 +248,10 @@ fn the_hundredth_failure_in_a_row_disables_and_a_login_begins_anew() {
     assert_eq!(guess(&ledger, &login, 99), 99);
     let charge = ledger.charge(&login).unwrap();
     ledger.give_back(&login, vec![charge], None).unwrap();
-    assert_eq!(guess(&ledger, &login, 1000), 100);
+    assert_eq!(guess(&ledger, &login, 99), 99);
+    assert!(!ledger.is_disabled(ALICE));
+    assert_eq!(guess(&ledger, &login, 1000), 1);
+    assert!(ledger.is_disabled(ALICE));
     machine.set(1_800_000_000, 100_000_100);
     assert_eq!(ledger.charge(&login).unwrap_err(), Refusal::Disabled, "time does not help");
     assert_eq!(
@@ -415,7 +419,7 @@ fn garbage_counts_for_nothing_and_blocks_nobody() {
 fn a_layout_that_is_not_ours_is_not_good() {
     let good = table();
     assert!(is_good(&good.0));
-    for (at, value) in [(0, 0), (1, 2), (LATEST, u64::MAX), (BASE, u64::MAX)] {
+    for (at, value) in [(0, 0), (1, 2), (LATEST, LONGEST_UPTIME), (BASE, LONGEST_UPTIME)] {
         let table = table();
         table.0[at].store(value, SeqCst);
         assert!(!is_good(&table.0), "{at}");
@@ -424,6 +428,42 @@ fn a_layout_that_is_not_ours_is_not_good() {
     KEY.for_each(|at| table.0[at].store(0, SeqCst));
     assert!(!is_good(&table.0));
     assert!(!is_good(&[]));
+}
+
+#[test]
+fn the_ledger_of_a_directory_is_made_once_and_anew_where_it_is_none() {
+    let throttle = rules("*:3/1h", "");
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    let path = directory();
+    let state_dir = Directory::open(path.path()).unwrap().unwrap();
+    let opened = || super::open(path.path(), || Moment { wall: 1_700_000_000, boot: 100 }).unwrap();
+    assert_eq!(look(&state_dir), Ok(Found::Nothing));
+    let judged =
+        |ledger: &HostLedger<crate::system::table::Table, _>| (0..5).filter(|_| ledger.charge(&login).is_ok()).count();
+    for left in [3, 0] {
+        let Opened { ledger, remark } = opened();
+        assert_eq!((judged(&ledger), remark), (left, None));
+        assert_eq!(look(&state_dir), Ok(Found::Ledger));
+    }
+    let whole = std::fs::read(path.path().join(FILE)).unwrap();
+    for garbage in [&whole[..whole.len() - 8], &vec![0; whole.len()]] {
+        std::fs::write(path.path().join(FILE), garbage).unwrap();
+        assert_eq!(look(&state_dir), Ok(Found::Garbage));
+        let Opened { ledger, remark } = opened();
+        assert_eq!((judged(&ledger), remark), (3, Some("ledger-made-anew")));
+    }
+    assert!(super::open(&path.path().join(FILE), || Moment { wall: 0, boot: 0 }).is_err(), "no directory");
+}
+
+#[test]
+fn a_ledger_until_the_next_boot_is_for_a_disk_that_takes_nothing() {
+    for (error, expected) in
+        [(Errno::ROFS, true), (Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ACCESS, false), (Errno::IO, false)]
+    {
+        let error = FileError { path: FILE.into(), problem: Problem::Failed("create", error) };
+        assert_eq!(is_full_or_read_only(&error), expected, "{error:?}");
+    }
 }
 
 #[test]

@@ -369,3 +369,25 @@ fn gone() -> Fact {
         "there was one before: put it back, enrol anew with pam-totp enrol --user NAME, or start over with pam-totp reset --user NAME",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_not_there_says_why_to_whatever_it_is_asked() {
+        let (person, error) = (Person::running_this_process(), by_agent_alone());
+        let store = Closed(error.clone());
+        let record = Record::of(Vec::new());
+        let charge = |_: &Record| panic!("nothing is judged");
+        assert_eq!(store.attempt(&person, &charge, None), Err(error.clone()));
+        assert!(matches!(store.load(&person), Err(StoreError::Unreachable(_))));
+        let said =
+            [store.has_record(&person), store.never_enrolled(&person), store.remove(&person), store.release(&person)];
+        assert!(said.iter().all(|said| *said == Err(error.clone())), "{said:?}");
+        let changed = store.change(&person, &mut |_| panic!("there is nothing to change"));
+        assert_eq!([store.enrol(&person, &record, true), changed], [Err(error.clone()), Err(error.clone())]);
+        assert_eq!(store.path(&person), Err(error.into_fact()));
+        assert!(store.admission().is_none());
+    }
+}

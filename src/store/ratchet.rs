@@ -125,4 +125,20 @@ mod tests {
             assert_eq!(of_name(mark), expected, "{mark}");
         }
     }
+
+    #[test]
+    fn whom_a_directory_remembers_is_listed_once_whichever_file_it_was() {
+        let path = crate::system::private::tests::directory();
+        let state_dir = Directory::open(path.path()).unwrap().unwrap();
+        assert_eq!(remembered(&state_dir), Ok(Vec::new()));
+        let account = Person::running_this_process();
+        let holder = account.holder("key-id:one").unwrap();
+        for (person, suffix) in [(&account, ""), (&account, ".0123456789abcdef"), (&holder, "")] {
+            let ratchet = Ratchet::make(&state_dir, suffix).unwrap();
+            ratchet.note(person);
+            assert_eq!(ratchet.has_enrolled(person), Ok(true));
+        }
+        let uid = account.uid();
+        assert_eq!(remembered(&state_dir), Ok(vec![(account.named(), uid), (holder.named(), uid)]));
+    }
 }

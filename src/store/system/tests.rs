@@ -70,6 +70,90 @@ fn has_room_for_logins(store: &SystemStore<'_>) {
     }
 }
 
+#[test]
+fn whoever_has_left_any_trace_was_enrolled_once() {
+    let path = directory();
+    make(path.path()).unwrap();
+    let person = Person::running_this_process();
+    let name = person.file_name();
+    let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
+    let mark = path.path().join("enrolled").join(super::super::name_and_uid(&person));
+    // Where the secret may have been before.
+    let file = path.path().join("secret");
+    let secret = file.as_os_str().as_encoded_bytes();
+    let with_homes = SystemStore { homes: Some(HomeStore { secret, ..HomeStore::default() }), ..store };
+    assert_eq!(with_homes.never_enrolled(&person), Ok(true));
+    std::fs::write(&file, "").unwrap();
+    assert_eq!((with_homes.never_enrolled(&person), store.never_enrolled(&person)), (Ok(false), Ok(true)));
+    // A store that was restored has the record and not the mark; the next login makes it.
+    store.enrol(&person, &conformance::named("\" TOTP_AUTH\n"), false).unwrap();
+    std::fs::remove_file(&mark).unwrap();
+    assert_eq!(store.never_enrolled(&person), Ok(false));
+    let answer = crate::otp::Answer::new(Secret::new("969429".into()), crate::otp::Form::Code, false);
+    let (rules, attempt) = (crate::verify::Rules::default(), crate::verify::Try::new(&answer));
+    let charge = |record: &Record| crate::verify::charge(record, &rules, &attempt, 90);
+    assert!(matches!(store.attempt(&person, &charge, None).unwrap().verdict, Verdict::Accepted(_)));
+    assert!(mark.exists());
+    std::fs::remove_file(path.path().join(RECORDS).join(&name)).unwrap();
+    assert_eq!(store.never_enrolled(&person), Ok(false));
+}
+
+#[test]
+fn an_enrolment_that_fails_leaves_nobody_remembered() {
+    let path = directory();
+    make(path.path()).unwrap();
+    let person = Person::running_this_process();
+    let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
+    let in_the_way = store.path(&person).unwrap().with_file_name(format!("{}~", person.file_name()));
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(store.enrol(&person, &conformance::named("\" TOTP_AUTH\n"), false).is_err());
+    assert_eq!(store.never_enrolled(&person), Ok(true));
+}
+
+#[test]
+fn a_store_is_one_by_a_file_that_says_so() {
+    let path = directory();
+    make(path.path()).unwrap();
+    let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
+    let person = Person::running_this_process();
+    let (id, aside) = (path.path().join(STORE_ID), path.path().join("aside"));
+    let is_there = || (store.has_record(&person), store.check());
+    assert_eq!(is_there(), (Ok(false), Ok(())));
+    std::fs::rename(&id, &aside).unwrap();
+    let spoil: [&dyn Fn(); 4] =
+        [&|| {}, &|| std::fs::write(&id, "").unwrap(), &|| std::os::unix::fs::symlink(&aside, &id).unwrap(), &|| {
+            std::fs::copy(&aside, &id).unwrap();
+            std::os::unix::fs::chown(&id, Some(4711), None).unwrap();
+        }];
+    for (number, spoil) in spoil.iter().enumerate() {
+        spoil();
+        let (has_record, check) = is_there();
+        assert!(matches!(has_record, Err(StoreError::Unreachable(_))), "{number}: {has_record:?}");
+        assert!(matches!(check, Err(StoreError::Unreachable(_))), "{number}: {check:?}");
+        let _ = std::fs::remove_file(&id);
+    }
+}
+
+#[test]
+fn a_record_is_of_one_name_and_one_uid() {
+    let path = directory();
+    make(path.path()).unwrap();
+    let person = Person::running_this_process();
+    let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
+    let record = conformance::named("\" TOTP_AUTH\n");
+    store.enrol(&person, &record, false).unwrap();
+    let written = document(&person, 1, &record);
+    let (user, uid) = (written.user.clone(), written.uid);
+    for (user, uid, is_theirs) in [(&*user, uid, true), ("other", uid, false), (&*user, uid + 1, false)] {
+        let text = Document { user: user.to_owned(), uid, ..written.clone() }.text().unwrap();
+        std::fs::write(store.path(&person).unwrap(), text.expose()).unwrap();
+        let loaded = store.load(&person).err().map(|error| error.into_fact().word());
+        assert_eq!(loaded, (!is_theirs).then_some("record-of-another"), "{user} {uid}");
+    }
+    assert_eq!(store.path(&person), Ok(path.path().join(RECORDS).join(person.file_name())));
+    assert_eq!(store.people(), Ok(vec![person.named()]));
+}
+
 #[cfg(feature = "seal")]
 mod sealing {
     use super::*;
@@ -302,6 +386,7 @@ mod admission {
     fn one_is_the_first_of_an_account() {
         let (state_dir, account, [one, two]) = shared();
         let store = SystemStore { state_dir: state_dir.path(), homes: None, ring: None };
+        assert!(store.admission().is_some());
         assert!(store.never_enrolled(&one).unwrap() && store.never_enrolled(&account).unwrap());
         assert_eq!(admit(&store, &one, &Grounds::First), Ok(()));
         assert_eq!(admit(&store, &one, &Grounds::First), Err("already-enrolled"));
@@ -356,6 +441,20 @@ mod admission {
         assert!(store.is_invited(&one, NOW).unwrap() && !store.is_invited(&one, NOW + 60).unwrap());
         assert_eq!(store.withdraw(&account).unwrap(), 1);
         assert!(!store.is_invited(&one, NOW).unwrap());
+    }
+
+    #[test]
+    fn tickets_go_with_the_first_record_unless_others_share_the_account() {
+        for is_shared in [false, true] {
+            let (state_dir, account, [one, two]) = shared();
+            let store = SystemStore { state_dir: state_dir.path(), homes: None, ring: None };
+            if is_shared {
+                store.enrol(&one, &record(), false).unwrap();
+            }
+            store.invite(&account, &word(1), &ticket()).unwrap();
+            store.enrol(&account, &record(), false).unwrap();
+            assert_eq!(store.is_invited(&two, NOW).unwrap(), is_shared);
+        }
     }
 
     #[test]
