@@ -642,3 +642,13 @@ fn rows_of_people_without_failures_are_given_to_others_in_time() {
     let third = shared(12_000);
     assert!(first < 300 && second > 2000 && third < 300, "{first} {second} {third}");
 }
+
+#[test]
+#[cfg(feature = "fleet")]
+fn a_file_is_of_whom_its_name_says() {
+    for (file, label) in
+        [("alice", "alice"), ("b%20c", "b c"), ("deploy,key-id%3Aalice", "deploy,key-id:alice"), ("%", "%")]
+    {
+        assert_eq!(label_of_file(file), label.as_bytes(), "{file}");
+    }
+}

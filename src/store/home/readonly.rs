@@ -78,3 +78,22 @@ fn errno(error: FileError) -> Errno {
         _ => Errno::PERM,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_text_is_not_kept_of_its_beginning() {
+        let header = |text: &str| header(&Secret::new(text.into()));
+        assert_ne!(header("JBSWY3DP\n"), header("JBSWY3DP\nJ"));
+        assert!(header("").ends_with(b"\n"), "where a number ends is seen");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_roots_alone_may_not_be_used() {
+        let error = |problem| FileError { path: RUN.into(), problem };
+        assert_eq!(errno(error(Problem::Failed("open", Errno::IO))), Errno::IO);
+        assert_eq!(errno(error(Problem::Permissions(0o777))), Errno::PERM);
+    }
+}

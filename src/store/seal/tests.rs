@@ -178,6 +178,8 @@ fn a_file_that_others_can_use_or_that_has_another_name_is_no_ring() {
     ring.write(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(KeyRing::read(&path).ok().unwrap().active(), ring.active());
+    let if_there = |path: &Path| KeyRing::read_if_there(path).ok().unwrap().map(|ring| ring.active());
+    assert_eq!([if_there(&path), if_there(&path.with_extension("none"))], [Some(ring.active()), None]);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "and nothing is left beside it");
     for mode in [0o640, 0o604, 0o620, 0o601] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

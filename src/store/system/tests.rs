@@ -94,8 +94,34 @@ fn whoever_has_left_any_trace_was_enrolled_once() {
     let charge = |record: &Record| crate::verify::charge(record, &rules, &attempt, 90);
     assert!(matches!(store.attempt(&person, &charge, None).unwrap().verdict, Verdict::Accepted(_)));
     assert!(mark.exists());
+    let word = || store.load(&person).err().unwrap().into_fact().word();
     std::fs::remove_file(path.path().join(RECORDS).join(&name)).unwrap();
-    assert_eq!(store.never_enrolled(&person), Ok(false));
+    assert_eq!((store.never_enrolled(&person), word()), (Ok(false), "record-gone"));
+    std::fs::remove_file(&mark).unwrap();
+    assert_eq!((store.never_enrolled(&person), word()), (Ok(true), "not-enrolled"));
+}
+
+#[test]
+fn nobody_waits_for_the_lock_of_another() {
+    let path = directory();
+    make(path.path()).unwrap();
+    let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
+    // More than a byte of the hash can tell apart.
+    let lock = |number: usize| store.place_of(format!("user{number}")).unwrap().lock();
+    let held: Vec<_> = (0..300).map(lock).collect();
+    assert!(held.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_store_is_made_once() {
+    let path = directory();
+    let [first, second] = [(); 2].map(|()| make(path.path()).unwrap());
+    assert_eq!((first.was_there, second.was_there), (false, true));
+    assert_eq!(first.id, second.id);
+    // Cut off before it had an identity.
+    std::fs::write(path.path().join(STORE_ID), "\n").unwrap();
+    let third = make(path.path()).unwrap();
+    assert!(!third.was_there && third.id.len() == first.id.len() && third.id != first.id);
 }
 
 #[test]
@@ -106,8 +132,13 @@ fn an_enrolment_that_fails_leaves_nobody_remembered() {
     let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
     let in_the_way = store.path(&person).unwrap().with_file_name(format!("{}~", person.file_name()));
     std::fs::create_dir(&in_the_way).unwrap();
-    assert!(store.enrol(&person, &conformance::named("\" TOTP_AUTH\n"), false).is_err());
+    let enrol = || store.enrol(&person, &conformance::named("\" TOTP_AUTH\n"), false);
+    assert!(enrol().is_err());
     assert_eq!(store.never_enrolled(&person), Ok(true));
+    // But for those who were before.
+    store.place(&person).unwrap().remember(&person).unwrap();
+    assert!(enrol().is_err());
+    assert_eq!(store.never_enrolled(&person), Ok(false));
 }
 
 #[test]
