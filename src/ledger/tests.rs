@@ -392,6 +392,31 @@ fn unlocking_one_leaves_the_others() {
     );
     assert!(ledger.unlock_source(&one, Some(&throttle)).unwrap());
     assert_eq!(guess(&ledger, &login(bob, &one, &throttle), 5), 0);
+    // Of somebody who is gone, what is known is the name.
+    let failed = |name: &[u8]| ledger.list(Some(&throttle)).unwrap().iter().filter(|row| row.name == name).count();
+    assert_eq!((failed(b"alice"), failed(b"bob")), (2, 2));
+    assert!(ledger.unlock_name(b"alice", "", Some(&throttle)).unwrap());
+    assert!(!ledger.unlock_name(b"alice", "", Some(&throttle)).unwrap());
+    assert_eq!((failed(b"alice"), failed(b"bob")), (0, 2));
+    // By a row alone, as a login ends it.
+    ledger.end_row(bob).unwrap();
+    assert_eq!(failed(b"bob"), 1);
+    assert_eq!(ledger.take_notice(bob).map(|notice| notice.failures), Some(3));
+}
+
+#[test]
+fn failures_in_a_row_that_are_all_there_is_are_forgotten_by_name_too() {
+    let throttle = rules("", "");
+    let machine = Machine::at(1_700_000_000, 100);
+    let ledger = machine.ledger();
+    let here = source("192.0.2.1");
+    assert_eq!(guess(&ledger, &login(ALICE, &here, &throttle), 3), 3);
+    machine.set(1_700_000_000 + 2 * DAY, 100 + 2 * DAY);
+    assert_eq!(ledger.list(Some(&throttle)).unwrap().len(), 1);
+    for was_there in [true, false] {
+        assert_eq!(ledger.unlock_name(b"alice", "", Some(&throttle)), Ok(was_there));
+    }
+    assert_eq!(ledger.list(Some(&throttle)).unwrap(), []);
 }
 
 #[test]

@@ -1147,6 +1147,197 @@ fn a_spoiled_bucket_is_sealed_anew_and_keeps_nothing_from_being_listed() {
     assert!(attempt(&machine.store(), &person, WRONG, &Throttle::default()).is_ok());
 }
 
+#[test]
+fn what_is_no_guess_costs_nothing_and_whatever_else_is_refused_does() {
+    let machine = Machine::first();
+    let (person, throttle) = (enrolled(&machine), Throttle::default());
+    let before = machine.memory.commits.load(SeqCst);
+    let no_code = attempt(&machine.store(), &person, "1234567", &throttle).unwrap();
+    assert_eq!((no_code.verdict, no_code.paid), (Verdict::Denied(Denial::NotACode), Paid::Settled));
+    assert_eq!(machine.memory.commits.load(SeqCst), before);
+    let here = source("192.0.2.1");
+    let login = login(Who::of(&person), &here, &throttle);
+    let bill = Bill { login, is_guess: true, receipts: &[], grace: None, login_key: b"" };
+    let refused = machine.store().attempt(&person, &|_| verify::refused(), Some(&bill)).unwrap();
+    assert!(matches!(refused.paid, Paid::Charged(_)), "{:?}", refused.paid);
+}
+
+#[test]
+fn whoever_came_by_a_key_is_not_asked_again_behind_another_host_while_it_is_the_same() {
+    let machine = Machine::first();
+    let (person, here, throttle) = (enrolled(&machine), source("192.0.2.1"), Throttle::default());
+    let factors = machine.store().load(&person).unwrap().factors().unwrap();
+    let grace = |key, factors| Grace { period: 600, circumstances: key, factors, is_elsewhere: true };
+    let elsewhere = source("198.51.100.1");
+    let has_grace =
+        |key, factors| machine.store().has_grace(&login(Who::of(&person), &elsewhere, &throttle), &grace(key, factors));
+    let come_by = |key, code: &str| {
+        let answer = Answer::new(Secret::new(code.into()), Form::Code, false);
+        let (rules, attempt) = (Rules::default(), Try::new(&answer));
+        let charge = |record: &Record| verify::charge(record, &rules, &attempt, 90);
+        let login = login(Who::of(&person), &here, &throttle);
+        let bill = Bill { login, is_guess: true, receipts: &[], grace: None, login_key: key };
+        assert!(is_accepted(&machine.store().attempt(&person, &charge, Some(&bill))));
+    };
+    come_by(b"", CODES[0]);
+    assert!(!has_grace(b"key", factors.expose()) && !has_grace(b"", factors.expose()));
+    come_by(b"key", CODES[1]);
+    assert!(has_grace(b"key", factors.expose()));
+    assert!(!has_grace(b"another", factors.expose()) && !has_grace(b"key", b"another secret"));
+}
+
+#[test]
+fn of_an_accounts_tickets_each_holder_uses_and_takes_along_their_own() {
+    let machine = Machine::first();
+    let account = me();
+    let [one, two] = ["key-id:1", "key-id:2"].map(|key| account.holder(key).unwrap());
+    let ticket = |made| Ticket { made, expires: made + 100, device: "phone".to_owned() };
+    let invite = |person: &Person, number, made| {
+        machine.store().invite(person, &RecoveryCode::new([number; 15]), &ticket(made)).unwrap();
+    };
+    let is_invited = |person: &Person| machine.store().is_invited(person, 150).unwrap();
+    // What was over when another one was made is gone, and nothing else.
+    invite(&account, 1, 1);
+    invite(&one, 2, 100);
+    invite(&two, 3, 101);
+    assert!(is_invited(&one) && is_invited(&two) && !is_invited(&account));
+    assert_eq!(machine.store().ticket(&account, &RecoveryCode::new([1; 15])), Ok(None));
+    assert_eq!(machine.store().ticket(&two, &RecoveryCode::new([2; 15])), Ok(None), "another's");
+    assert_eq!(machine.store().ticket(&one, &RecoveryCode::new([2; 15])), Ok(Some(ticket(100))));
+    // Whoever has a record needs none.
+    machine.store().enrol(&one, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert!(!is_invited(&one) && is_invited(&two));
+    machine.store().remove(&one).unwrap();
+    assert!(is_invited(&two));
+    invite(&one, 4, 101);
+    assert_eq!(machine.store().withdraw(&one), Ok(1));
+    assert!(is_invited(&two));
+    invite(&account, 5, 101);
+    assert_eq!(machine.store().withdraw(&account), Ok(2), "of the account all");
+    assert!(!is_invited(&two) && !is_invited(&account));
+    let before = machine.memory.commits.load(SeqCst);
+    assert_eq!(machine.store().withdraw(&account), Ok(0));
+    assert_eq!(machine.memory.commits.load(SeqCst), before, "there is nothing to write");
+}
+
+#[test]
+fn a_host_says_that_it_is_there_every_five_minutes_or_when_something_is_new() {
+    let machine = Machine::first();
+    let report = |now, version| {
+        let before = machine.memory.commits.load(SeqCst);
+        machine.at(now).report(version).unwrap();
+        machine.memory.commits.load(SeqCst) - before
+    };
+    let reports: [(fn() -> u64, &str, u64); 5] =
+        [(|| 100, "1", 1), (|| 399, "1", 0), (|| 400, "1", 1), (|| 401, "2", 1), (|| 402, "2", 0)];
+    for (now, version, commits) in reports {
+        assert_eq!(report(now, version), commits, "{} {version}", now());
+    }
+}
+
+#[test]
+fn the_latest_write_before_a_time_is_found() {
+    let machine = Machine::first();
+    let key = b"/pam_totp/hosts/one";
+    let latest = |time| machine.store().latest_before(time).unwrap();
+    machine.at(|| 100).report("1").unwrap();
+    let first = machine.memory.get(key).unwrap().revision;
+    // Of the fleet's own, which are made at 90.
+    let own = latest(100).unwrap();
+    assert!(own < first && latest(91) == Some(own));
+    assert_eq!((latest(90), latest(101)), (None, Some(first)));
+    machine.at(|| 500).report("1").unwrap();
+    assert_eq!(latest(500), Some(own), "it was written anew since");
+}
+
+#[test]
+fn a_clock_that_cannot_be_held_against_the_clusters_opens_nothing() {
+    const LATE: u64 = ledger::EARLIEST + 1;
+    let machine = Machine::first();
+    assert_eq!((machine.store().latest_wall(), machine.at(|| LATE).latest_wall()), (ledger::EARLIEST, LATE));
+    let nowhere = Machine::of(Arc::default(), Arc::new(KeyRing::ephemeral().unwrap()), "nowhere");
+    assert_eq!(nowhere.at(|| LATE).latest_wall(), u64::MAX);
+    // What has been read was held against it.
+    let (store, person) = (machine.at(|| LATE), me());
+    assert_eq!(store.has_record(&person), Ok(false));
+    machine.memory.delete(b"/pam_totp/fleet");
+    assert_eq!((store.latest_wall(), machine.at(|| LATE).latest_wall()), (LATE, u64::MAX));
+}
+
+#[test]
+fn root_sees_and_forgets_what_failed_by_name_by_source_and_in_a_row() {
+    let machine = Machine::first();
+    let (person, here, throttle) = (enrolled(&machine), source("192.0.2.1"), Throttle::default());
+    let label = person.name().to_vec();
+    let listed = || {
+        let rows = Kept::list(&machine.store(), None).unwrap();
+        rows.into_iter().map(|row| (row.kind.name(), row.name, row.failures)).collect::<Vec<_>>()
+    };
+    machine.store().charge_source(&login(Who::of(&person), &here, &throttle));
+    assert_eq!(listed(), [("source", b"192.0.2.1".to_vec(), 1)]);
+    assert_eq!(machine.store().unlock_source(&here, None), Ok(true));
+    assert!(machine.store().charge(&login(Who::of(&person), &here, &throttle)).is_ok());
+    assert!(machine.store().charge(&login(Who::Nobody(b"x"), &here, &throttle)).is_ok());
+    let rows = [
+        ("strangers", label.clone(), 1),
+        ("source", b"192.0.2.1".to_vec(), 2),
+        ("shared", b"(several)".to_vec(), 1),
+        ("in-a-row", label.clone(), 1),
+    ];
+    assert_eq!(listed(), rows);
+    let commits = || machine.memory.commits.load(SeqCst);
+    for expected in [1, 0] {
+        let before = commits();
+        machine.store().end_row(Who::of(&person)).unwrap();
+        assert_eq!(commits() - before, expected);
+    }
+    assert_eq!(listed(), rows[..3]);
+    assert_eq!(machine.store().take_notice(Who::of(&person)).map(|notice| notice.failures), Some(1));
+    for was_there in [true, false] {
+        assert_eq!(machine.store().unlock_name(&label, "", None), Ok(was_there));
+    }
+    assert_eq!(listed(), [rows[1].clone(), rows[2].clone()]);
+}
+
+#[test]
+fn one_persons_document_is_sealed_with_the_active_key_once() {
+    let mut machine = Machine::first();
+    let person = enrolled(&machine);
+    assert_eq!(machine.store().path(&person), Ok(format!("etcd:/pam_totp/people/{}", person.file_name()).into()));
+    assert_eq!(machine.store().reseal(&person.named()), Ok(false));
+    let path = machine.state_dir.path().join("ring");
+    machine.ring.write(&path).unwrap();
+    let mut ring = KeyRing::read(&path).unwrap();
+    let new = ring.add().unwrap();
+    ring.activate(Some(new)).unwrap();
+    machine.ring = Arc::new(ring);
+    for is_resealed in [true, false] {
+        assert_eq!(machine.store().reseal(&person.named()), Ok(is_resealed));
+        assert_eq!(machine.store().sealed_with(&person.named()), Ok(Some(new.to_string())));
+    }
+}
+
+#[test]
+fn a_host_that_never_saw_what_is_missing_makes_anew_what_remembers_people_and_nothing_else() {
+    let one = Machine::first();
+    let person = enrolled(&one);
+    one.memory.delete(&index(&person));
+    let new = one.another("new");
+    let nobody = Named { name: b"nobody".to_vec(), key: None };
+    assert_eq!(new.store().accept_rollback(Some(&nobody), false), Ok(Accepted::default()));
+    assert_eq!(new.store().accept_rollback(None, false).unwrap().rolled.len(), 1);
+    one.memory.delete(&key(&person));
+    assert_eq!(one.another("newer").store().never_enrolled(&person), Ok(false));
+}
+
+#[test]
+fn whoever_is_waited_for_has_one_time_limit() {
+    let machine = Machine::first();
+    let (store, in_time) = (machine.store(), machine.store().in_time());
+    crate::system::lock::pause(Duration::from_millis(2));
+    assert!(store.deadline() > in_time.deadline() && in_time.deadline() == in_time.deadline());
+}
+
 /// A server of its own, on loopback, for as long as a test takes.
 #[test]
 fn the_fleets_store_conforms_on_a_real_etcd() {
