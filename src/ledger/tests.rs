@@ -677,3 +677,32 @@ fn a_file_is_of_whom_its_name_says() {
         assert_eq!(label_of_file(file), label.as_bytes(), "{file}");
     }
 }
+
+#[test]
+fn a_row_is_somebodys_while_there_is_anything_to_count_or_to_tell() {
+    let throttle = rules("", "");
+    let here = source("192.0.2.1");
+    // A bucket's rows, and one more.
+    let full = PEOPLE.rows;
+    for (what, is_given_away) in [("failed", false), ("got in", false), ("told", true)] {
+        let machine = Machine::at(1_700_000_000, 100);
+        let ledger = machine.ledger();
+        let bucket = |name: &String| ledger.person(somebody(name)).hash % PEOPLE.buckets as u64;
+        let names: Vec<_> =
+            (0..).map(|number| format!("user{number}")).filter(|name| bucket(name) == 0).take(full + 1).collect();
+        for name in &names[..full] {
+            let login = login(somebody(name), &here, &throttle);
+            assert_eq!(guess(&ledger, &login, 1), 1);
+            if what != "failed" {
+                ledger.give_back(&login, Vec::new(), None).unwrap();
+            }
+            if what == "told" {
+                assert!(ledger.take_notice(somebody(name)).is_some());
+            }
+        }
+        let is_shared = || ledger.tally(somebody(&names[full]), ledger.now()).unwrap().is_shared();
+        assert!(is_shared(), "{what}: not before 30 days are over");
+        machine.set(1_700_000_000 + 31 * DAY, 100 + 31 * DAY);
+        assert_eq!(is_shared(), !is_given_away, "{what}");
+    }
+}

@@ -147,6 +147,16 @@ fn more_than_fits_is_an_error_that_says_so() {
 }
 
 #[test]
+fn the_last_byte_is_not_the_texts() {
+    let empty = Document { user: String::new(), ..document(Vec::new()) };
+    let room = SIZE - empty.body().length;
+    for (over, expected) in [(-1, Ok(())), (0, Err(TooLarge(SIZE + 1))), (1, Err(TooLarge(SIZE + 2)))] {
+        let user = "x".repeat(room.checked_add_signed(over).unwrap());
+        assert_eq!(Document { user, ..empty.clone() }.text().map(drop), expected, "{over}");
+    }
+}
+
+#[test]
 fn names_of_devices() {
     for name in ["phone", "Ann's phone", "é", "SHA256:abc/+", &"x".repeat(64)] {
         assert!(is_device_name(name), "{name}");

@@ -667,6 +667,9 @@ fn a_removed_record_leaves_a_document_that_says_so() {
     machine.store().admission().unwrap().invite(&person, &word_of_two, &ticket).unwrap();
     assert_eq!(machine.store().remove(&person), Ok(true));
     assert!(machine.memory.get(&key(&person)).is_some(), "a tombstone");
+    let before = machine.memory.commits.load(SeqCst);
+    assert_eq!(machine.store().remove(&person), Ok(false));
+    assert_eq!(machine.memory.commits.load(SeqCst), before, "there is nothing to write");
     assert_eq!(machine.another("new").store().never_enrolled(&person), Ok(false));
     assert_eq!(machine.store().admission().unwrap().ticket(&person, &word_of_two), Ok(None));
     assert!(machine.store().people().unwrap().is_empty());
@@ -1331,6 +1334,36 @@ fn a_host_that_never_saw_what_is_missing_makes_anew_what_remembers_people_and_no
 }
 
 #[test]
+fn any_trace_of_a_person_or_their_account_says_that_they_had_a_device() {
+    let account = me();
+    let holder = account.holder("key-id:1").unwrap();
+    let record = || Some(record_of(&account, 1, &named("\" TOTP_AUTH\n")));
+    let traces: [(&Person, Of); 4] = [
+        (&account, Of { had_one: true, ..Of::default() }),
+        (&account, Of { record: record(), ..Of::default() }),
+        (&holder, Of { had_one: true, ..Of::default() }),
+        (&holder, Of { record: record(), ..Of::default() }),
+    ];
+    for (number, (person, of)) in traces.iter().enumerate() {
+        let machine = Machine::first();
+        let keys = [FleetStore::key(person)];
+        machine.store().ensure_there(&keys).unwrap();
+        assert_eq!(machine.store().never_enrolled(&holder), Ok(true));
+        machine.store().transact(&keys, |transaction| transaction.put_person(&keys[0], of)).unwrap();
+        assert_eq!(machine.store().never_enrolled(&holder), Ok(false), "{number}");
+    }
+    // What this host knows of homes is no other's.
+    let machine = Machine::first();
+    let file = machine.state_dir.path().join("secret");
+    let homes = HomeStore { secret: file.as_os_str().as_encoded_bytes(), ..HomeStore::default() };
+    std::fs::write(&file, "").unwrap();
+    let store = FleetStore { homes: Some(homes), ..machine.store() };
+    assert_eq!((store.never_enrolled(&account), machine.store().never_enrolled(&account)), (Ok(false), Ok(true)));
+    let refused = store.admit(&account, &named("\" TOTP_AUTH\n"), &Grounds::First, 5);
+    assert_eq!(word(refused), "not-invited");
+}
+
+#[test]
 fn whoever_is_waited_for_has_one_time_limit() {
     let machine = Machine::first();
     let (store, in_time) = (machine.store(), machine.store().in_time());
@@ -1368,6 +1401,7 @@ fn the_fleets_store_conforms_on_a_real_etcd() {
         });
         assert!(is_up, "{:?}", machine.store().init());
         conformance::check(&EachAnew(&machine));
+        assert_eq!(machine.store().people(), Ok(vec![me().named()]));
     }));
     etcd.kill().unwrap();
     etcd.wait().unwrap();

@@ -108,8 +108,15 @@ fn nobody_waits_for_the_lock_of_another() {
     let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
     // More than a byte of the hash can tell apart.
     let lock = |number: usize| store.place_of(format!("user{number}")).unwrap().lock();
-    let held: Vec<_> = (0..300).map(lock).collect();
-    assert!(held.iter().all(Result::is_ok));
+    let held: Result<Vec<_>, _> = (0..300).map(lock).collect();
+    assert!(held.is_ok_and(|held| held.len() == 300));
+}
+
+#[test]
+fn a_file_system_says_how_many_files_can_still_be_made() {
+    let path = directory();
+    let room = room(&Directory::open(path.path()).unwrap().unwrap()).unwrap();
+    assert!(!room.is_read_only && room.bytes > 0 && room.files.is_some_and(|files| files > 0), "{room:?}");
 }
 
 #[test]
@@ -472,6 +479,26 @@ mod admission {
         assert!(store.is_invited(&one, NOW).unwrap() && !store.is_invited(&one, NOW + 60).unwrap());
         assert_eq!(store.withdraw(&account).unwrap(), 1);
         assert!(!store.is_invited(&one, NOW).unwrap());
+    }
+
+    #[test]
+    fn of_a_shared_account_any_trace_says_that_it_was_enrolled_once() {
+        let (path, account, [one, two]) = shared();
+        let store = SystemStore { state_dir: path.path(), homes: None, ring: None };
+        let mark = |person: &Person| path.path().join("enrolled").join(crate::store::name_and_uid(person));
+        let record_of = path.path().join(RECORDS).join(one.file_name());
+        for trace in [mark(&account), mark(&two), record_of.clone()] {
+            store.enrol(&one, &record(), true).unwrap();
+            std::fs::write(mark(&two), "").unwrap();
+            for other in [mark(&account), mark(&one), mark(&two), record_of.clone()] {
+                if other != trace {
+                    std::fs::remove_file(other).unwrap();
+                }
+            }
+            assert_eq!(store.never_enrolled(&two), Ok(false), "{}", trace.display());
+            let _ = std::fs::remove_file(trace);
+            assert_eq!(store.never_enrolled(&two), Ok(true));
+        }
     }
 
     #[test]
