@@ -575,6 +575,9 @@ fn nobody_takes_the_place_of_others_marks() {
     assert!(is_known(login(ALICE, &last, &throttle)), "the latest of one's own are kept");
     let first = source("10.0.0.0");
     assert!(!is_known(login(ALICE, &first, &throttle)));
+    let latest = |number: u32| Source::Address(std::net::Ipv4Addr::from(0x0a00_0000 + 20_000 - number).into());
+    let kept = (1..100).take_while(|&number| is_known(login(ALICE, &latest(number), &throttle))).count();
+    assert_eq!(kept, 12);
 }
 
 #[test]
@@ -705,4 +708,22 @@ fn a_row_is_somebodys_while_there_is_anything_to_count_or_to_tell() {
         machine.set(1_700_000_000 + 31 * DAY, 100 + 31 * DAY);
         assert_eq!(is_shared(), !is_given_away, "{what}");
     }
+}
+
+#[test]
+fn what_was_no_guess_ends_no_grace() {
+    let throttle = rules("*:10/1h", "");
+    let ledger = ledger(|| Moment { wall: 1_700_000_000, boot: 100 });
+    let here = source("192.0.2.1");
+    let login = login(ALICE, &here, &throttle);
+    let grace = Grace { period: HOUR, circumstances: b"", factors: b"secret", is_elsewhere: false };
+    assert_eq!(guess(&ledger, &login, 2), 2);
+    ledger.give_back(&login, Vec::new(), Some(&grace)).unwrap();
+    for _ in 0..4 {
+        let receipt = ledger.charge(&login).unwrap();
+        ledger.take_back(&login, receipt);
+        assert!(ledger.has_grace(&login, &grace));
+    }
+    assert_eq!(guess(&ledger, &login, 3), 3);
+    assert!(!ledger.has_grace(&login, &grace));
 }

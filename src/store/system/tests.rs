@@ -113,10 +113,12 @@ fn nobody_waits_for_the_lock_of_another() {
 }
 
 #[test]
-fn a_file_system_says_how_many_files_can_still_be_made() {
-    let path = directory();
+fn what_a_store_is_on_is_known() {
+    let path = tempfile::tempdir_in("/dev/shm").unwrap();
     let room = room(&Directory::open(path.path()).unwrap().unwrap()).unwrap();
+    assert_eq!(room.file_system, FileSystem::Memory("tmpfs"));
     assert!(!room.is_read_only && room.bytes > 0 && room.files.is_some_and(|files| files > 0), "{room:?}");
+    assert_eq!(make(path.path()).unwrap().file_system, room.file_system);
 }
 
 #[test]
@@ -283,6 +285,9 @@ mod sealing {
         assert!(sealed.reason(sealed.store(), NAME).is_none(), "a plain one is read");
         assert!(sealed.store().reseal(&name).unwrap() && !sealed.store().reseal(&name).unwrap());
         assert_eq!(sealed.store().sealed_with(&name).unwrap(), Some(id.to_string()));
+        let store = sealed.store();
+        let held = store.place_of(NAME.to_owned()).unwrap().read().unwrap().unwrap();
+        assert_eq!(held.value.document.generation, 9, "it was settled, and then sealed");
         assert!(sealed.bytes(NAME).starts_with(format!("# pam_totp record, sealed with key {id}\n").as_bytes()));
         for file in [NAME, "alice~"] {
             assert!(!shows_a_secret(&sealed.bytes(file)), "{file}");
