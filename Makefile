@@ -16,7 +16,7 @@ FLAGS   := --locked --target-dir target
 # By rename, and only where something changed: somebody may be reading the file.
 put = @cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
 
-.PHONY: build demo demo-fleet test soak fuzz mutants bench lint abi-check prerequisites install \
+.PHONY: build demo demo-fleet test soak fuzz cargo-fuzz mutants bench lint abi-check prerequisites install \
         uninstall deb rpm fresh clean
 
 # The manual page and the completions, which the program itself makes from the definition of its arguments.
@@ -86,7 +86,7 @@ test: prerequisites build $(CONTROLS)
 
 # The tests through real programs again, each with all there is to try: every call killed, thousands of made-up stacks and
 # login sequences, from a seed of their own; and ten minutes of fuzzing a reader. Takes as long as it takes.
-soak: prerequisites build $(CONTROLS)
+soak: cargo-fuzz prerequisites build $(CONTROLS)
 	@PAM_TOTP_SOAK=1 tests/run $(FLAGS) --test real
 	@PAM_TOTP_SOAK=1 tests/run $(FLAGS) --lib --bins properties::
 	@tests/fuzz 600
@@ -94,8 +94,11 @@ soak: prerequisites build $(CONTROLS)
 # Every reader of what comes from outside on made-up inputs, for SECONDS each; TARGET: one of `cargo fuzz list`. Needs cargo-fuzz,
 # which works with any compiler, and a C++ compiler.
 SECONDS ?= 60
-fuzz:
+fuzz: cargo-fuzz
 	@tests/fuzz $(SECONDS) $(TARGET)
+
+cargo-fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
 
 # Wrong on purpose in every place of the modules that .cargo/mutants.toml names, one after the other, or of FILE: docs/mutants.md.
 # A minute each; needs cargo-mutants.
@@ -104,7 +107,7 @@ mutants:
 	@mkdir -p target/mutants
 	CARGO_PROFILE_TEST_DEBUG=0 cargo mutants --output target/mutants $(if $(FILE),--file '$(FILE)')
 
-# What a login costs, ours beside other modules', in one run of ten minutes; see docs/benchmark.md, which PAM_TOTP_WRITE=1 has it
+# What a login costs, ours beside other modules', in one run of about eight minutes; see docs/benchmark.md, which PAM_TOTP_WRITE=1 has it
 # write. Needs what the tests need. With BENCH=people: 10 people in the root-only store beside a million, which takes 4 GB of
 # memory and a few minutes.
 bench: prerequisites build
