@@ -689,9 +689,14 @@ fn an_account_phase_says_yes_to_nobody_and_counts_nothing() {
         is_denied(&machine.login("test", "alice").answer(wrong_code(SECRET)).run(), "wrong-code");
     }
     machine.service("test", "auth required pam_totp.so\naccount required pam_totp.so\n");
-    let list = || output_of(machine.command(machine.program()).args(["throttle", "list", "--json"]));
+    // Who failed how often; how long ago, and for how long that blocks them, is another number each second.
+    let list = || -> Vec<String> {
+        let list = output_of(machine.command(machine.program()).args(["throttle", "list", "--json"]));
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap();
+        rows.iter().map(|row| format!("{} {} {}", row["name"], row["counted"], row["failures"])).collect()
+    };
     let (before, home) = (list(), snapshot(&machine.path(&ALICE.home())));
-    assert!(before.contains("alice"), "{before}");
+    assert!(before.iter().any(|row| row.contains("alice") && row.ends_with(" 3")), "{before:?}");
     // As cron does: without an authentication before it. libpam takes a function that we do not have for a failure.
     for user in ["alice", "bob", "mallory"] {
         let login = machine.login("test", user).with(&["--account-alone"]).run();
