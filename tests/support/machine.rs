@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -102,10 +102,12 @@ impl Machine {
     pub fn add(&self, user: User) {
         let User { name, uid } = user;
         // crypt(3) of "password"; yescrypt and sha512 are everywhere, this is sha512.
-        let hash = output_of(Command::new("openssl").args(["passwd", "-6", "-salt", "pam_totp", "password"]));
+        static HASH: LazyLock<String> = LazyLock::new(|| {
+            output_of(Command::new("openssl").args(["passwd", "-6", "-salt", "pam_totp", "password"])).trim().to_owned()
+        });
         self.append("/etc/passwd", &format!("{name}:x:{uid}:{uid}::/home/{name}:/bin/sh\n"));
         self.append("/etc/group", &format!("{name}:x:{uid}:\n"));
-        self.append("/etc/shadow", &format!("{name}:{}:20000::::::\n", hash.trim()));
+        self.append("/etc/shadow", &format!("{name}:{}:20000::::::\n", *HASH));
         self.make_directory(&user.home(), 0o700, uid);
     }
 
