@@ -31,15 +31,12 @@ $(DIST)/pam_totp.so: FORCE
 	@mkdir -p $(DIST)
 	$(call put,target/module/release/libpam_totp.so,$@)
 
-$(DIST)/pam-totp: FORCE
-	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp
+# Both at once: the last step of each keeps one processor busy.
+$(DIST)/pam-totp $(DIST)/pam-totp-agent &: FORCE
+	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp --bin pam-totp-agent
 	@mkdir -p $(DIST)
-	$(call put,target/release/pam-totp,$@)
-
-$(DIST)/pam-totp-agent: FORCE
-	$(CARGO) build --release $(FLAGS) --features cli --bin pam-totp-agent
-	@mkdir -p $(DIST)
-	$(call put,target/release/pam-totp-agent,$@)
+	$(call put,target/release/pam-totp,$(DIST)/pam-totp)
+	$(call put,target/release/pam-totp-agent,$(DIST)/pam-totp-agent)
 
 $(DIST)/pam-totp.1: $(DIST)/pam-totp
 	$(DIST)/pam-totp completion man >$@.new
