@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn every_line_but_the_uri_fits_on_a_terminal_and_nothing_in_it_is_an_escape() {
         for drawing in [None, Some(Drawing::Ascii), Some(Drawing::HalfBlocks)] {
-            for (account, host) in [("alice", "bastion"), ("a", "b"), ("ec2-user", "ip-10-0-0-1")] {
+            for (account, host) in [("alice", "bastion"), ("a", "b"), ("ec2-user", "ip-10-0-1")] {
                 let text = text(account, host, drawing, Some("2027-01-31"));
                 assert!(text.starts_with('\n') && !text.contains('\x1b') && text.contains("2027-01-31"));
                 for line in text.lines().filter(|line| !line.starts_with("URI: ")) {
