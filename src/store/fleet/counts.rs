@@ -230,6 +230,11 @@ impl Counts {
         self.in_a_row >= MAX_CONSECUTIVE
     }
 
+    /// Whether there is something to tell them.
+    pub(super) const fn has_notice(&self) -> bool {
+        self.notice.0 > 0
+    }
+
     /// What to tell them.
     pub(super) fn take_notice(&mut self) -> Option<Notice> {
         let (failures, latest) = std::mem::take(&mut self.notice);

@@ -252,6 +252,9 @@ impl Ledger for FleetStore<'_> {
 
     fn take_notice(&self, who: Who) -> Option<Notice> {
         let key = own_key(who)?;
+        if self.fleet.had_nothing_to_tell(&key) {
+            return None;
+        }
         self.transact(std::slice::from_ref(&key), |transaction| {
             let mut of = transaction.person(&key)?;
             let notice = of.counts.take_notice();

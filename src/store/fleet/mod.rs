@@ -38,6 +38,7 @@ use marks::Marks;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use transaction::{Transaction, Undone};
 use turns::Turns;
@@ -45,6 +46,9 @@ use turns::Turns;
 /// How long somebody who logs in waits for the cluster in all: an election takes a second or two, and the module waits for the
 /// agent for half a second more.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How soon after a right code its session begins. Only another right one could give it something to tell meanwhile, and tells it.
+const SESSION: Duration = Duration::from_secs(10);
 
 /// What keeps the documents.
 pub trait Engine: Send + Sync {
@@ -93,13 +97,15 @@ pub struct Fleet {
     /// What this host is called there.
     pub host: String,
     turns: Turns,
+    /// Whose documents had nothing to tell them when they got in here, and since when.
+    untold: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Fleet {
     /// The fleet whose keys begin with `prefix`, on a host called so.
     #[must_use]
     pub fn new(engine: Box<dyn Engine>, prefix: String, host: String) -> Self {
-        Self { engine, prefix, host, turns: Turns::default() }
+        Self { engine, prefix, host, turns: Turns::default(), untold: Mutex::default() }
     }
 
     /// The fleet of which a file says where it is. Connects to nobody yet.
@@ -110,6 +116,20 @@ impl Fleet {
         let conf = Conf::read(path)?;
         let engine = Box::new(Cluster::new(&conf)?);
         Ok(Self::new(engine, conf.prefix, conf.host))
+    }
+
+    /// Somebody has got in, and there is nothing to tell them.
+    fn has_nothing_to_tell(&self, key: String) {
+        let now = clock::instant();
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.retain(|_, since| now.saturating_duration_since(*since) < SESSION);
+        untold.insert(key, now);
+    }
+
+    /// Whether that was a moment ago. Once: it is of one session.
+    fn had_nothing_to_tell(&self, key: &str) -> bool {
+        let since = self.untold.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        since.is_some_and(|since| clock::instant().saturating_duration_since(since) < SESSION)
     }
 }
 
@@ -270,6 +290,7 @@ impl<'a> FleetStore<'a> {
             Err(decision) => decision,
         };
         let is_denial = decision.is_denial();
+        let mut has_notice = true;
         let stored = decision.commit(|next| {
             let failed = Undone::Failed;
             // Something can be noted of what is wrong. It is no less wrong for that.
@@ -290,11 +311,15 @@ impl<'a> FleetStore<'a> {
                     }
                 }
             }
+            has_notice = of.counts.has_notice();
             transaction.put_person(&key, &of).map_err(failed)?;
             transaction.commit()
         });
         match stored {
             Ok(verdict) => {
+                if !is_denial && !has_notice {
+                    self.fleet.has_nothing_to_tell(key);
+                }
                 let paid = if is_denial { paid_for(paid) } else { Paid::Settled };
                 Ok(Some(self.attempted(person, verdict, paid)))
             }

@@ -2,11 +2,14 @@
 
 use super::envelope::{Head, Id, Inside, Place};
 use super::*;
+use crate::authenticate::{self, Counter, Done, Outcome, Step, Visit};
 use crate::identity::Named;
 use crate::ledger::tests::{ALICE, somebody, source};
 use crate::ledger::{self, Grace, Kept, Ledger, Login, Refusal, Who};
+use crate::options::Options;
 use crate::otp::{Answer, Form, RecoveryCode};
 use crate::policy::throttle::Throttle;
+use crate::policy::{Document, Policy};
 use crate::record::{Device, RecoveryCodes};
 use crate::secret::Secret;
 use crate::store::conformance::{self, named, record};
@@ -14,6 +17,7 @@ use crate::store::{Bill, Grounds, Paid, Roster, Ticket};
 use crate::system::private::tests::directory;
 use crate::verify::{self, Denial, Rules, Try};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier, Mutex};
@@ -275,6 +279,87 @@ fn a_guess_is_paid_by_the_same_bytes_right_or_wrong_before_it_is_judged() {
         kvs.1.values().map(|kv| (kv.key.clone(), kv.value.len())).collect::<Vec<_>>()
     };
     assert_eq!(judged(CODES[0]), judged(WRONG));
+}
+
+/// A login as the agent has it: a store for the question, one for the answer, and one for the session, if there is one. What it
+/// came to, and how many reads and commits it took, those of the session apart.
+fn login_by_agent(
+    machine: &Machine,
+    person: &Person,
+    code: &str,
+    more: &str,
+) -> (bool, [u64; 2], [u64; 2], Option<u64>) {
+    let document = Document::parse(format!("version = 1\n[defaults]\nstore = \"fleet\"\n{more}").into_bytes()).unwrap();
+    let policy = Policy::new("sshd", &Options::default(), &document);
+    let here = source("192.0.2.1");
+    let visit = Visit {
+        person: Ok(person),
+        name: person.name(),
+        host: "192.0.2.1",
+        source: &here,
+        login_key: b"",
+        is_silent: false,
+    };
+    let step = |step: &dyn Fn(&mut authenticate::Login<fn() -> u64>) -> Step| {
+        let store = Rc::new(machine.store());
+        let (counter, _) = Counter::with(&policy, Some(store.clone()));
+        step(&mut authenticate::Login::new(&visit, &policy, &*store, &counter, store.now))
+    };
+    let counts = || [machine.memory.reads.load(SeqCst), machine.memory.commits.load(SeqCst)];
+    let since = |before: [u64; 2]| [0, 1].map(|kind| counts()[kind] - before[kind]);
+    let before = counts();
+    let Step::Ask(question) = step(&|login| login.begin(None)) else { panic!("not asked") };
+    let pending = Cell::new(Some(question.pending));
+    let done = step(&|login| login.answer(pending.take().unwrap(), Ok(Secret::new(code.into()))));
+    let Step::Done(Done { outcome, .. }) = done else { panic!("asked again") };
+    let (of_login, before) = (since(before), counts());
+    let is_in = matches!(outcome, Outcome::Accepted(_));
+    let notice = is_in.then(|| machine.store().take_notice(Who::of(person))).flatten();
+    (is_in, of_login, since(before), notice.map(|notice| notice.failures))
+}
+
+#[test]
+fn a_login_makes_no_more_requests_than_it_has_to() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    // Reads and commits: of the login, and of its session.
+    for (code, expected) in [
+        // From where they never got in: what was guessed from there is read, and charged in the same commit.
+        (WRONG, (false, [2, 1], [0, 0], None)),
+        (CODES[0], (true, [2, 2], [1, 1], Some(1))),
+        // From where they did. What is wrong is charged to the source by another commit.
+        (WRONG, (false, [2, 2], [0, 0], None)),
+        (CODES[1], (true, [1, 2], [1, 1], Some(1))),
+    ] {
+        assert_eq!(login_by_agent(&machine, &person, code, ""), expected, "{code}");
+    }
+    // Most logins: nothing failed before, and there is nothing to tell.
+    machine.store().change(&person, &mut |record| Ok(*record = named("\" TOTP_AUTH\n"))).unwrap();
+    assert_eq!(login_by_agent(&machine, &person, CODES[0], ""), (true, [1, 2], [0, 0], None));
+    // Where somebody can enrol in a login they are looked up before they are asked.
+    let inline = "enrolment = \"inline\"\n";
+    assert_eq!(login_by_agent(&machine, &person, CODES[1], inline), (true, [2, 2], [0, 0], None));
+}
+
+#[test]
+fn what_there_is_to_tell_is_told_once_wherever_the_session_is() {
+    let one = Machine::first();
+    let (two, person) = (one.another("two"), enrolled(&one));
+    let (who, throttle) = (Who::of(&person), Throttle::default());
+    let notice = |machine: &Machine| machine.store().take_notice(who).map(|notice| notice.failures);
+    // Somebody else fails at another host, after a login here and before its session: what they did is told at the next login.
+    assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)));
+    assert!(!is_accepted(&attempt(&two.store(), &person, WRONG, &throttle)));
+    assert_eq!(notice(&one), None);
+    assert!(is_accepted(&attempt(&one.store(), &person, CODES[1], &throttle)));
+    assert_eq!((notice(&two), notice(&one)), (Some(1), None));
+    // What is not known here is looked up, and so it is where a session is the second one.
+    one.store().change(&person, &mut |record| Ok(*record = named("\" TOTP_AUTH\n"))).unwrap();
+    assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)));
+    assert_eq!(notice(&one), None);
+    assert!(!is_accepted(&attempt(&two.store(), &person, WRONG, &throttle)));
+    assert!(is_accepted(&attempt(&two.store(), &person, CODES[1], &throttle)));
+    assert_eq!(notice(&one), Some(1));
 }
 
 #[test]
