@@ -10,11 +10,13 @@
 //! | `token` | who this host is to etcd |
 //! | `message` | what is said, and what is believed of it |
 //! | `refusal` | what a refusal means, and the way out |
+//! | `pace` | what to do where the cluster has no time |
 //! | `date` | what the cluster's clocks say |
 
 mod date;
 mod http;
 mod message;
+mod pace;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use crate::system::clock::{self, instant};
 use crate::system::random;
 use http::{Answer, Client, REQUEST, Request};
 use message::{Said, Wrong};
+use pace::pause;
 use refusal::{Failure, Kind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -208,17 +211,26 @@ impl Cluster {
     pub fn commit(&self, guards: &[Guard], puts: &[Put], deadline: Instant) -> Commit {
         let body = message::commit(guards, puts);
         let asked = Asked { path: "/v3/kv/txn", body: &body, deadline, at_most: REQUEST, limit: ANSWER };
-        let mut reason = None;
+        let Some(began) = self.client.pace.wait(deadline) else { return Commit::Unknown(resting()) };
+        let (mut reason, mut is_late) = (None, false);
         for endpoint in self.order() {
             match self.ask(endpoint, &asked, |body| message::committed(body, guards, puts.len())) {
                 Ok(done) => return done.map_or(Commit::Stale, |revision| Commit::Done { revision }),
-                Err(Failure { kind: Kind::Ambiguous, fact }) => {
-                    self.favourite.store(self.after(endpoint), Ordering::Relaxed);
-                    return Commit::Unknown(fact);
+                Err(failure) => {
+                    is_late |= failure.is_late;
+                    let is_over = matches!(failure.kind, Kind::Ambiguous | Kind::Final);
+                    if failure.kind == Kind::Ambiguous {
+                        self.favourite.store(self.after(endpoint), Ordering::Relaxed);
+                    }
+                    reason = Some(if is_over { failure } else { worse(reason, failure) });
+                    if is_over {
+                        break;
+                    }
                 }
-                Err(Failure { kind: Kind::Final, fact }) => return Commit::Unknown(fact),
-                Err(failure) => reason = Some(worse(reason, failure)),
             }
+        }
+        if is_late {
+            self.client.pace.late(began, instant(), false);
         }
         Commit::Unknown(fact_of(reason))
     }
@@ -276,7 +288,10 @@ impl Cluster {
     fn until<T>(&self, deadline: Instant, mut attempt: impl FnMut(usize) -> Result<T, Failure>) -> Result<T, Fact> {
         let mut reason = None;
         loop {
-            let mut all_refuse = true;
+            let Some(began) = self.client.pace.wait(deadline) else {
+                return Err(reason.map_or_else(resting, |of: Failure| of.fact));
+            };
+            let (mut all_refuse, mut late) = (true, 0_usize);
             for endpoint in self.order() {
                 let failure = match attempt(endpoint) {
                     Ok(answer) => return Ok(answer),
@@ -284,15 +299,22 @@ impl Cluster {
                     Err(failure) => failure,
                 };
                 all_refuse &= matches!(failure.kind, Kind::Refused | Kind::Token);
+                if failure.is_late {
+                    late = late.saturating_add(1);
+                    self.favourite.store(self.after(endpoint), Ordering::Relaxed);
+                }
                 reason = Some(worse(reason, failure));
                 if instant() >= deadline {
-                    return Err(fact_of(reason));
+                    break;
                 }
             }
-            if all_refuse {
+            if late > 0 {
+                self.client.pace.late(began, instant(), late == self.endpoints.len());
+            }
+            if all_refuse || instant() >= deadline {
                 return Err(fact_of(reason));
             }
-            pause(deadline);
+            pause(PAUSE.min(deadline.saturating_duration_since(instant())));
         }
     }
 
@@ -327,12 +349,14 @@ impl Cluster {
                         let fresh = login.token(&self.client, endpoint, Some(&token), asked.deadline)?;
                         self.send(endpoint, asked, Some(&fresh))?
                     }
-                    // etcd may wait for what this token says it has to have seen: after a restore for ever.
                     Err(failure @ Failure { kind: Kind::Ambiguous, .. }) => {
-                        login.forget(&token);
+                        login.doubt(&token);
                         return Err(failure);
                     }
-                    answer => answer?,
+                    answer => {
+                        login.trust();
+                        answer?
+                    }
                 }
             }
         };
@@ -340,6 +364,7 @@ impl Cluster {
         let said = parse(&answer.body).map_err(|wrong| bad_answer(endpoint, wrong))?;
         self.check_id(endpoint, said.cluster)?;
         self.favourite.store(favourite, Ordering::Relaxed);
+        self.client.pace.answered();
         Ok(said.what)
     }
 
@@ -407,6 +432,11 @@ fn bad_answer(endpoint: &str, wrong: Wrong) -> Failure {
     Failure::new(Kind::Ambiguous, Fact::new("bad-etcd-answer").with("endpoint", endpoint).with("error", wrong))
 }
 
+/// No endpoint was asked.
+fn resting() -> Fact {
+    Fact::new(UNREACHABLE).with("error", "no-time-a-moment-ago")
+}
+
 /// Which of two failures to speak of: the first of those that say most.
 fn worse(one: Option<Failure>, other: Failure) -> Failure {
     let says = |failure: &Failure| match failure.kind {
@@ -429,10 +459,4 @@ fn fact_of(failure: Option<Failure>) -> Fact {
 fn any(count: usize) -> usize {
     let [byte] = random::bytes().unwrap_or([0]);
     usize::from(byte).checked_rem(count).unwrap_or(0)
-}
-
-/// The agent may wait: the one who logs in does, and the deadline is theirs.
-#[allow(clippy::disallowed_methods)]
-fn pause(deadline: Instant) {
-    std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(instant())));
 }

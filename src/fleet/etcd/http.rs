@@ -4,6 +4,7 @@
 //! followed. Connections are kept; no thread is started.
 
 use super::UNREACHABLE;
+use super::pace::Pace;
 use super::refusal::{Failure, Kind, failed_tls, refused};
 use crate::fact::Fact;
 use crate::fleet::conf::{Conf, read_private};
@@ -50,7 +51,7 @@ pub(super) struct Request<'a> {
     pub(super) is_secret: bool,
     /// Until then.
     pub(super) deadline: Instant,
-    /// For it alone.
+    /// For it alone, where there is no reason to wait for longer.
     pub(super) at_most: Duration,
     /// Bytes of the answer, at most.
     pub(super) limit: u64,
@@ -67,7 +68,10 @@ pub(super) struct Answer {
 }
 
 /// Sends requests.
-pub(super) struct Client(Agent);
+pub(super) struct Client {
+    agent: Agent,
+    pub(super) pace: Pace,
+}
 
 impl Client {
     /// Reads the files that the configuration names.
@@ -98,7 +102,8 @@ impl Client {
             .max_idle_connections(KEPT.saturating_mul(conf.endpoints.len()))
             .max_idle_connections_per_host(KEPT)
             .build();
-        Ok(Self(Agent::with_parts(config, DefaultConnector::default(), Addresses)))
+        let agent = Agent::with_parts(config, DefaultConnector::default(), Addresses);
+        Ok(Self { agent, pace: Pace::default() })
     }
 
     /// Sends one request to one endpoint, once.
@@ -107,16 +112,19 @@ impl Client {
     /// [`Failure`]: also where the answer is a refusal.
     pub(super) fn send(&self, endpoint: &str, request: &Request<'_>) -> Result<Answer, Failure> {
         let start = instant();
-        let time = request.deadline.saturating_duration_since(start).min(request.at_most);
+        let patience = self.pace.patience(start);
+        let time = request.deadline.saturating_duration_since(start).min(request.at_most.saturating_mul(patience));
         if time.is_zero() {
             return Err(Failure::new(Kind::NotSent, unreachable(endpoint).with("error", "deadline")));
         }
-        let mut post = self.0.post(format!("{endpoint}{}", request.path)).header("content-type", "application/json");
+        let mut post =
+            self.agent.post(format!("{endpoint}{}", request.path)).header("content-type", "application/json");
         if let Some(token) = request.token {
             // Without `Bearer`, with which etcd refuses it.
             post = post.header("authorization", token);
         }
-        let config = post.config().timeout_global(Some(time)).timeout_connect(Some(time.min(CONNECT)));
+        let connect = time.min(CONNECT.saturating_mul(patience));
+        let config = post.config().timeout_global(Some(time)).timeout_connect(Some(connect));
         let mut response = config.build().send(request.body).map_err(|error| failed(endpoint, error))?;
         let status = response.status().as_u16();
         let date = response.headers().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
@@ -137,7 +145,7 @@ impl Client {
         if time.is_zero() {
             return None;
         }
-        let config = self.0.get(format!("{endpoint}/version")).config().timeout_global(Some(time));
+        let config = self.agent.get(format!("{endpoint}/version")).config().timeout_global(Some(time));
         let response = config.timeout_connect(Some(time.min(CONNECT))).build().call().ok()?;
         let date = response.headers().get("date")?.to_str().ok()?.to_owned();
         Some((date, instant().saturating_duration_since(start)))
@@ -170,7 +178,7 @@ fn failed(endpoint: &str, error: ureq::Error) -> Failure {
                 Timeout::Connect | Timeout::Resolve => Kind::NotSent,
                 _ => Kind::Ambiguous,
             };
-            Failure::new(kind, unreachable(endpoint).with("error", "timed-out"))
+            Failure { is_late: true, ..Failure::new(kind, unreachable(endpoint).with("error", "timed-out")) }
         }
         ureq::Error::HostNotFound => {
             Failure::new(Kind::NotSent, unreachable(endpoint).with("error", "no-address-of-that-name"))

@@ -9,6 +9,8 @@ use serde::Deserialize;
 pub(super) struct Failure {
     pub(super) kind: Kind,
     pub(super) fact: Fact,
+    /// There was no time for it.
+    pub(super) is_late: bool,
 }
 
 /// What has become of such a request.
@@ -28,7 +30,7 @@ pub(super) enum Kind {
 
 impl Failure {
     pub(super) const fn new(kind: Kind, fact: Fact) -> Self {
-        Self { kind, fact }
+        Self { kind, fact, is_late: false }
     }
 
     /// The same fact, of something that has to be put right.

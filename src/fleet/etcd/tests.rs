@@ -720,3 +720,21 @@ fn proxies_in_the_environment_are_ignored() {
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
+
+// ---- A cluster that has no time ----
+
+/// All logins of a host, one after the other, at a server that takes nobody's handshake.
+#[test]
+fn a_host_that_nobody_has_time_for_asks_less_and_less_often() {
+    let silent = Mock::new(|_, _| thread::sleep(Duration::from_secs(1)));
+    let mut cluster = cluster(&[silent.address]);
+    cluster.client.pace = super::pace::Pace::by(|| u64::MAX);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        assert_eq!(cluster.read(&[b"k"], within(100)).unwrap_err().word(), "etcd-unreachable");
+        unknown(cluster.commit(&guards(), &puts(), within(100)), "etcd-unreachable");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let asked = silent.count("/v3/kv/txn");
+    assert!((2..=6).contains(&asked), "{asked}");
+}

@@ -8,6 +8,7 @@ use crate::fleet::conf::read_private;
 use crate::secret::Secret;
 use crate::system::clock::instant;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub(super) struct Login {
     body: Secret<Vec<u8>>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether the latest request with a token came to nothing.
+    is_doubted: AtomicBool,
 }
 
 /// Somebody asks for a token. Whoever panics at it must not have the others wait.
@@ -69,15 +72,22 @@ impl Login {
         let password = Secret::new(serde_json::to_string(password).map_err(unwritable)?);
         let parts = [br#"{"name":"#, user.as_bytes(), br#","password":"#, password.expose().as_bytes(), b"}"];
         let body = Secret::new(parts.concat());
-        Ok(Self { body, state: Mutex::default(), changed: Condvar::new() })
+        Ok(Self { body, state: Mutex::default(), changed: Condvar::new(), is_doubted: AtomicBool::new(false) })
     }
 
-    /// Has the next one who needs a token ask for another than this.
-    pub(super) fn forget(&self, token: &str) {
+    /// A request with this token came to nothing. etcd may wait for what the token says it has to have seen, after a restore for
+    /// ever; or it has no time, and would have less if it were asked for another one. Who needs a token after the second
+    /// such request in a row asks for another.
+    pub(super) fn doubt(&self, token: &str) {
         let mut state = self.lock();
-        if state.token.as_deref() == Some(token) {
+        if state.token.as_deref() == Some(token) && self.is_doubted.swap(true, Ordering::Relaxed) {
             state.token = None;
         }
+    }
+
+    /// A request with a token was answered.
+    pub(super) fn trust(&self) {
+        self.is_doubted.store(false, Ordering::Relaxed);
     }
 
     /// A token that is not this one, of which etcd wants to know nothing any more. One thread asks for it, and the
@@ -121,6 +131,7 @@ impl Login {
         state.is_asked = false;
         state.attempts = state.attempts.wrapping_add(1);
         state.token = token.as_ref().ok().cloned();
+        self.trust();
         state.failure = token.as_ref().err().cloned();
         self.changed.notify_all();
         token
