@@ -255,7 +255,7 @@ fn where_a_write_of_unknown_fate_is_taken_for_done_a_code_gets_two_in() {
     let codes = codes(&machines[0], "alice");
     let (mut next, mut faults, began) = (0, 0, Instant::now());
     let mut twice = 0;
-    while twice == 0 && began.elapsed() < Duration::from_secs(60) {
+    while twice == 0 && began.elapsed() < Duration::from_secs(120) {
         let fault = if faults % 2 == 0 { Fault::Dies } else { Fault::IsCutOff };
         let said = Said::races_during(&agents, &codes, &mut next, |races| fault.happen(&mut cluster, races));
         twice += said.twice;

@@ -29,7 +29,9 @@ const LOGINS: u64 = 30;
 /// Times that all of that is done.
 const ROUNDS: usize = 3;
 /// Hosts at once.
-const HOSTS: [usize; 3] = [10, 100, 1000];
+pub const HOSTS: [usize; 3] = [10, 100, 1000];
+/// When somebody tries again who was denied.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Those who write the people.
 const LOADERS: usize = 8;
 
@@ -37,6 +39,19 @@ pub fn bench(people: usize) {
     for is_on_disk in [true, false] {
         on(is_on_disk, people);
     }
+}
+
+/// Hosts that all come at once, and nothing else.
+pub fn bench_hosts(counts: &[usize]) {
+    let cluster = Cluster::start(3);
+    let machine = machine(&cluster, BASTIONS[0], "");
+    found(&machine);
+    let files = cluster.etc("loader");
+    cluster.equip(BASTIONS[0], &files);
+    let conf = files.join("fleet.toml");
+    private(&conf, cluster.conf(BASTIONS[0], &files));
+    load(&machine, &conf, counts.iter().copied().max().unwrap_or_default());
+    hosts(&machine, &conf, counts);
 }
 
 /// All of it with each write waiting for the disk, or for none. People are loaded where that takes less time.
@@ -60,7 +75,7 @@ fn on(is_on_disk: bool, people: usize) {
     load(&machine, &conf, people);
     println!("the same with {} people enrolled:", people + clients.len());
     throughput(&agent, &mut clients);
-    hosts(&machine, &conf);
+    hosts(&machine, &conf, &HOSTS);
     size(&cluster, &conf, &agent, &mut clients);
 }
 
@@ -160,14 +175,14 @@ fn throughput(agent: &Agent, clients: &mut [Client]) {
 
 /// So many hosts, each with a connection and a token of its own: first all at once, as after a restart of the cluster, then each every
 /// ten seconds. What each does is what a login does, and two reads more.
-fn hosts(machine: &Machine, conf: &Path) {
+fn hosts(machine: &Machine, conf: &Path, counts: &[usize]) {
     let ring = ring(machine, conf);
     let state_dir = tempfile::tempdir_in("/run").unwrap();
     println!(
         "{:>8} {:>24} {:>12} {:>10} {:>10} {:>10}",
         "hosts", "all in at once after s", "tries", "then p50", "p99", "worst ms"
     );
-    for count in HOSTS {
+    for &count in counts {
         let barrier = Barrier::new(count);
         let all: Vec<(Duration, u32, Vec<Duration>)> = thread::scope(|scope| {
             let host = |number: usize| {
@@ -184,6 +199,7 @@ fn hosts(machine: &Machine, conf: &Path) {
                 let mut tries = 1;
                 while turn().is_err() {
                     tries += 1;
+                    thread::sleep(AGAIN);
                 }
                 let first = began.elapsed();
                 barrier.wait();

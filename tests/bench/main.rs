@@ -7,6 +7,7 @@
 //!                               a part of that, which is printed only
 //! bench people [COUNT]          the root-only store with 10 people in it and with COUNT (1,000,000, which is the most)
 //! bench fleet [COUNT]           a fleet, with a few people and with COUNT (100,000)
+//! bench hosts [COUNT...]       hosts of a fleet that come to the cluster at once (10, 100, 1000)
 //! ```
 //!
 //! What is printed is in `target/bench` too, with a picture of it; with PAM_TOTP_WRITE=1 `docs/benchmark.md` has it then.
@@ -62,6 +63,8 @@ fn main() {
             report.print_goals();
         }
         ["fleet", count @ ..] => fleet::bench(count.first().map_or(FLEET, |count| number(count))),
+        ["hosts"] => fleet::bench_hosts(&fleet::HOSTS),
+        ["hosts", counts @ ..] => fleet::bench_hosts(&counts.iter().map(|count| number(count)).collect::<Vec<_>>()),
         // What this program calls itself for.
         ["load", module] => counts::load(module),
         _ => panic!("{arguments:?}: what is that?"),
