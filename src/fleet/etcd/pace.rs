@@ -38,6 +38,13 @@ struct State {
     all_late: Option<Instant>,
 }
 
+impl State {
+    /// Whether no endpoint was in time lately.
+    fn is_pressed(&self, now: Instant) -> bool {
+        self.all_late.is_some_and(|then| now.saturating_duration_since(then) < MEMORY)
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Self::by(|| random::bytes().map_or(0, u64::from_ne_bytes))
@@ -71,16 +78,18 @@ impl Pace {
 
     /// How many times as long as usual an answer is waited for.
     pub(super) fn patience(&self, now: Instant) -> u32 {
-        let all_late = self.lock().all_late;
-        if all_late.is_some_and(|then| now.saturating_duration_since(then) < MEMORY) { PATIENCE } else { 1 }
+        if self.lock().is_pressed(now) { PATIENCE } else { 1 }
     }
 
-    /// Nobody was in time for who began to ask then; `all`: every endpoint was asked. Of several who asked at the same time one
-    /// begins a rest.
+    /// Nobody was in time for who began to ask then; `all`: of all endpoints. Where one alone was not, the next one may be, unless
+    /// none was lately. Of several who asked at the same time one begins a rest.
     pub(super) fn late(&self, asked: Instant, now: Instant, all: bool) {
         let mut state = self.lock();
         if all {
             state.all_late = Some(now);
+        }
+        if !state.is_pressed(now) {
+            return;
         }
         if state.since.is_some_and(|since| since >= asked) {
             return;
@@ -125,19 +134,19 @@ mod tests {
         let (pace, mut now) = (by_the_longest(), instant());
         assert!(pace.left(now).is_zero());
         for seconds in [1, 2, 4, 8, 8, 8] {
-            pace.late(now, now, false);
+            pace.late(now, now, true);
             assert_eq!(pace.left(now), Duration::from_secs(seconds));
             now += Duration::from_secs(seconds);
             assert!(pace.left(now).is_zero());
         }
         for _ in 0..100 {
             now += Duration::from_secs(1);
-            pace.late(now, now, false);
+            pace.late(now, now, true);
         }
         assert_eq!(pace.left(now), LONGEST);
         // By chance it can be none at all.
         let pace = Pace::by(|| 0);
-        pace.late(now, now, false);
+        pace.late(now, now, true);
         assert!(pace.left(now).is_zero());
     }
 
@@ -145,9 +154,9 @@ mod tests {
     fn of_those_who_asked_at_the_same_time_one_rests() {
         let (pace, start) = (by_the_longest(), instant());
         let later = start + Duration::from_secs(1);
-        (0..64).for_each(|number| pace.late(start, later + Duration::from_millis(number), false));
+        (0..64).for_each(|number| pace.late(start, later + Duration::from_millis(number), true));
         assert_eq!(pace.left(later), Duration::from_secs(1));
-        pace.late(later + Duration::from_millis(1), later + Duration::from_secs(2), false);
+        pace.late(later + Duration::from_millis(1), later + Duration::from_secs(2), true);
         assert_eq!(pace.left(later + Duration::from_secs(2)), Duration::from_secs(2));
     }
 
@@ -155,15 +164,15 @@ mod tests {
     fn an_answer_ends_it_and_the_next_one_is_as_long_again() {
         let (pace, now) = (by_the_longest(), instant());
         let at = |seconds| now + Duration::from_secs(seconds);
-        (0..3).for_each(|second| pace.late(at(second), at(second), false));
+        (0..3).for_each(|second| pace.late(at(second), at(second), true));
         assert_eq!(pace.left(at(2)), Duration::from_secs(4));
         assert!(pace.wait(at(2)).is_none(), "not before the deadline");
         pace.answered();
         assert!(pace.left(at(2)).is_zero() && pace.wait(at(2)).is_some());
-        pace.late(at(3), at(3), false);
+        pace.late(at(3), at(3), true);
         assert_eq!(pace.left(at(3)), Duration::from_secs(4));
         (0..9).for_each(|_| pace.answered());
-        pace.late(at(4), at(4), false);
+        pace.late(at(4), at(4), true);
         assert_eq!(pace.left(at(4)), Duration::from_secs(1));
     }
 
@@ -171,7 +180,7 @@ mod tests {
     fn where_nobody_was_in_time_an_answer_is_waited_for_for_longer_for_a_while() {
         let (pace, now) = (by_the_longest(), instant());
         pace.late(now, now, false);
-        assert_eq!(pace.patience(now), 1, "another one may be in time");
+        assert_eq!((pace.patience(now), pace.left(now)), (1, Duration::ZERO), "another one may be in time");
         pace.late(now, now, true);
         pace.answered();
         assert_eq!([29, 30].map(|seconds| pace.patience(now + Duration::from_secs(seconds))), [4, 1]);
