@@ -334,7 +334,13 @@ fn a_login_makes_no_more_requests_than_it_has_to() {
         assert_eq!(login_by_agent(&machine, &person, code, ""), expected, "{code}");
     }
     // Most logins: nothing failed before, and there is nothing to tell.
-    machine.store().change(&person, &mut |record| Ok(*record = named("\" TOTP_AUTH\n"))).unwrap();
+    machine
+        .store()
+        .change(&person, &mut |record| {
+            *record = named("\" TOTP_AUTH\n");
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(login_by_agent(&machine, &person, CODES[0], ""), (true, [1, 2], [0, 0], None));
     // Where somebody can enrol in a login they are looked up before they are asked.
     let inline = "enrolment = \"inline\"\n";
@@ -354,7 +360,12 @@ fn what_there_is_to_tell_is_told_once_wherever_the_session_is() {
     assert!(is_accepted(&attempt(&one.store(), &person, CODES[1], &throttle)));
     assert_eq!((notice(&two), notice(&one)), (Some(1), None));
     // What is not known here is looked up, and so it is where a session is the second one.
-    one.store().change(&person, &mut |record| Ok(*record = named("\" TOTP_AUTH\n"))).unwrap();
+    one.store()
+        .change(&person, &mut |record| {
+            *record = named("\" TOTP_AUTH\n");
+            Ok(())
+        })
+        .unwrap();
     assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)));
     assert_eq!(notice(&one), None);
     assert!(!is_accepted(&attempt(&two.store(), &person, WRONG, &throttle)));
