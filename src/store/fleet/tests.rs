@@ -281,8 +281,10 @@ fn a_guess_is_paid_by_the_same_bytes_right_or_wrong_before_it_is_judged() {
     assert_eq!(judged(CODES[0]), judged(WRONG));
 }
 
-/// A login as the agent has it: a store for the question, one for the answer, and one for the session, if there is one. What it
-/// came to, and how many reads and commits it took, those of the session apart.
+/// Whether somebody got in, reads and commits of the login and of its session, and the failures that they were told.
+type Cost = (bool, [u64; 2], [u64; 2], Option<u64>);
+
+/// A login as the agent has it: a store for the question, one for the answer, and one for the session, if there is one.
 fn login_by_agent(
     machine: &Machine,
     person: &Person,
