@@ -284,13 +284,10 @@ fn a_guess_is_paid_by_the_same_bytes_right_or_wrong_before_it_is_judged() {
 /// Whether somebody got in, reads and commits of the login and of its session, and the failures that they were told.
 type Cost = (bool, [u64; 2], [u64; 2], Option<u64>);
 
+type UnderWay<'a> = authenticate::Login<'a, fn() -> u64>;
+
 /// A login as the agent has it: a store for the question, one for the answer, and one for the session, if there is one.
-fn login_by_agent(
-    machine: &Machine,
-    person: &Person,
-    code: &str,
-    more: &str,
-) -> (bool, [u64; 2], [u64; 2], Option<u64>) {
+fn login_by_agent(machine: &Machine, person: &Person, code: &str, more: &str) -> Cost {
     let document = Document::parse(format!("version = 1\n[defaults]\nstore = \"fleet\"\n{more}").into_bytes()).unwrap();
     let policy = Policy::new("sshd", &Options::default(), &document);
     let here = source("192.0.2.1");
@@ -302,7 +299,7 @@ fn login_by_agent(
         login_key: b"",
         is_silent: false,
     };
-    let step = |step: &dyn Fn(&mut authenticate::Login<fn() -> u64>) -> Step| {
+    let step = |step: &dyn Fn(&mut UnderWay) -> Step| {
         let store = Rc::new(machine.store());
         let (counter, _) = Counter::with(&policy, Some(store.clone()));
         step(&mut authenticate::Login::new(&visit, &policy, &*store, &counter, store.now))
