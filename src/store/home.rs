@@ -24,6 +24,7 @@ use crate::verify::{Charge, Verdict};
 use readonly::Changes;
 use sha1::{Digest, Sha1};
 use std::ffi::OsStr;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -108,9 +109,9 @@ impl Store for HomeStore<'_> {
         let looked = self.opened(person, |place, file| match charge(file.document.record()).without_storing() {
             Some(verdict) => {
                 let remarks = remarks(&file.document, &file.seen);
-                Ok(Attempt { verdict, place: place.path().to_owned(), remarks, paid: Paid::Not })
+                ControlFlow::Break(Attempt { verdict, place: place.path().to_owned(), remarks, paid: Paid::Not })
             }
-            None => Err((place, file)),
+            None => ControlFlow::Continue((place, file)),
         });
         let looked = looked.map_err(Error::for_log).map_err(|error| match error {
             StoreError::NotEnrolled(_) if self.had_record(person) == Ok(true) => {
@@ -119,8 +120,8 @@ impl Store for HomeStore<'_> {
             error => error,
         });
         let (place, Opened { seen, document, .. }) = match looked? {
-            Ok(denied) => return Ok(denied),
-            Err(found) => found,
+            ControlFlow::Break(denied) => return Ok(denied),
+            ControlFlow::Continue(found) => found,
         };
         self.locked(person, Some((place, seen)), |place, seen| {
             let mut file = self.read(person, place, seen, Some(document))?;
