@@ -115,6 +115,8 @@ const SIZES: [u32; 12] = [0, 1, 10, 40, 60, 80, 100, 200, 4095, 4096, 8191, 16_3
 
 /// In `make test` one of so many calls fails in the one way, and its neighbour in the next.
 const SHARE: usize = 64;
+/// So many of a login fail at least in each way, early ones and late ones, however few calls it makes.
+const FEWEST: usize = 4;
 
 /// A call of a login: its name, and which of that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -653,8 +655,9 @@ impl Row {
     }
 
     fn of(place: &mut Place) -> Self {
-        let (calls, share, mut row) = (place.calls(), rounds(SHARE, 1), Self::default());
+        let (calls, mut row) = (place.calls(), Self::default());
         assert!(calls.len() > 20, "{calls:?}");
+        let share = rounds(SHARE.min(calls.len() / FEWEST), 1);
         for (column, (_, what)) in FAULTS.into_iter().enumerate() {
             let mut cell = Cell::default();
             for (index, call) in calls.iter().enumerate() {
