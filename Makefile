@@ -104,7 +104,7 @@ mutants:
 	@mkdir -p target/mutants
 	CARGO_PROFILE_TEST_DEBUG=0 cargo mutants --output target/mutants $(if $(FILE),--file '$(FILE)')
 
-# What a login costs, ours beside other modules', in one run of about eight minutes; see docs/benchmark.md, which PAM_TOTP_WRITE=1 has it
+# What a login costs, ours beside other modules', in one run of a few minutes; see docs/benchmark.md, which PAM_TOTP_WRITE=1 has it
 # write. Needs what the tests need. With BENCH=people: 10 people in the root-only store beside a million, which takes 4 GB of
 # memory and a few minutes.
 bench: prerequisites build
