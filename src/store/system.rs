@@ -110,7 +110,7 @@ impl Store for SystemStore<'_> {
             return Ok(attempt(verdict));
         }
         let _lock = place.lock()?;
-        let held = place.load_again(person, held)?;
+        let held = place.load_again(person, Some(held))?;
         let charge = charge(&held.value.document.record);
         let mut held = Some(held);
         let decision = match charge {
@@ -444,15 +444,12 @@ impl Place<'_> {
     }
 
     fn load(&self, person: &Person) -> Result<Held<Stored>, Error> {
-        self.checked(person, self.read()?)
+        self.load_again(person, None)
     }
 
-    fn load_again(&self, person: &Person, known: Held<Stored>) -> Result<Held<Stored>, Error> {
-        self.checked(person, self.read_again(Some(known))?)
-    }
-
-    fn checked(&self, person: &Person, held: Option<Held<Stored>>) -> Result<Held<Stored>, Error> {
-        let Some(held) = held else { return Err(Error::NotEnrolled(self.absence(person))) };
+    /// `known`: as it was before.
+    fn load_again(&self, person: &Person, known: Option<Held<Stored>>) -> Result<Held<Stored>, Error> {
+        let Some(held) = self.read_again(known)? else { return Err(Error::NotEnrolled(self.absence(person))) };
         let Document { user, uid, .. } = &held.value.document;
         if *user != person.file_name() || *uid != person.uid() {
             return Err(Error::Other(
