@@ -291,8 +291,9 @@ impl Cluster {
             let Some(began) = self.client.pace.wait(deadline) else {
                 return Err(reason.map_or_else(resting, |of: Failure| of.fact));
             };
-            let (mut all_refuse, mut late) = (true, 0_usize);
+            let (mut all_refuse, mut asked, mut late) = (true, 0_usize, 0_usize);
             for endpoint in self.order() {
+                asked = asked.saturating_add(1);
                 let failure = match attempt(endpoint) {
                     Ok(answer) => return Ok(answer),
                     Err(failure) if failure.kind == Kind::Final => return Err(failure.fact),
@@ -309,7 +310,9 @@ impl Cluster {
                 }
             }
             if late > 0 {
-                self.client.pace.late(began, instant(), late == self.endpoints.len());
+                // Whoever has no time left has not asked all of many.
+                let is_over = late > 1 && instant() >= deadline;
+                self.client.pace.late(began, instant(), is_over || asked == self.endpoints.len());
             }
             if all_refuse || instant() >= deadline {
                 return Err(fact_of(reason));
@@ -332,7 +335,7 @@ impl Cluster {
     }
 
     /// Sends one request to one endpoint: again only where etcd wants a fresh token, and so has done nothing. Whoever gives a
-    /// good answer is asked first from then on.
+    /// good answer in the usual time is asked first from then on.
     fn ask<T>(
         &self,
         index: usize,
@@ -353,6 +356,8 @@ impl Cluster {
                         login.doubt(&token);
                         return Err(failure);
                     }
+                    // Of which nobody who knows tokens has heard.
+                    Err(failure @ Failure { kind: Kind::NotSent, .. }) => return Err(failure),
                     answer => {
                         login.trust();
                         answer?
@@ -360,7 +365,9 @@ impl Cluster {
                 }
             }
         };
-        let favourite = self.check_clock(endpoint, &answer, asked.deadline)?.unwrap_or(index);
+        // Who is in time only because there is more of it now is not asked first again.
+        let next = if answer.took > asked.at_most { self.after(index) } else { index };
+        let favourite = self.check_clock(endpoint, &answer, asked.deadline)?.unwrap_or(next);
         let said = parse(&answer.body).map_err(|wrong| bad_answer(endpoint, wrong))?;
         self.check_id(endpoint, said.cluster)?;
         self.favourite.store(favourite, Ordering::Relaxed);

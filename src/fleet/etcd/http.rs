@@ -125,11 +125,13 @@ impl Client {
         }
         let connect = time.min(CONNECT.saturating_mul(patience));
         let config = post.config().timeout_global(Some(time)).timeout_connect(Some(connect));
-        let mut response = config.build().send(request.body).map_err(|error| failed(endpoint, error))?;
+        let failed =
+            |error| failed(endpoint, error, Waited { connect: connect >= CONNECT, all: time >= request.at_most });
+        let mut response = config.build().send(request.body).map_err(failed)?;
         let status = response.status().as_u16();
         let date = response.headers().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
         let body = response.body_mut().with_config().limit(request.limit).read_to_vec();
-        let body = body.map_err(|error| failed(endpoint, error))?;
+        let body = body.map_err(failed)?;
         if status != 200 {
             return Err(refused(endpoint, status, &body, request.is_secret));
         }
@@ -157,8 +159,18 @@ pub(super) fn unreachable(endpoint: &str) -> Fact {
     Fact::new(UNREACHABLE).with("endpoint", endpoint)
 }
 
+/// Whether an answer was waited for as long as usual, if it came to that. What a login has no time left for says nothing of the
+/// cluster.
+#[derive(Clone, Copy)]
+struct Waited {
+    /// Until there was a connection.
+    connect: bool,
+    /// In all.
+    all: bool,
+}
+
 /// Where no answer came: what that says.
-fn failed(endpoint: &str, error: ureq::Error) -> Failure {
+fn failed(endpoint: &str, error: ureq::Error, waited: Waited) -> Failure {
     let broken = |words: &str| {
         let fact = Fact::new("bad-etcd-answer").with("endpoint", endpoint).with("error", words.replace(' ', "-"));
         Failure::new(Kind::Ambiguous, fact.or("is this etcd's port for clients, and nothing between here and there?"))
@@ -174,11 +186,12 @@ fn failed(endpoint: &str, error: ureq::Error) -> Failure {
             }
         },
         ureq::Error::Timeout(timeout) => {
-            let kind = match timeout {
-                Timeout::Connect | Timeout::Resolve => Kind::NotSent,
-                _ => Kind::Ambiguous,
+            let (kind, is_late) = match timeout {
+                Timeout::Connect => (Kind::NotSent, waited.connect),
+                Timeout::Resolve => (Kind::NotSent, waited.all),
+                _ => (Kind::Ambiguous, waited.all),
             };
-            Failure { is_late: true, ..Failure::new(kind, unreachable(endpoint).with("error", "timed-out")) }
+            Failure { is_late, ..Failure::new(kind, unreachable(endpoint).with("error", "timed-out")) }
         }
         ureq::Error::HostNotFound => {
             Failure::new(Kind::NotSent, unreachable(endpoint).with("error", "no-address-of-that-name"))

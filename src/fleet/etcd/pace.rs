@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Longest rest after the first time, which doubles with each time that follows.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Longest rest of all: of 1,000 hosts that rest for half of it a few hundred ask in a second.
-const LONGEST: Duration = Duration::from_secs(8);
+/// How often it does. Of 1,000 hosts that rest for half of the longest a few hundred ask in a second.
+const DOUBLINGS: u32 = 3;
 /// By how much longer than usual an answer is waited for where no endpoint was in time: for most of what a login has.
 const PATIENCE: u32 = 4;
 /// For how long that is so. A member that hangs is left for the next one after as much.
@@ -28,7 +28,7 @@ pub(super) struct Pace {
 
 #[derive(Default)]
 struct State {
-    /// How often nobody was in time, less how often somebody was.
+    /// How often nobody was in time, less how often somebody was: so often the next rest's longest time is doubled.
     times: u32,
     /// When the latest rest began.
     since: Option<Instant>,
@@ -81,8 +81,8 @@ impl Pace {
         if self.lock().is_pressed(now) { PATIENCE } else { 1 }
     }
 
-    /// Nobody was in time for who began to ask then; `all`: of all endpoints. Where one alone was not, the next one may be, unless
-    /// none was lately. Of several who asked at the same time one begins a rest.
+    /// Somebody was not in time for who began to ask then; `all`: and of all who could be asked nobody answered. Where one alone was
+    /// not, the next one may be, unless none was lately. Of several who asked at the same time one begins a rest.
     pub(super) fn late(&self, asked: Instant, now: Instant, all: bool) {
         let mut state = self.lock();
         if all {
@@ -94,10 +94,10 @@ impl Pace {
         if state.since.is_some_and(|since| since >= asked) {
             return;
         }
-        let longest = SHORTEST.saturating_mul(1_u32.checked_shl(state.times).unwrap_or(u32::MAX)).min(LONGEST);
+        let longest = SHORTEST.saturating_mul(1_u32.checked_shl(state.times).unwrap_or(1));
         let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
         let rest = (self.chance)().checked_rem(longest.saturating_add(1)).unwrap_or_default();
-        state.times = state.times.saturating_add(1);
+        state.times = state.times.saturating_add(1).min(DOUBLINGS);
         (state.since, state.over) = (Some(now), now.checked_add(Duration::from_millis(rest)));
     }
 
@@ -143,7 +143,12 @@ mod tests {
             now += Duration::from_secs(1);
             pace.late(now, now, true);
         }
-        assert_eq!(pace.left(now), LONGEST);
+        assert_eq!(pace.left(now), Duration::from_secs(8));
+        // However long that was, a few answers make up for it.
+        (0..3).for_each(|_| pace.answered());
+        now += Duration::from_secs(1);
+        pace.late(now, now, true);
+        assert_eq!(pace.left(now), Duration::from_secs(1));
         // By chance it can be none at all.
         let pace = Pace::by(|| 0);
         pace.late(now, now, true);

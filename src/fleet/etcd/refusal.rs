@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub(super) struct Failure {
     pub(super) kind: Kind,
     pub(super) fact: Fact,
-    /// There was no time for it.
+    /// It was waited for as long as usual, in vain.
     pub(super) is_late: bool,
 }
 

@@ -723,18 +723,103 @@ fn proxies_in_the_environment_are_ignored() {
 
 // ---- A cluster that has no time ----
 
+/// One that takes requests and answers none of them.
+fn silent() -> Mock {
+    Mock::new(|_, _| thread::sleep(Duration::from_secs(10)))
+}
+
+/// A rest that is as long as it can be, and whether there is one now: there is no time for a read then.
+fn rests(cluster: &Cluster) -> bool {
+    cluster.client.pace.wait(Instant::now()).is_none()
+}
+
+fn by_the_longest(mut cluster: Cluster) -> Cluster {
+    // One less than a number that is a multiple of 1001.
+    cluster.client.pace = super::pace::Pace::by(|| 1000);
+    cluster
+}
+
 /// All logins of a host, one after the other, at a server that takes nobody's handshake.
 #[test]
 fn a_host_that_nobody_has_time_for_asks_less_and_less_often() {
-    let silent = Mock::new(|_, _| thread::sleep(Duration::from_secs(1)));
-    let mut cluster = cluster(&[silent.address]);
-    cluster.client.pace = super::pace::Pace::by(|| u64::MAX);
+    let silent = silent();
+    let cluster = by_the_longest(cluster(&[silent.address]));
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(3) {
-        assert_eq!(cluster.read(&[b"k"], within(100)).unwrap_err().word(), "etcd-unreachable");
-        unknown(cluster.commit(&guards(), &puts(), within(100)), "etcd-unreachable");
-        thread::sleep(Duration::from_millis(1));
+    // The first one waits for a second, the next ones for four.
+    while start.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(cluster.read(&[b"k"], within(1050)).unwrap_err().word(), "etcd-unreachable");
+        unknown(cluster.commit(&guards(), &puts(), within(10)), "etcd-unreachable");
     }
     let asked = silent.count("/v3/kv/txn");
-    assert!((2..=6).contains(&asked), "{asked}");
+    assert!((1..=4).contains(&asked), "{asked}");
+}
+
+#[test]
+fn one_that_nobody_is_at_or_a_deadline_before_all_were_asked_does_not_keep_a_host_from_resting() {
+    let silent = [(); 4].map(|()| silent());
+    let [one, two, three, four] = [0, 1, 2, 3].map(|place: usize| silent[place].address);
+    for endpoints in [&[one, two, nobody()][..], &[one, two, three, four]] {
+        let cluster = by_the_longest(that_prefers(one, &conf(endpoints, "")));
+        assert_eq!(cluster.read(&[b"k"], within(2100)).unwrap_err().word(), "etcd-unreachable");
+        assert!(rests(&cluster), "{endpoints:?}");
+    }
+    // Where one alone was not in time, and the next one was, nobody rests.
+    let good = Mock::saying(ok(&found(ENTRY)));
+    let cluster = by_the_longest(that_prefers(one, &conf(&[one, good.address], "")));
+    assert!(cluster.read(&[b"k"], within(2100)).is_ok() && !rests(&cluster));
+}
+
+#[test]
+fn a_login_that_has_no_time_left_says_nothing_of_the_cluster() {
+    let slow = Mock::new(|stream, _| {
+        thread::sleep(Duration::from_millis(200));
+        let _ = stream.write_all(&ok(&found(ENTRY)));
+    });
+    let cluster = by_the_longest(cluster(&[slow.address]));
+    assert_eq!(cluster.read(&[b"k"], within(100)).unwrap_err().word(), "etcd-unreachable");
+    assert!(!rests(&cluster));
+    let start = Instant::now();
+    assert!(cluster.read(&[b"k"], within(1000)).is_ok());
+    assert_eq!(cluster.client.pace.patience(start), 1);
+}
+
+/// Of members of which one takes longer than usual, while that is waited for, the others are asked first.
+#[test]
+fn who_is_in_time_only_because_more_is_waited_for_is_not_asked_first() {
+    let slow = Mock::new(|stream, _| {
+        thread::sleep(Duration::from_millis(1200));
+        let _ = stream.write_all(&ok(&found(ENTRY)));
+    });
+    let good = Mock::saying(ok(&found(ENTRY)));
+    let cluster = that_prefers(slow.address, &conf(&[slow.address, good.address], ""));
+    let now = Instant::now();
+    cluster.client.pace.late(now, now, true);
+    cluster.client.pace.answered();
+    assert!(cluster.read(&[b"k"], within(5000)).is_ok());
+    assert_eq!((slow.count("/v3/kv/txn"), good.count("/v3/kv/txn")), (1, 0));
+    assert_eq!(cluster.favourite(), format!("http://{}", good.address));
+}
+
+/// After a restore a member may wait for ever for what a token says it has to have seen, and another one be down.
+#[test]
+fn a_token_that_no_request_comes_to_anything_with_is_given_up_though_nobody_is_at_another_endpoint() {
+    if !is_root() {
+        return;
+    }
+    let latest = Arc::new(AtomicUsize::new(0));
+    let counter = latest.clone();
+    let restored = Mock::new(move |stream, got| {
+        if got.path == "/v3/auth/authenticate" {
+            let number = counter.fetch_add(1, Ordering::Relaxed);
+            let _ = stream.write_all(&ok(&format!(r#"{{"header":{{"cluster_id":"1"}},"token":"abc.{number}"}}"#)));
+        } else if got.head.contains("authorization: abc.0\r\n") {
+            let _ = stream.shutdown(Shutdown::Both);
+        } else {
+            let _ = stream.write_all(&ok(&found(ENTRY)));
+        }
+    });
+    let (_directory, conf) = with_password(&[restored.address, nobody()]);
+    let cluster = that_prefers(restored.address, &conf);
+    assert!(cluster.read(&[b"k"], within(3000)).is_ok());
+    assert_eq!(latest.load(Ordering::Relaxed), 2);
 }
