@@ -1,12 +1,13 @@
-//! A thread a connection, for the time of one request: nobody is waited for while a person types. How many there are at once is
-//! bounded, and of who is not root so that they are in nobody else's way.
+//! A thread has a connection for the time of one request: nobody is waited for while a person types. All threads there ever are
+//! begin with the agent, so that no request needs anything that there may be none of in a moment, as under a limit of memory. How
+//! many connections there are at once is bounded, and of who is not root so that they are in nobody else's way.
 
 use pam_totp::agent::server::Agent;
 use pam_totp::fact::Fact;
 use pam_totp::system::Errno;
-use pam_totp::system::passwd;
 use pam_totp::system::socket::{self, Budget, Listener};
-use std::collections::HashMap;
+use pam_totp::system::{passwd, syslog};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Connections at once.
+/// Connections at once, and a thread for each.
 const MOST: usize = 64;
 /// Of those, from others than root.
 const MOST_OF_OTHERS: usize = 32;
@@ -32,25 +33,53 @@ pub(crate) struct Connections {
     counts: Mutex<HashMap<u32, usize>>,
     /// One ended.
     ended: Condvar,
+    /// Those that no thread has yet: a moment long, as there is a thread for each.
+    taken: Mutex<VecDeque<(Place, OwnedFd)>>,
+    /// One was taken.
+    came: Condvar,
 }
 
 impl Connections {
     pub(crate) fn new(agent: Agent) -> Arc<Self> {
-        Arc::new(Self { agent, counts: Mutex::default(), ended: Condvar::new() })
+        Arc::new(Self {
+            agent,
+            counts: Mutex::default(),
+            ended: Condvar::new(),
+            taken: Mutex::default(),
+            came: Condvar::new(),
+        })
     }
 
     /// Serves who connects.
     pub(crate) fn serve(self: Arc<Self>, listener: &Listener) -> Result<Infallible, Fact> {
+        let no_thread = |error: std::io::Error| {
+            Fact::new("no-thread").with_error(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
+        };
+        for _ in 0..MOST {
+            let connections = Arc::clone(&self);
+            thread::Builder::new().spawn(move || connections.work()).map_err(no_thread)?;
+        }
+        let mut is_known = false;
         loop {
             match listener.accept() {
-                Ok(connection) => self.take(connection),
+                Ok(connection) => {
+                    is_known = false;
+                    self.take(connection);
+                }
                 // They went away, or we were interrupted.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::AGAIN) => {}
-                // Something is missing now and may be there in a moment.
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                // It is no socket that somebody listens at, and never will be.
+                Err(error @ (Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP)) => {
+                    return Err(Fact::new("no-socket").with("call", "accept").with_error(error));
+                }
+                // Something is missing now, or forbidden (accept(2)), and may not be in a moment.
+                Err(error) => {
+                    if !std::mem::replace(&mut is_known, true) {
+                        let fact = Fact::new("not-accepted").with_error(error).or("nobody is let in meanwhile");
+                        syslog::write(c"pam_totp(agent)", libc::LOG_ERR, &format!("waiting reason={fact}"));
+                    }
                     drop(self.ended.wait_timeout(self.counts(), NEXT_LOOK));
                 }
-                Err(error) => return Err(Fact::new("no-socket").with("call", "accept").with_error(error)),
             }
         }
     }
@@ -59,8 +88,32 @@ impl Connections {
         // Who has no place, or cannot be asked for their uid, finds the connection closed, and a module asks again.
         let Ok(peer) = socket::peer(&connection) else { return };
         let Some(place) = Place::take(self, peer) else { return };
-        // Where there is no thread to be had, the place is given back with what was to run in it.
-        let _ = thread::Builder::new().spawn(move || place.serve(&connection));
+        self.taken().push_back((place, connection));
+        self.came.notify_one();
+    }
+
+    /// What a thread does.
+    fn work(&self) {
+        loop {
+            let (place, connection) = self.next();
+            // A panic in here is one connection's.
+            let _ = catch_unwind(AssertUnwindSafe(|| place.serve(&connection)));
+        }
+    }
+
+    /// Waits for one.
+    fn next(&self) -> (Place, OwnedFd) {
+        let mut taken = self.taken();
+        loop {
+            match taken.pop_front() {
+                Some(next) => return next,
+                None => taken = self.came.wait(taken).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, VecDeque<(Place, OwnedFd)>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
