@@ -1,13 +1,17 @@
 //! What a local user, or a server that is not root, tries at the agent.
 
 use crate::agent::{WITHOUT_LIMITS, begin, enrol, enrol_counter, knock, machine, shared};
-use crate::support::agent::{Agent, as_uid, shared_socket};
+use crate::support::agent::{Agent, as_uid, receive, shared_socket};
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, SUCCESS};
+use crate::support::output_of;
 use crate::support::root_only::STACK;
 use crate::support::totp::hotp;
 use pam_totp::agent::wire::{Knock, Reply, Verdict};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Error, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,6 +85,47 @@ fn uids_that_nobody_has_keep_no_places_from_others() {
         login
     });
     assert_eq!(login.result(), SUCCESS, "{login:#?}");
+}
+
+/// A home can be on a server that is away, or be a file system of its owner's. Whether there is a file in it is looked at for
+/// whoever has no device.
+#[test]
+fn a_home_that_never_answers_keeps_few_places_from_others() {
+    let machine = shared(&format!("enrolment = \"optional\"\n{WITHOUT_LIMITS}"));
+    let agent = Agent::start_shared(&machine);
+    let secret = enrol_counter(&machine, BOB);
+    // One that nobody serves.
+    let fuse = File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse: modprobe fuse");
+    let mut mount = machine.command("mount");
+    mount.args(["-i", "-t", "fuse", "-o", "fd=100,rootmode=40000,user_id=0,group_id=0,allow_other", "home"]);
+    let descriptor = fuse.as_raw_fd();
+    // SAFETY: one call that is allowed between fork and exec (signal-safety(7)).
+    #[allow(unsafe_code)]
+    unsafe {
+        mount.pre_exec(move || if libc::dup2(descriptor, 100) == 100 { Ok(()) } else { Err(Error::last_os_error()) });
+    }
+    output_of(mount.arg(ALICE.home()));
+    let message = begin(knock("test", "alice")).message().unwrap();
+    let mut asked: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = UnixStream::connect(agent.socket()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            stream.write_all(&u32::try_from(message.expose().len()).unwrap().to_be_bytes()).unwrap();
+            stream.write_all(message.expose()).unwrap();
+            stream
+        })
+        .collect();
+    let started = Instant::now();
+    assert_eq!(machine.login("test", "bob").answer(hotp(&secret, 1)).run().result(), SUCCESS);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // Of whom nothing is known is asked.
+    let replies: Vec<_> = asked.iter_mut().filter_map(|stream| Reply::parse(&receive(stream)?).ok()).collect();
+    assert!(replies.iter().all(|reply| matches!(reply, Reply::Question { .. })));
+    assert_eq!(replies.len(), 100 - 4);
+    // It answers, if only that nothing can be read.
+    drop(fuse);
+    let replies = asked.iter_mut().filter_map(|stream| receive(stream)).count();
+    assert_eq!(replies, 4);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::system::lock::{NoLock, Patience, exclusive_on_host};
 use crate::system::passwd::process_uids;
 use crate::system::private::Directory;
 use crate::verify::{Charge, Verdict};
+use looks::Look;
 use readonly::Changes;
 use sha1::{Digest, Sha1};
 use std::ffi::OsStr;
@@ -230,6 +231,12 @@ impl HomeStore<'_> {
         if self.had_record(person).map_err(|error| StoreError::Failed(error.fact()))? {
             return Ok(true);
         }
+        let Some(_look) = Look::begin(person.uid()) else {
+            let fact = Fact::new("home-busy").with_number("uid", person.uid());
+            return Err(StoreError::Failed(
+                fact.or("it does not answer: is what it is on mounted, and its server there?"),
+            ));
+        };
         let taken = self.with_rights_of(person, |location| match location.place()? {
             Some(place) => Ok(place.is_taken()?),
             None => Ok(false),
@@ -497,6 +504,7 @@ fn expand(spec: &[u8], person: &Person) -> Result<PathBuf, Error> {
     Ok(OsStr::from_bytes(&path).into())
 }
 
+mod looks;
 mod readonly;
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! Who looks into which home, of all threads of a process. A home that does not answer (its server is away, or it is a file system
+//! of its owner's) keeps whoever looks into it for as long as that lasts. In the agent, that must not be everybody.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// At once: half of what the agent has threads.
+const MOST: usize = 32;
+/// Of those, into the home of one uid.
+const MOST_OF_ONE: usize = 4;
+
+/// Of this process.
+static LOOKS: Looks = Looks([const { AtomicU64::new(0) }; MOST]);
+
+/// The uids, and one more each; 0 is nobody's. Without a lock, which a process could be forked with.
+struct Looks([AtomicU64; MOST]);
+
+/// A look; over when dropped.
+pub(super) struct Look<'a>(&'a AtomicU64);
+
+impl Look<'static> {
+    /// Begins a look into a home. `None`: too many do not come to an end.
+    pub(super) fn begin(uid: u32) -> Option<Self> {
+        LOOKS.begin(uid)
+    }
+}
+
+impl Looks {
+    fn begin(&self, uid: u32) -> Option<Look<'_>> {
+        let mark = u64::from(uid).saturating_add(1);
+        let own = self.0.iter().filter(|place| place.load(SeqCst) == mark).count();
+        let free = |place: &&AtomicU64| place.compare_exchange(0, mark, SeqCst, SeqCst).is_ok();
+        if own < MOST_OF_ONE { self.0.iter().find(free).map(Look) } else { None }
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_home_keeps_a_few_and_all_homes_half() {
+        let looks = Looks([const { AtomicU64::new(0) }; MOST]);
+        let mut of_root: Vec<_> = (0..MOST_OF_ONE).map(|_| looks.begin(0).unwrap()).collect();
+        assert!(looks.begin(0).is_none());
+        drop(of_root.pop());
+        of_root.push(looks.begin(0).unwrap());
+        let others: Vec<_> = (1..).map_while(|uid| looks.begin(uid)).collect();
+        assert_eq!(others.len(), MOST - MOST_OF_ONE);
+        drop(others);
+        assert!(looks.begin(u32::MAX).is_some() && looks.begin(0).is_none());
+    }
+}
