@@ -9,7 +9,7 @@ pub use code::{Answer, Code, Form, NotACode};
 pub use recovery::{BYTES as RECOVERY_BYTES, RecoveryCode};
 pub use uri::{Moving, OtpauthUri};
 
-use crate::secret::{Secret, without_traces};
+use crate::secret::{Secret, wipe_stack};
 
 /// The hash under the HMAC (RFC 6238 section 1.2). Authenticator apps that know only SHA-1 are common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,13 +84,22 @@ impl Generator {
     }
 
     /// Whether `code` is the code of `counter`. The comparison takes the same time whatever the digits are.
+    #[inline(never)]
     pub fn matches(&self, code: &Code, counter: u64) -> bool {
-        without_traces(|| self.0.check(code.expose(), counter).is_some())
+        self.0.check(code.expose(), counter).is_some()
     }
 
     /// The code of `counter`.
+    #[inline(never)]
     pub fn code(&self, counter: u64) -> Secret<String> {
-        without_traces(|| Secret::new(self.0.generate(counter).to_string()))
+        Secret::new(self.0.generate(counter).to_string())
+    }
+}
+
+/// What was left on the stack by all codes together.
+impl Drop for Generator {
+    fn drop(&mut self) {
+        wipe_stack();
     }
 }
 

@@ -183,8 +183,11 @@ impl Document {
         write!(out, "version = {VERSION}\nuser = \"{user}\"\nuid = {uid}\ngeneration = {generation}\n")?;
         if !record.recovery.is_empty() {
             let (salt, hashes) = record.recovery.parts();
-            let hashes: Vec<_> = hashes.iter().map(|hash| format!("\"{}\"", hexadecimal(hash))).collect();
-            write!(out, "\n[recovery]\nsalt = \"{}\"\nhashes = [{}]\n", hexadecimal(salt), hashes.join(", "))?;
+            write!(out, "\n[recovery]\nsalt = \"{}\"\nhashes = [", hexadecimal(salt))?;
+            for (place, hash) in hashes.iter().enumerate() {
+                write!(out, "{}\"{}\"", if place == 0 { "" } else { ", " }, hexadecimal(hash))?;
+            }
+            out.write_str("]\n")?;
         }
         record.devices.iter().try_for_each(|device| write_device(out, device))
     }
@@ -273,11 +276,10 @@ pub fn sealed_with(text: &[u8]) -> Option<&str> {
 
 /// In lower case; names of files are written so too.
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    for half in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        text.push(char::from(DIGITS.get(usize::from(half)).copied().unwrap_or_default()));
-    }
-    text
+    let mut text = Vec::with_capacity(bytes.len().saturating_mul(2));
+    let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or_default();
+    bytes.iter().for_each(|byte| text.extend([digit(byte >> 4), digit(byte & 15)]));
+    String::from_utf8(text).unwrap_or_default()
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -407,7 +409,7 @@ fn put<T>(place: &mut Option<T>, value: Option<T>) -> Option<()> {
 
 /// A text between quotes. There is nothing in it that would have to be escaped.
 fn quoted(value: &str) -> Option<&str> {
-    value.strip_prefix('"')?.strip_suffix('"').filter(|text| !text.contains(['"', '\\']))
+    value.strip_prefix('"')?.strip_suffix('"').filter(|text| !text.bytes().any(|byte| matches!(byte, b'"' | b'\\')))
 }
 
 /// Hexadecimal.
@@ -472,9 +474,13 @@ impl Document {
     fn first_other_line(&self, text: &str) -> Option<usize> {
         let written = Secret::new(self.body().text);
         // The first line is the checksum's.
-        let mut lines = written.expose().get(HEADER_LINE..).unwrap_or_default().split(|&byte| byte == b'\n');
-        let read = text.get(HEADER_LINE..).unwrap_or_default().split('\n');
-        (2..).zip(read).find(|(_, read)| lines.next() != Some(read.as_bytes())).map(|(number, _)| number)
+        let written = unfilled(written.expose().get(HEADER_LINE..).unwrap_or_default());
+        let read = text.get(HEADER_LINE..).unwrap_or_default();
+        if written == read.as_bytes() {
+            return None;
+        }
+        let mut lines = written.split(|&byte| byte == b'\n');
+        (2..).zip(read.split('\n')).find(|(_, read)| lines.next() != Some(read.as_bytes())).map(|(number, _)| number)
     }
 
     /// `None`: something is missing.
