@@ -178,7 +178,7 @@ pub fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(error_at(path, if path.is_absolute() { Problem::NotAFile } else { Problem::Path }));
     };
-    let Some(directory) = walk_trusted(path, parent, false)? else { return Ok(None) };
+    let Some((directory, _)) = walk_trusted(path, parent, false)? else { return Ok(None) };
     let place = Place { directory, name: name.to_owned(), path: path.to_owned() };
     let seen = match place.open() {
         Ok(seen) => seen,
@@ -205,7 +205,7 @@ pub fn install(path: &Path, text: &[u8]) -> Result<(), FileError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(error_at(path, Problem::Path));
     };
-    let directory =
+    let (directory, _) =
         walk_trusted(path, parent, false)?.ok_or_else(|| error_at(parent, Problem::Failed("open", Errno::NOENT)))?;
     // Once more, to have something that can be synced.
     let directory = openat(&directory, ".", OFlags::RDONLY | DIRECTORY, Mode::empty()).map_err(failed("open", path))?;
@@ -223,19 +223,21 @@ pub fn install(path: &Path, text: &[u8]) -> Result<(), FileError> {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn open_trusted_directory(path: &Path) -> Result<Option<OwnedFd>, FileError> {
+pub fn open_trusted_directory(path: &Path) -> Result<Option<(OwnedFd, Stat)>, FileError> {
     walk_trusted(path, path, true)
 }
 
-/// Walks down to `directory`; `path` is what the caller wants there, for messages.
-fn walk_trusted(path: &Path, directory: &Path, sticky: bool) -> Result<Option<OwnedFd>, FileError> {
+/// Walks down to `directory`, and says what was seen there; `path` is what the caller wants there, for messages.
+fn walk_trusted(path: &Path, directory: &Path, sticky: bool) -> Result<Option<(OwnedFd, Stat)>, FileError> {
     // A path that goes back, or is not absolute, is refused for what it is.
     names(path)?;
     let mut rest = names(directory)?;
     let mut open = openat(CWD, "/", PASSAGE, Mode::empty()).map_err(failed("open", path))?;
     let mut so_far = PathBuf::from("/");
-    while let Some(name) = rest.pop_front() {
-        check_trusted(&fstat(&open).map_err(failed("stat", &so_far))?, &so_far, sticky)?;
+    loop {
+        let stat = fstat(&open).map_err(failed("stat", &so_far))?;
+        check_trusted(&stat, &so_far, sticky)?;
+        let Some(name) = rest.pop_front() else { return Ok(Some((open, stat))) };
         so_far.push(&name);
         open = match openat(&open, &name, PASSAGE, Mode::empty()) {
             Ok(next) => next,
@@ -244,8 +246,6 @@ fn walk_trusted(path: &Path, directory: &Path, sticky: bool) -> Result<Option<Ow
             Err(error) => return Err(error_at(&so_far, Problem::Failed("open", error))),
         };
     }
-    check_trusted(&fstat(&open).map_err(failed("stat", &so_far))?, &so_far, sticky)?;
-    Ok(Some(open))
 }
 
 fn check_trusted(stat: &Stat, path: &Path, sticky: bool) -> Result<(), FileError> {

@@ -34,9 +34,8 @@ impl Directory {
     /// # Errors
     /// [`FileError`]; also where it, or a directory above it, is not root's alone.
     pub fn open(path: &Path) -> Result<Option<Self>, FileError> {
-        let Some(descriptor) = open_trusted_directory(path)? else { return Ok(None) };
+        let Some((descriptor, stat)) = open_trusted_directory(path)? else { return Ok(None) };
         let directory = Self { descriptor, path: path.to_owned() };
-        let stat = fstat(&directory.descriptor).map_err(directory.failed("stat"))?;
         match check(&stat) {
             Ok(()) => Ok(Some(directory)),
             Err(problem) => Err(directory.error(problem)),
@@ -53,7 +52,7 @@ impl Directory {
         }
         let error = |problem| FileError { path: path.to_owned(), problem };
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error(Problem::Path)) };
-        let parent = open_trusted_directory(parent)?.ok_or(error(Problem::Failed("open", Errno::NOENT)))?;
+        let (parent, _) = open_trusted_directory(parent)?.ok_or(error(Problem::Failed("open", Errno::NOENT)))?;
         match mkdirat(&parent, name, Mode::RWXU) {
             // Somebody else who logs in was faster.
             Ok(()) | Err(Errno::EXIST) => {}

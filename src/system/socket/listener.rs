@@ -59,7 +59,7 @@ impl Listener {
             return Err(failed("bind")(Errno::INVAL));
         };
         let directory = open_trusted_directory(parent).map_err(|error| error.fact())?;
-        let directory = directory.ok_or(Errno::NOENT).map_err(failed("open"))?;
+        let (directory, _) = directory.ok_or(Errno::NOENT).map_err(failed("open"))?;
         let mut temporary = name.to_owned();
         temporary.push(TEMPORARY);
         let flags = SocketFlags::CLOEXEC;
