@@ -139,7 +139,7 @@ impl Site {
             if round % FORGET_AFTER == FORGET_AFTER - 1 || round + 1 == rounds {
                 let log = self.machine.log();
                 reasons(&log).into_iter().for_each(|reason| *seen.entry(reason).or_default() += 1);
-                for user in ["bob", "carol"] {
+                for user in ["alice", "bob", "carol"] {
                     program(&self.machine, &["throttle", "unlock", "--user", user]);
                 }
             }
