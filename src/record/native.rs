@@ -178,7 +178,7 @@ impl Document {
         if length <= ROOM { Ok(()) } else { Err(TooLarge(length)) }
     }
 
-    fn write(&self, out: &mut Body) -> fmt::Result {
+    fn write(&self, out: &mut dyn Write) -> fmt::Result {
         let Self { user, uid, generation, record } = self;
         write!(out, "version = {VERSION}\nuser = \"{user}\"\nuid = {uid}\ngeneration = {generation}\n")?;
         if !record.recovery.is_empty() {
@@ -193,7 +193,7 @@ impl Document {
     }
 }
 
-fn write_device(out: &mut Body, device: &Device) -> fmt::Result {
+fn write_device(out: &mut dyn Write, device: &Device) -> fmt::Result {
     // What cannot be read is in no record that was read.
     let (Ok(secret), Ok(kind)) = (&device.secret, &device.kind) else { return Ok(()) };
     let (name, algorithm, digits) = match kind {
@@ -239,6 +239,37 @@ impl fmt::Write for Body {
             self.text.extend_from_slice(part.as_bytes());
         }
         Ok(())
+    }
+}
+
+/// A text that was read, and is compared with what would be written: there is no second one to wipe.
+struct Compared<'a> {
+    /// Without the line feed at its end.
+    text: &'a str,
+    /// How far it is the same.
+    at: usize,
+}
+
+impl Compared<'_> {
+    /// The line that differs.
+    fn line(&self) -> usize {
+        self.text.bytes().take(self.at).filter(|&byte| byte == b'\n').count().saturating_add(1)
+    }
+}
+
+impl Write for Compared<'_> {
+    /// Fails at the first difference.
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        // Behind the last line.
+        let part = if part.len() > rest.len() { part.strip_suffix('\n').unwrap_or(part) } else { part };
+        let is_same = |(read, written): &(u8, u8)| read == written;
+        let (same, result) = match rest.starts_with(part) {
+            true => (part.len(), Ok(())),
+            false => (rest.bytes().zip(part.bytes()).take_while(is_same).count(), Err(fmt::Error)),
+        };
+        self.at = self.at.saturating_add(same);
+        result
     }
 }
 
@@ -338,7 +369,9 @@ impl File {
                 Some(())
             }
             _ => {
-                let (key, value) = line.split_once(" = ")?;
+                // By a letter, which is sooner found than a text. Whether all is where it has to be is seen in the end.
+                let (key, value) = line.split_once(' ')?;
+                let value = value.strip_prefix("= ")?;
                 match (self.device.last_mut(), &mut self.recovery) {
                     (Some(device), _) => device.value(key, value),
                     (None, Some(recovery)) => recovery.value(key, value),
@@ -364,7 +397,8 @@ impl RecoveryTable {
         match key {
             "salt" => put(&mut self.salt, bytes(value)),
             "hashes" => {
-                let hashes = value.strip_prefix('[')?.strip_suffix(']')?.split(", ").map(bytes).collect();
+                let hashes = value.strip_prefix('[')?.strip_suffix(']')?.split(',');
+                let hashes = hashes.map(|hash| bytes(hash.strip_prefix(' ').unwrap_or(hash))).collect();
                 put(&mut self.hashes, hashes)
             }
             _ => None,
@@ -472,15 +506,10 @@ impl Document {
     /// The first line that would be written otherwise: what is read has one form. A number with a sign is another, say, or lines
     /// in another order.
     fn first_other_line(&self, text: &str) -> Option<usize> {
-        let written = Secret::new(self.body().text);
         // The first line is the checksum's.
-        let written = unfilled(written.expose().get(HEADER_LINE..).unwrap_or_default());
-        let read = text.get(HEADER_LINE..).unwrap_or_default();
-        if written == read.as_bytes() {
-            return None;
-        }
-        let mut lines = written.split(|&byte| byte == b'\n');
-        (2..).zip(read.split('\n')).find(|(_, read)| lines.next() != Some(read.as_bytes())).map(|(number, _)| number)
+        let mut compared = Compared { text, at: HEADER_LINE };
+        let is_other = self.write(&mut compared).is_err() || compared.at < text.len();
+        is_other.then(|| compared.line())
     }
 
     /// `None`: something is missing.
