@@ -2,7 +2,8 @@
 //! of the login is counted, and what has to be so afterwards is tried out. `docs/faults.md` has what a whole run gave.
 
 use crate::support::agent::{Agent, SOCKET, exchange};
-use crate::support::fleet::knock;
+use crate::support::etcd::{Cluster, Setup};
+use crate::support::fleet::{self, knock};
 use crate::support::machine::{ALICE, AUTH_ERR, AUTHINFO_UNAVAIL, Home, IGNORE, Machine, PERM_DENIED, SUCCESS};
 use crate::support::root_only::{POLICY, json, secret, totp};
 use crate::support::totp::{SECRET, code_at, now};
@@ -33,6 +34,8 @@ enum At {
     Module,
     /// That agent.
     Agent,
+    /// An agent with the fleet's store, in a cluster of one.
+    Fleet,
 }
 
 impl At {
@@ -42,7 +45,13 @@ impl At {
             Self::System => "module, `system`",
             Self::Module => "module, agent with `system`",
             Self::Agent => "agent, `system`",
+            Self::Fleet => "agent, `fleet`",
         }
+    }
+
+    /// Whether it is the agent's calls that fail.
+    const fn is_agent(self) -> bool {
+        matches!(self, Self::Agent | Self::Fleet)
     }
 }
 
@@ -69,7 +78,7 @@ impl Kind {
 }
 
 /// The rows. Nobody is enrolled inside a login into their own file (rule 17); the memory store has no login.
-const ROWS: [(At, Kind); 15] = [
+const ROWS: [(At, Kind); 19] = [
     (At::Home, Kind::Right),
     (At::Home, Kind::Wrong),
     (At::Home, Kind::Scratch),
@@ -85,6 +94,10 @@ const ROWS: [(At, Kind); 15] = [
     (At::Agent, Kind::Wrong),
     (At::Agent, Kind::Scratch),
     (At::Agent, Kind::Enrolment),
+    (At::Fleet, Kind::Right),
+    (At::Fleet, Kind::Wrong),
+    (At::Fleet, Kind::Scratch),
+    (At::Fleet, Kind::Enrolment),
 ];
 
 /// What one call does instead: the column, and strace's word for it.
@@ -226,7 +239,7 @@ struct Place<'a> {
     agent: Option<Agent<'a>>,
 }
 
-fn machine(at: At, kind: Kind) -> Machine {
+fn machine(at: At, kind: Kind, cluster: Option<&Cluster>) -> Machine {
     need("strace", "strace");
     need("prlimit", "util-linux");
     let machine = Machine::with(Home::Memory, &dist("pam_totp.so"));
@@ -235,6 +248,7 @@ fn machine(at: At, kind: Kind) -> Machine {
         At::Home => ("home", "process"),
         At::System => ("system", "process"),
         At::Module | At::Agent => ("system", "agent"),
+        At::Fleet => ("fleet", "agent"),
     };
     let enrolment = if kind == Kind::Enrolment { "ticket" } else { "required" };
     let policy = format!(
@@ -242,10 +256,13 @@ fn machine(at: At, kind: Kind) -> Machine {
          qr = \"off\"\nenrolment = \"{enrolment}\"\n{WITHOUT_LIMITS}"
     );
     machine.write(POLICY, policy);
-    if at == At::Home {
-        machine.make_directory(STATE, 0o700, 0);
-    } else {
-        totp(&machine, &["setup", "store"]);
+    match cluster {
+        Some(cluster) => {
+            fleet::equip(cluster, &machine, "bastion1");
+            fleet::found(&machine);
+        }
+        None if at == At::Home => machine.make_directory(STATE, 0o700, 0),
+        None => drop(totp(&machine, &["setup", "store"])),
     }
     machine
 }
@@ -253,26 +270,44 @@ fn machine(at: At, kind: Kind) -> Machine {
 impl<'a> Place<'a> {
     /// On a machine that is as `machine` makes it.
     fn new(machine: &'a Machine, at: At, kind: Kind) -> Self {
-        let (mut secret, mut word) = (SECRET.to_owned(), SCRATCH_CODE.to_owned());
-        if at != At::Home && kind == Kind::Enrolment {
-            word = json(machine, &["invite", "alice"])["ticket"].as_str().unwrap().to_owned();
-        } else if at != At::Home {
-            let enrolled = json(machine, &["enrol", "--user", "alice", "--no-confirm"]);
-            secret = enrolled["secret"].as_str().unwrap().to_owned();
-            word = enrolled["recovery_codes"][0].as_str().unwrap().to_owned();
+        let mut place = Self {
+            machine,
+            at,
+            kind,
+            codes: Codes::of(SECRET),
+            wrong: String::new(),
+            word: SCRATCH_CODE.to_owned(),
+            agent: None,
+        };
+        if at != At::Home {
+            place.make();
         }
-        let codes = Codes::of(&secret);
-        output_of(machine.command("cp").args(["-a", STATE, KEPT]));
-        let agent = matches!(at, At::Module | At::Agent).then(|| Agent::start(machine));
-        let place = Self { machine, at, kind, wrong: codes.wrong(), codes, word, agent };
+        place.wrong = place.codes.wrong();
+        if at != At::Fleet {
+            output_of(machine.command("cp").args(["-a", STATE, KEPT]));
+        }
+        if matches!(at, At::Module | At::Agent | At::Fleet) {
+            place.agent = Some(Agent::start(machine));
+        }
         place.restore();
         // What the first login makes, and it alone: the ledger.
         place.logins(&[&place.wrong]);
         place
     }
 
+    /// Alice's record, or a ticket for one.
+    fn make(&mut self) {
+        if self.kind == Kind::Enrolment {
+            self.word = json(self.machine, &["invite", "alice"])["ticket"].as_str().unwrap().to_owned();
+            return;
+        }
+        let enrolled = json(self.machine, &["enrol", "--user", "alice", "--no-confirm", "--force"]);
+        self.codes = Codes::of(enrolled["secret"].as_str().unwrap());
+        self.word = enrolled["recovery_codes"][0].as_str().unwrap().to_owned();
+    }
+
     /// Puts the store back as it was.
-    fn restore(&self) {
+    fn restore(&mut self) {
         match self.at {
             At::Home => self.machine.enrol(ALICE, &format!("\" TOTP_AUTH\n{SCRATCH_CODE}\n")),
             At::System | At::Module | At::Agent => {
@@ -283,6 +318,14 @@ impl<'a> Place<'a> {
                         copy(&kept, &place);
                     }
                 }
+            }
+            // What has been written to a cluster was written. So it is another record.
+            At::Fleet => {
+                if self.kind == Kind::Enrolment {
+                    totp(self.machine, &["reset", "--user", "alice"]);
+                }
+                self.make();
+                self.wrong = self.codes.wrong();
             }
         }
     }
@@ -317,7 +360,7 @@ impl<'a> Place<'a> {
 
     /// A login under harm.
     fn login(&mut self, typed: &str, harm: &Harm) -> Tried {
-        if self.at == At::Agent { self.at_agent(typed, harm) } else { self.in_module(typed, harm) }
+        if self.at.is_agent() { self.at_agent(typed, harm) } else { self.in_module(typed, harm) }
     }
 
     fn trace(&self) -> std::path::PathBuf {
@@ -432,7 +475,7 @@ impl<'a> Place<'a> {
         let expected = if self.kind == Kind::Wrong { AUTH_ERR } else { SUCCESS };
         assert_eq!(tried.result, Some(expected), "{:?} {:?}: {:#?}", self.at, self.kind, self.machine.log());
         let trace = fs::read_to_string(self.trace()).unwrap();
-        if self.at == At::Agent { calls_of_threads(&trace) } else { calls_between_marks(&trace) }
+        if self.at.is_agent() { calls_of_threads(&trace) } else { calls_between_marks(&trace) }
     }
 
     // ---- What has to be so afterwards ----
@@ -507,6 +550,7 @@ impl<'a> Place<'a> {
             At::Home => (ALICE.home(), &[".google_authenticator"][..]),
             // The first name of a new record may stay until the record is removed: tests/crash.rs.
             _ if self.kind == Kind::Enrolment => return Ok(()),
+            At::Fleet => return Ok(()),
             At::System | At::Module | At::Agent => (format!("{STATE}/records"), &["alice", "alice~"][..]),
         };
         let names = fs::read_dir(self.machine.path(&directory)).unwrap();
@@ -680,7 +724,8 @@ impl Row {
     }
 
     fn new(at: At, kind: Kind) -> Self {
-        let machine = machine(at, kind);
+        let cluster = (at == At::Fleet).then(|| Cluster::with(Setup { nodes: 1, auth: false, ..Setup::default() }));
+        let machine = machine(at, kind, cluster.as_ref());
         Self::of(&mut Place::new(&machine, at, kind))
     }
 }
@@ -727,7 +772,7 @@ fn whatever_call_fails_or_is_the_last_a_code_works_once_and_nothing_is_lost() {
 /// If this found nothing, what is found above would prove nothing.
 #[test]
 fn where_an_error_is_passed_over_it_is_found() {
-    let machine = machine(At::Home, Kind::Right);
+    let machine = machine(At::Home, Kind::Right, None);
     machine
         .service(SERVICE, "auth [success=ok auth_err=bad default=ignore] pam_totp.so\nauth required pam_permit.so\n");
     let mut place = Place::new(&machine, At::Home, Kind::Right);

@@ -3,6 +3,7 @@
 use super::cost::{Guess, refused};
 use super::{Done, Login, NoAnswer, Outcome, Pending, Step};
 use crate::fact::Fact;
+use crate::identity::Person;
 use crate::options::FirstPass;
 use crate::otp::{Answer, Form, NotACode};
 use crate::record::Record;
@@ -139,6 +140,10 @@ impl<N: Fn() -> u64> Login<'_, N> {
         let person = match self.visit.person {
             Ok(person) => person,
             Err(unidentified) => {
+                // As much is looked at as for somebody without a device. (A cluster is asked for what a guess costs anyway.)
+                if !self.is_charged_by_store {
+                    let _ = self.store.has_record(&Person::nobody());
+                }
                 self.charge(&guess, None)?;
                 return Err(unidentified.fact().into());
             }

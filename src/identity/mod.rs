@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// Longest name that is taken unseen (with `user=`, where no user database vouches for it).
 const MAX_UNVOUCHED_NAME: usize = 64;
 
+/// A uid, and a gid, of nobody's.
+const NOBODY: u32 = 65534;
+
 /// A person whose code can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
@@ -121,6 +124,12 @@ impl Person {
     pub fn in_database(name: &[u8]) -> Result<Self, Unidentified> {
         let account = passwd::by_name(name).map_err(Unidentified::Database)?.ok_or(Unidentified::Unknown)?;
         Self::from_account(account)
+    }
+
+    /// Somebody who has nothing, for a look that takes as long as at who has no device: of no name, and with the rights of
+    /// nobody's (passwd(5) on all systems).
+    pub fn nobody() -> Self {
+        Self { name: Vec::new(), uid: NOBODY, gid: NOBODY, home: Some("/nonexistent".into()), key: None }
     }
 
     /// Somebody by their entry in the user database.
