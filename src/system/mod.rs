@@ -12,7 +12,7 @@ pub mod passwd;
 pub mod private;
 pub mod process;
 pub mod random;
-mod signals;
+pub(crate) mod signals;
 pub mod slot;
 pub mod socket;
 pub mod syslog;

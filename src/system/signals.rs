@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 /// Runs `work` with SIGXFSZ blocked for this thread, and takes away the signal that `work` raised. The host's own
 /// handler, mask and pending signals are as before.
-pub(super) fn without_sigxfsz<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn without_sigxfsz<T>(work: impl FnOnce() -> T) -> T {
     let blocked = Blocked::new();
     let result = work();
     drop(blocked);

@@ -9,6 +9,7 @@ use crate::system::Errno;
 use crate::system::files::{FileError, Problem};
 use crate::system::lock::{self, Patience};
 use crate::system::private::Directory;
+use crate::system::signals::without_sigxfsz;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -24,6 +25,14 @@ const SIZE: usize = ID + 8 + 8;
 pub(super) struct Mark {
     pub(super) id: Id,
     pub(super) sequence: u64,
+}
+
+impl Mark {
+    fn text(self) -> Vec<u8> {
+        let body = [&self.id[..], &self.sequence.to_be_bytes()].concat();
+        let digest = Sha256::digest(&body);
+        [&body[..], digest.get(..8).unwrap_or_default()].concat()
+    }
 }
 
 /// The marks of this host.
@@ -76,10 +85,14 @@ impl Marks {
         // Held for a read and a write, by root alone. Whoever gets no lock goes on: what is lost is the order of two writes.
         let _ = lock::exclusive(&file, &mut Patience::default());
         let file = File::from(file);
-        let Some(mark) = next(self.read(name, &file)?) else { return Ok(()) };
-        let text = [&mark.id[..], &mark.sequence.to_be_bytes()].concat();
-        let text = [&text[..], Sha256::digest(&text).get(..8).unwrap_or_default()].concat();
-        file.write_all_at(&text, 0).map_err(|error| failed("write", errno(&error)))
+        let before = self.read(name, &file)?;
+        let Some(mark) = next(before) else { return Ok(()) };
+        let write = |mark: Mark| without_sigxfsz(|| file.write_all_at(&mark.text(), 0));
+        write(mark).map_err(|error| {
+            // One that was cut short would be none, and nobody would get in.
+            let _ = before.map_or_else(|| file.set_len(0), write);
+            failed("write", errno(&error))
+        })
     }
 
     fn file(&self, name: &str) -> Result<Option<OwnedFd>, FileError> {
