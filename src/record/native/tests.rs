@@ -138,6 +138,25 @@ fn what_cannot_be_is_refused_and_no_word_of_it_told() {
 }
 
 #[test]
+fn what_would_be_written_otherwise_is_named_by_its_line() {
+    for (from, to, line) in [
+        ("uid = 1000", "uid = +1000", 4),
+        ("\n\n[recovery]", "\n\n\n[recovery]", 7),
+        ("\", \"", "\",\"", 9),
+        ("GAYTEMZUGU3DOOBZ", "gaytemzugu3doobz", 14),
+        ("ahead = 3\n", "", 18),
+        ("mark = 9\nadded = 100", "added = 100\nmark = 9", 21),
+        ("look_ahead = 5", "look_ahead = 05", 32),
+        ("look_ahead = 5", "look_ahead = 5\nadded = 07", 33),
+        ("look_ahead = 5", "look_ahead = 5\nlast_used = 1\nadded = 7", 33),
+    ] {
+        assert_eq!(edited(from, to).err(), Some(BadRecord::Line(line)), "{from} -> {to}");
+    }
+    let longer = edited("look_ahead = 5", "look_ahead = 5\nadded = 7\nlast_used = 1");
+    assert_eq!(longer.unwrap().record.devices[1].last_used, Some(1));
+}
+
+#[test]
 fn more_than_fits_is_an_error_that_says_so() {
     let devices = |count: u8| (0..count).map(|n| totp(&format!("device {n}"), &[n; 20])).collect::<Vec<_>>();
     let fits = (0..100).take_while(|&count| document(devices(count)).text().is_ok()).count() - 1;
