@@ -85,13 +85,24 @@ impl Marks {
         // Held for a read and a write, by root alone. Whoever gets no lock goes on: what is lost is the order of two writes.
         let _ = lock::exclusive(&file, &mut Patience::default());
         let file = File::from(file);
-        let before = self.read(name, &file)?;
+        let changed = self.change_locked(name, &file, next);
+        lock::release(&file);
+        changed
+    }
+
+    fn change_locked(
+        &self,
+        name: &str,
+        file: &File,
+        next: impl FnOnce(Option<Mark>) -> Option<Mark>,
+    ) -> Result<(), FileError> {
+        let before = self.read(name, file)?;
         let Some(mark) = next(before) else { return Ok(()) };
         let write = |mark: Mark| without_sigxfsz(|| file.write_all_at(&mark.text(), 0));
         write(mark).map_err(|error| {
             // One that was cut short would be none, and nobody would get in.
             let _ = before.map_or_else(|| file.set_len(0), write);
-            failed("write", errno(&error))
+            self.0.file_error(name, Problem::Failed("write", errno(&error)))
         })
     }
 
