@@ -833,7 +833,8 @@ fn page(table: &str) -> String {
          - Of a code nothing is left behind that the next login does not take away.\n\n\
          The cells have how many such logins were denied, how many got in, and how many ended without an answer. In the rows of the\n\
          module the calls are those of its process inside pam_authenticate(3), libpam's and the system logger's among them; in the rows\n\
-         of the agent those of the agent while it judges the last answer, where the same call fails in each thread that comes to it.\n\
+         of the agent those of the agent while it judges the last answer, where the same call fails in each thread that comes to it;\n\
+         with `fleet` the records are in an etcd of one server. \
          A call that cannot fail can be the last. Limits of guesses are off, so that nobody is refused for another reason. Nobody is\n\
          enrolled inside a login into a file of their own, so there is no such row.\n\n\
          {table}\n\
