@@ -81,6 +81,12 @@ pub fn wipe_stack() {
     zeroize_stack::<BELOW>();
 }
 
+/// The same of all that a request has had of it.
+#[cfg(feature = "agent")]
+pub fn wipe_deep_stack() {
+    zeroize_stack::<{ 64 << 10 }>();
+}
+
 /// Runs `work`, and wipes the part of the stack that it has used.
 pub fn without_traces<T>(work: impl FnOnce() -> T) -> T {
     let result = apart(work);

@@ -25,7 +25,7 @@
 //! `keys` tells a whole file from the first half of one.
 
 use crate::fact::Fact;
-use crate::secret::Secret;
+use crate::secret::{Secret, without_traces};
 use crate::system::Errno;
 use crate::system::files::{FileError, Problem};
 use crate::system::private::Directory;
@@ -222,15 +222,17 @@ pub fn key_of(sealed: &[u8]) -> Result<KeyId, Unopened> {
 impl Key {
     fn cipher(&self, purpose: &str) -> XChaCha20Poly1305 {
         // A key that is shorter than a block is filled up with zeroes (RFC 2104 section 2).
-        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
-        block.iter_mut().zip(self.key.expose()).for_each(|(byte, of_key)| *byte = *of_key);
-        let mut hmac = <Hmac<Sha256> as KeyInit>::new(&block);
-        block.as_mut_slice().zeroize();
-        [DOMAIN, purpose.as_bytes(), &[1]].iter().for_each(|part| hmac.update(part));
-        let mut subkey = hmac.finalize().into_bytes();
-        let cipher = XChaCha20Poly1305::new(&subkey);
-        subkey.as_mut_slice().zeroize();
-        cipher
+        without_traces(|| {
+            let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+            block.iter_mut().zip(self.key.expose()).for_each(|(byte, of_key)| *byte = *of_key);
+            let mut hmac = <Hmac<Sha256> as KeyInit>::new(&block);
+            block.as_mut_slice().zeroize();
+            [DOMAIN, purpose.as_bytes(), &[1]].iter().for_each(|part| hmac.update(part));
+            let mut subkey = hmac.finalize().into_bytes();
+            let cipher = XChaCha20Poly1305::new(&subkey);
+            subkey.as_mut_slice().zeroize();
+            cipher
+        })
     }
 }
 

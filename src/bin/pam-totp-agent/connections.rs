@@ -4,6 +4,7 @@
 
 use pam_totp::agent::server::Agent;
 use pam_totp::fact::Fact;
+use pam_totp::secret;
 use pam_totp::system::Errno;
 use pam_totp::system::socket::{self, Budget, Listener};
 use pam_totp::system::{passwd, syslog};
@@ -98,6 +99,8 @@ impl Connections {
             let (place, connection) = self.next();
             // A panic in here is one connection's.
             let _ = catch_unwind(AssertUnwindSafe(|| place.serve(&connection)));
+            // Keys and codes have been on the stack, which is the next one's too.
+            secret::wipe_deep_stack();
         }
     }
 
@@ -134,13 +137,14 @@ impl Place {
         let count = |counts: &HashMap<u32, usize>, is_meant: fn(u32, u32) -> bool| {
             counts.iter().filter(|(uid, _)| is_meant(**uid, peer)).map(|(_, count)| count).sum::<usize>()
         };
-        while count(&counts, |_, _| true) >= MOST {
-            counts = connections.ended.wait(counts).unwrap_or_else(PoisonError::into_inner);
-        }
+        // Whoever is refused keeps nobody waiting. There will not be more of them: only this thread gives places.
         let has_none = count(&counts, |uid, _| uid != 0) >= MOST_OF_OTHERS
             || count(&counts, |uid, peer| uid == peer) >= MOST_OF_ONE;
         if peer != 0 && has_none {
             return None;
+        }
+        while count(&counts, |_, _| true) >= MOST {
+            counts = connections.ended.wait(counts).unwrap_or_else(PoisonError::into_inner);
         }
         let own = counts.entry(peer).or_default();
         *own = own.saturating_add(1);

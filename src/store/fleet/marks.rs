@@ -59,9 +59,15 @@ impl Marks {
         })
     }
 
-    /// Remembers this, whatever was there.
+    /// Remembers this, whatever was there, also what cannot be read.
     pub(super) fn set(&self, name: &str, mark: Mark) -> Result<(), FileError> {
-        self.change(name, |_| Some(mark))
+        match self.change(name, |_| Some(mark)) {
+            Err(FileError { problem: Problem::Failed("read", Errno::BADMSG), .. }) => {
+                self.0.remove(name).map_err(|error| self.0.file_error(name, Problem::Failed("unlink", error)))?;
+                self.change(name, |_| Some(mark))
+            }
+            result => result,
+        }
     }
 
     /// The names of all documents that were ever read here.

@@ -921,6 +921,21 @@ fn no_name_leads_out_of_the_marks() {
     assert!(std::fs::read(machine.state_dir.path().join("beside")).unwrap().is_empty());
 }
 
+/// Half of one is none, and nobody gets in by it; what root says counts.
+#[test]
+fn a_mark_that_was_cut_short_is_made_anew_by_root_alone() {
+    let machine = Machine::first();
+    let marks = Marks::open(machine.state_dir.path()).unwrap();
+    let [old, new] = [1, 2].map(|sequence| marks::Mark { id: [1; 16], sequence });
+    marks.raise("people", old).unwrap();
+    let path = machine.state_dir.path().join("fleet-marks/people");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..5]).unwrap();
+    assert!(marks.get("people").is_err() && marks.raise("people", new).is_err());
+    marks.set("people", new).unwrap();
+    assert_eq!(marks.get("people"), Ok(Some(new)));
+}
+
 #[test]
 fn all_documents_are_sealed_with_another_key_once_it_is_active() {
     let mut machine = Machine::first();
