@@ -115,8 +115,10 @@ const FAULTS: [(&str, &str); 10] = [
 ];
 const SIGKILL: &str = "signal=KILL";
 
-/// Calls that have no way to fail: these can only be the last.
-const CANNOT_FAIL: [&str; 8] = ["getuid", "geteuid", "getgid", "getegid", "getpid", "gettid", "getppid", "exit"];
+/// Calls that have no way to fail: these can only be the last. (futex(2) wakes who waits; a thread that is not woken is one that the
+/// kernel has lost.)
+const CANNOT_FAIL: [&str; 9] =
+    ["getuid", "geteuid", "getgid", "getegid", "getpid", "gettid", "getppid", "exit", "futex"];
 
 /// Limits for the whole login instead of a fault at one call: the column, prlimit's option, and its values.
 const LIMITS: [(&str, &str, bool, &[u32]); 3] = [
