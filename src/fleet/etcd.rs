@@ -261,8 +261,13 @@ impl Cluster {
     /// What each endpoint says of itself.
     pub fn members(&self, deadline: Instant) -> Vec<(String, Result<Member, Fact>)> {
         let member = |endpoint: &String| {
+            // Whoever hangs leaves time for the others, also where more of it is given to a cluster that has none.
+            let start = instant();
+            let within = |time: Duration| start.checked_add(time).map_or(deadline, |end| end.min(deadline));
+            let deadline = within(REQUEST.saturating_mul(2));
             // Whoever has no quorum gives no token, and may say how it is without one.
-            let token = self.login.as_ref().and_then(|login| login.token(&self.client, endpoint, None, deadline).ok());
+            let login = self.login.as_ref();
+            let token = login.and_then(|login| login.token(&self.client, endpoint, None, within(REQUEST)).ok());
             let request = Request {
                 path: "/v3/maintenance/status",
                 body: b"{}",

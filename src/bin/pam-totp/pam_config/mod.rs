@@ -31,7 +31,7 @@ const LEVELS: usize = 16;
 /// As many files within each other; 1.5.2 goes on for as long as it has descriptors.
 const FILES: usize = 256;
 /// As many lines, those of an included file each time: more is a loop that branches, which no login lives to see the end of.
-const LINES: usize = 20_000;
+const LINES: usize = 200_000;
 
 /// The first word of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
