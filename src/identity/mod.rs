@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 /// Longest name that is taken unseen (with `user=`, where no user database vouches for it).
 const MAX_UNVOUCHED_NAME: usize = 64;
 
-/// A uid, and a gid, of nobody's.
-const NOBODY: u32 = 65534;
+/// The uid, and gid, of whoever has none here (/proc/sys/kernel/overflowuid, which nobody changes).
+pub(crate) const NOBODY: u32 = 65534;
 
 /// A person whose code can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,13 +11,11 @@
 
 use super::super::wire::Knock;
 use crate::fact::Fact;
-use crate::identity::{Person, Unidentified};
+use crate::identity::{NOBODY, Person, Unidentified};
 use crate::options::Options;
 use crate::policy::{Document, Enrolment, EnrolmentKind, Origin, Policy, Setting};
 use crate::system::passwd;
 
-/// The uid of whoever has none here (/proc/sys/kernel/overflowuid, which nobody changes).
-const NOBODY: u32 = 65534;
 /// The service of who asks for themselves.
 pub(super) const LOCAL: &str = "local";
 

@@ -53,21 +53,17 @@ impl Marks {
 
     /// Remembers that a document has come so far. One that has come further stays.
     pub(super) fn raise(&self, name: &str, mark: Mark) -> Result<(), FileError> {
-        self.change(name, |before| match before {
-            Some(before) if before.id == mark.id && before.sequence >= mark.sequence => None,
-            _ => Some(mark),
+        self.change(name, |before| {
+            Ok(match before? {
+                Some(before) if before.id == mark.id && before.sequence >= mark.sequence => None,
+                _ => Some(mark),
+            })
         })
     }
 
     /// Remembers this, whatever was there, also what cannot be read.
     pub(super) fn set(&self, name: &str, mark: Mark) -> Result<(), FileError> {
-        match self.change(name, |_| Some(mark)) {
-            Err(FileError { problem: Problem::Failed("read", Errno::BADMSG), .. }) => {
-                self.0.remove(name).map_err(|error| self.0.file_error(name, Problem::Failed("unlink", error)))?;
-                self.change(name, |_| Some(mark))
-            }
-            result => result,
-        }
+        self.change(name, |_| Ok(Some(mark)))
     }
 
     /// The names of all documents that were ever read here.
@@ -84,30 +80,35 @@ impl Marks {
         if is_good { Ok(()) } else { Err(self.0.file_error(name, Problem::Failed("open", Errno::INVAL))) }
     }
 
-    fn change(&self, name: &str, next: impl FnOnce(Option<Mark>) -> Option<Mark>) -> Result<(), FileError> {
-        let failed = |call, error| self.0.file_error(name, Problem::Failed(call, error));
+    /// `next`: what to write in the place of what was read, if anything.
+    fn change(
+        &self,
+        name: &str,
+        next: impl FnOnce(Result<Option<Mark>, FileError>) -> Result<Option<Mark>, FileError>,
+    ) -> Result<(), FileError> {
         self.check(name)?;
-        let file = self.0.lock_file(name).map_err(|error| failed("open", error))?;
+        let failed = |error| self.0.file_error(name, Problem::Failed("open", error));
+        let file = File::from(self.0.lock_file(name).map_err(failed)?);
         // Held for a read and a write, by root alone. Whoever gets no lock goes on: what is lost is the order of two writes.
         let _ = lock::exclusive(&file, &mut Patience::default());
-        let file = File::from(file);
-        let changed = self.change_locked(name, &file, next);
+        let before = self.read(name, &file);
+        let next = next(before.clone());
+        let changed = next.and_then(|mark| mark.map_or(Ok(()), |mark| self.write(name, &file, mark, before)));
         lock::release(&file);
         changed
     }
 
-    fn change_locked(
+    fn write(
         &self,
         name: &str,
         file: &File,
-        next: impl FnOnce(Option<Mark>) -> Option<Mark>,
+        mark: Mark,
+        before: Result<Option<Mark>, FileError>,
     ) -> Result<(), FileError> {
-        let before = self.read(name, file)?;
-        let Some(mark) = next(before) else { return Ok(()) };
         let write = |mark: Mark| without_sigxfsz(|| file.write_all_at(&mark.text(), 0));
         write(mark).map_err(|error| {
-            // One that was cut short would be none, and nobody would get in.
-            let _ = before.map_or_else(|| file.set_len(0), write);
+            // One that was cut short would be none, and nobody would get in. One that was bad stays bad.
+            let _ = before.map(|before| before.map_or_else(|| file.set_len(0), write));
             self.0.file_error(name, Problem::Failed("write", errno(&error)))
         })
     }

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_home_keeps_a_few_and_all_homes_half() {
+    fn one_home_keeps_a_few_of_all_looks() {
         let looks = Looks([const { AtomicU64::new(0) }; MOST]);
         let mut of_root: Vec<_> = (0..MOST_OF_ONE).map(|_| looks.begin(0).unwrap()).collect();
         assert!(looks.begin(0).is_none());
