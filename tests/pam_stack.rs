@@ -14,7 +14,7 @@ use std::{fs, process::Command};
 const STACK: &str = "auth required pam_totp.so\n";
 const PROMPT: &str = "1 \"Verification code: \"";
 /// No answer of ours may take longer; the lock is waited for for five seconds.
-const PROMPTLY: Duration = Duration::from_secs(4);
+const PROMPTLY: Duration = Duration::from_millis(4_500);
 
 fn enrolled() -> Machine {
     let machine = Machine::new();

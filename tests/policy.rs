@@ -21,7 +21,7 @@ const PROMPT: &str = "1 \"Verification code: \"";
 /// Somewhere else (RFC 5737, TEST-NET-2).
 const AWAY: &str = "198.51.100.7";
 /// No login here waits for anything.
-const PROMPTLY: Duration = Duration::from_secs(3);
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 /// alice is enrolled. `test` is our module alone, `permitting` has one behind it that says yes.
 fn machine() -> Machine {

@@ -25,7 +25,7 @@ const SIBLING: &str = "/var/lib/pam_totp/records/alice~";
 
 const AUTHINFO_UNAVAIL: i32 = 9;
 /// Nothing that is wrong may take longer to be found out; the lock is waited for for five seconds.
-const PROMPTLY: Duration = Duration::from_secs(3);
+const PROMPTLY: Duration = Duration::from_millis(4_500);
 
 fn machine() -> Machine {
     set_up(Machine::new(), WITHOUT_LIMITS)
