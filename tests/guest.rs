@@ -218,6 +218,27 @@ fn machine_with_names() -> (Machine, String) {
 }
 
 #[test]
+fn a_group_whose_members_are_not_listed_needs_a_code_all_the_same() {
+    let (machine, directory) = machine_with_names();
+    let nsswitch = machine.read("/etc/nsswitch.conf");
+    let others = nsswitch.lines().filter(|line| !line.starts_with("group:"));
+    let lines: Vec<_> = others.chain(["group: files spelled"]).collect();
+    machine.write("/etc/nsswitch.conf", lines.join("\n") + "\n");
+    fs::remove_file(machine.path("/home/alice/.google_authenticator")).unwrap();
+    let result_of = |user: &str, require: &str| {
+        machine.write(root_only::POLICY, format!("version = 1\n[require]\ngroups = [{require}]\n"));
+        let mut command = machine.command(machine.client());
+        command.env("LD_LIBRARY_PATH", &directory);
+        let result = result(&command.args(["test", user, "--answer", "000000"]).output().unwrap());
+        (result, crate::support::reasons(&machine.log()).concat())
+    };
+    assert_eq!(result_of("alice", "\"directory-admins\""), (AUTH_ERR, "not-enrolled".to_owned()));
+    assert_eq!(result_of("bob", "\"directory-admins\"").1, "not-required");
+    // Nobody is spared by what is not listed.
+    assert_eq!(result_of("alice", "\"alice\", \"!directory-admins\""), (AUTH_ERR, "not-enrolled".to_owned()));
+}
+
+#[test]
 fn nobody_is_who_they_say_in_what_they_can_write() {
     let machine = host();
     machine.write_as(&BOB.secret_file(), "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP\n\" TOTP_AUTH\n", BOB.uid, 0o600);

@@ -190,20 +190,27 @@ impl TryFrom<WrittenRequire> for Require {
 
 impl Require {
     /// Whether a person needs a code: in one of the groups and in none of those with `!`. A group that is unknown or cannot
-    /// be asked for means yes, and so does a name of no user database (`gid` is `None`).
+    /// be asked for means yes, and so does a name of no user database (`gid` is `None`). Where name services differ about who
+    /// is in a group, that counts by which a code is needed.
     pub fn needs_a_code(&self, name: &[u8], gid: Option<u32>) -> bool {
         let Some(gid) = gid else { return true };
+        let may_be_in = |Name(group): &Name| groups::may_be_member(name, gid, group).ok().flatten();
         let is_in = |Name(group): &Name| groups::is_member(name, gid, group).ok().flatten();
-        let is_unclear = |group: &Name| is_in(group).is_none();
-        let is_in_one = |groups: &[Name]| groups.iter().any(|group| is_in(group) == Some(true));
-        self.groups.iter().chain(&self.not_groups).any(is_unclear)
-            || (is_in_one(&self.groups) && !is_in_one(&self.not_groups))
+        match (in_one(self.groups.iter().map(may_be_in)), in_one(self.not_groups.iter().map(is_in))) {
+            (Some(is_required), Some(is_spared)) => is_required && !is_spared,
+            _ => true,
+        }
     }
 
     /// The groups, for somebody who wants to know whether they exist.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().chain(&self.not_groups).map(|Name(group)| group.as_str())
     }
+}
+
+/// Whether one of the answers is yes. `None`: one of them is missing.
+fn in_one(mut answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    answers.try_fold(false, |any, is_in| Some(any | is_in?))
 }
 
 impl fmt::Display for Require {

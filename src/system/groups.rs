@@ -1,14 +1,19 @@
 //! The group database, by way of getgrnam_r(3).
 //!
-//! getgrouplist(3) is not used: where a name service does not answer it leaves that service's groups out and says nothing.
+//! getgrouplist(3) alone would not do: where a name service does not answer it leaves that service's groups out and says nothing.
+//! Nor does getgrnam_r(3) always: directories can be told not to list whom a group has (`ignore_group_members` in sssd.conf(5),
+//! `winbind expand groups` in smb.conf(5)).
 
 use super::{Errno, errno};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
 use std::mem::MaybeUninit;
 
 /// First size of the buffer that an entry is put into, and the size at which we give up: a group of half a million.
 const BUFFER: usize = 4096;
 const LARGEST_BUFFER: usize = 1 << 23;
+/// Of how many a user is as a rule, and NGROUPS_MAX (limits.h), with the primary one.
+const FEW_GROUPS: usize = 64;
+const MOST_GROUPS: usize = 65_537;
 
 /// A group as the database lists it. Whose primary group it is, is not in there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,39 @@ pub fn by_name(group: &str) -> Result<Option<Group>, Errno> {
 /// The database could not be asked, or its answer is over 8 MiB.
 pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Errno> {
     lookup(group, |entry| entry.gr_gid == gid || each_member(entry, |name| name == user))
+}
+
+/// As [`is_member`], and also yes where the group is among those with which the user would log in. For where it is yes that is
+/// the safe side.
+///
+/// # Errors
+/// As [`is_member`]; or those groups are more than a process can have.
+pub fn may_be_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Errno> {
+    let is_listed = |entry: &libc::group| entry.gr_gid == gid || each_member(entry, |name| name == user);
+    match lookup(group, |entry| (entry.gr_gid, is_listed(entry)))? {
+        Some((id, false)) => Ok(Some(of(user, gid)?.contains(&id))),
+        listed => Ok(listed.map(|_| true)),
+    }
+}
+
+/// The groups with which a user would log in, by getgrouplist(3).
+fn of(user: &[u8], gid: u32) -> Result<Vec<u32>, Errno> {
+    let user = CString::new(user).map_err(|_| Errno::INVAL)?;
+    let mut size = FEW_GROUPS;
+    loop {
+        let mut groups = vec![0; size];
+        let mut count = c_int::try_from(size).map_err(|_| Errno::NOMEM)?;
+        // SAFETY: `user` is a string, and there is room for `count` groups.
+        let result = unsafe { libc::getgrouplist(user.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
+        if result >= 0 {
+            groups.truncate(usize::try_from(result).unwrap_or_default());
+            return Ok(groups);
+        }
+        if size >= MOST_GROUPS {
+            return Err(Errno::NOMEM);
+        }
+        size = MOST_GROUPS;
+    }
 }
 
 fn lookup<T>(group: &str, read: impl Fn(&libc::group) -> T) -> Result<Option<T>, Errno> {
@@ -101,9 +139,14 @@ mod tests {
     fn a_primary_group_counts_and_an_unknown_one_is_unknown() {
         assert_eq!(is_member(b"root", 0, "root"), Ok(Some(true)));
         assert_eq!(by_name("root").unwrap().unwrap().gid, 0);
+        assert_eq!(may_be_member(b"root", 4_000_000_000, "root"), Ok(Some(false)));
+        assert_eq!(may_be_member(b"root", 0, "root"), Ok(Some(true)));
+        assert_eq!(may_be_member(b"nobody-here", 0, "root"), Ok(Some(true)));
+        assert_eq!(may_be_member(b"nul\0byte", 4_000_000_000, "root"), Err(Errno::INVAL));
         assert_eq!(is_member(b"nobody-here", 4_000_000_000, "root"), Ok(Some(false)));
         for unknown in ["no-such-group-here", "", "nul\0byte"] {
             assert_eq!(is_member(b"root", 0, unknown), Ok(None), "{unknown:?}");
+            assert_eq!(may_be_member(b"root", 0, unknown), Ok(None), "{unknown:?}");
             assert_eq!(by_name(unknown), Ok(None), "{unknown:?}");
         }
     }
