@@ -3,7 +3,8 @@
 use super::people::Tally;
 use super::table::Rows;
 use super::{
-    EARLIEST, HIGHEST, HostLedger, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, SHARED, SOURCES, STRANGERS, Who, label,
+    EARLIEST, HIGHEST, HostLedger, KNOWN, KNOWN_SHARED, Ledger, Memory, PEOPLE, PEOPLE_SHARED, SEVERAL, SHARED,
+    SOURCES, STRANGERS, Who, label,
 };
 use crate::fact::Fact;
 use crate::identity::Named;
@@ -112,8 +113,10 @@ impl<M: Memory, C: Fn() -> Moment> Kept for HostLedger<M, C> {
             read.into_iter().map(move |(name, ages)| Listed { kind, name, failures: ages.len() as u64, ages })
         });
         let in_a_row = PEOPLE.all(&self.memory).filter_map(Tally::read);
-        let in_a_row = in_a_row.map(|(name, failures)| Listed { kind: Kind::InARow, name, failures, ages: Vec::new() });
-        Ok(failures.chain(in_a_row).collect())
+        let several = PEOPLE_SHARED.all(&self.memory).filter_map(Tally::shared).map(|tally| tally.in_a_row());
+        let several = several.filter(|failures| *failures > 0).map(|failures| (SEVERAL.to_vec(), failures));
+        let listed = |(name, failures)| Listed { kind: Kind::InARow, name, failures, ages: Vec::new() };
+        Ok(failures.chain(in_a_row.chain(several).map(listed)).collect())
     }
 
     fn unlock_person(&self, who: Who, throttle: Option<&Throttle>) -> Result<bool, Fact> {

@@ -45,6 +45,9 @@ pub use table::{Memory, Unwritable};
 /// The file in `state_dir`. Another layout gets another name: while a host is updated, processes with both are at work.
 pub const FILE: &str = "ledger-1";
 
+/// The name of a row that several people share.
+const SEVERAL: &[u8] = b"(several)";
+
 // The layout, in words.
 const MAGIC: u64 = u64::from_be_bytes(*b"pam_totp");
 const SHAPE: u64 = 1;
@@ -609,7 +612,7 @@ impl<M: Memory, C: Fn() -> Moment> HostLedger<M, C> {
     /// The row is chosen by the name, and is that of all names that choose it.
     fn shared(&self, name: &[u8]) -> Subject {
         let (_, hash) = self.hash("shared", &[name]);
-        Subject { tag: u64::MAX, hash, label: b"(several)".to_vec() }
+        Subject { tag: u64::MAX, hash, label: SEVERAL.to_vec() }
     }
 
     fn mark_key(&self, person: &Subject, parts: &[Vec<u8>]) -> MarkKey {

@@ -44,7 +44,7 @@ pub(super) struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     /// The person's row in a bucket: their own, one that nobody has, or one of somebody who has no failures outstanding and
-    /// had none for long. `None`: there is none.
+    /// had none for long, be it that nobody has told them of those before. `None`: there is none.
     ///
     /// Rows are looked at in their order, so that two processes that look for one at the same time get the same, unless just
     /// then a row before it becomes free: then what the later one counted is lost, which the other limits make up for.
@@ -57,11 +57,12 @@ impl<'a> Tally<'a> {
             return Some(own);
         }
         rows().find_map(|tally| {
-            let before = tag(&tally);
+            let (before, notice) = (tag(&tally), tally.load(NOTICE));
             // By the time of the exchange somebody else may have made it this person's, too.
             let is_ours = (before == 0 || tally.is_idle(now))
                 && match tally.row.first()?.compare_exchange(before, subject.tag, SeqCst, SeqCst) {
                     Ok(_) => {
+                        tally.untold(notice);
                         write_label(tally.row.get(NAME..).unwrap_or_default(), &subject.label);
                         true
                     }
@@ -86,7 +87,14 @@ impl<'a> Tally<'a> {
 
     fn is_idle(&self, now: Time) -> bool {
         let age = now.wall.saturating_sub(self.load(LAST_FAILURE));
-        self.in_a_row() == 0 && self.load(NOTICE) == 0 && age >= super::KNOWN_FOR
+        self.in_a_row() == 0 && age >= super::KNOWN_FOR
+    }
+
+    /// Forgets what was to be told, unless there is more by now.
+    fn untold(&self, notice: u64) {
+        if let Ok(word) = self.word(NOTICE) {
+            let _ = word.compare_exchange(notice, 0, SeqCst, SeqCst);
+        }
     }
 
     /// Counts a failure in advance. The counter is what [`take_back`] needs.
@@ -100,7 +108,7 @@ impl<'a> Tally<'a> {
     }
 
     #[cfg(test)]
-    pub(super) fn is_shared(&self) -> bool {
+    pub(super) const fn is_shared(&self) -> bool {
         self.is_shared
     }
 

@@ -613,6 +613,9 @@ fn a_device_is_disabled_for_its_own_failures_alone_and_can_be_unlocked_in_any_ca
         .filter(|name| !ledger.tally(somebody(name), ledger.now()).unwrap().is_shared())
         .filter(|name| ledger.tally(somebody(name), ledger.now()).unwrap().is_disabled());
     assert_eq!(disabled.count(), 0, "nobody who has a row of their own");
+    // What several share is listed too.
+    let listed = ledger.list(Some(&throttle)).unwrap();
+    assert!(listed.iter().any(|row| row.kind == Kind::InARow && row.name == b"(several)" && row.failures > 1));
     assert!(ledger.unlock_person(ALICE, Some(&throttle)).unwrap());
     assert!(ledger.charge(&login(ALICE, &here, &throttle)).is_ok());
     // Whoever made the row was killed before the name was in it.
@@ -682,12 +685,12 @@ fn a_file_is_of_whom_its_name_says() {
 }
 
 #[test]
-fn a_row_is_somebodys_while_there_is_anything_to_count_or_to_tell() {
+fn a_row_is_somebodys_while_there_is_anything_to_count() {
     let throttle = rules("", "");
     let here = source("192.0.2.1");
     // A bucket's rows, and one more.
     let full = PEOPLE.rows;
-    for (what, is_given_away) in [("failed", false), ("got in", false), ("told", true)] {
+    for (what, is_given_away) in [("failed", false), ("got in", true), ("told", true)] {
         let machine = Machine::at(1_700_000_000, 100);
         let ledger = machine.ledger();
         let bucket = |name: &String| ledger.person(somebody(name)).hash % PEOPLE.buckets as u64;
@@ -707,6 +710,7 @@ fn a_row_is_somebodys_while_there_is_anything_to_count_or_to_tell() {
         assert!(is_shared(), "{what}: not before 30 days are over");
         machine.set(1_700_000_000 + 31 * DAY, 100 + 31 * DAY);
         assert_eq!(is_shared(), !is_given_away, "{what}");
+        assert_eq!(ledger.take_notice(somebody(&names[full])), None, "{what}: nobody is told of another's failures");
     }
 }
 
