@@ -17,8 +17,10 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
     };
     let step = clock.saturating_add(skew);
     let (absolute, used) = (step.cast_unsigned(), totp.used.clone().ok().flatten().unwrap_or_default());
-    // The rule that a code works once holds for codes of a wrong time too; the C module does not ask.
-    if !rules.google && Some(absolute) <= totp.mark() {
+    // The rule that a code works once holds for codes of a wrong time too. The C module does not ask; where the file says that
+    // there is such a rule, it is one.
+    let works_once = !rules.google || matches!(totp.used, Ok(Some(_)));
+    if works_once && Some(absolute) <= totp.mark() {
         return Denial::UsedCode.into();
     }
     // The same code once more proves nothing.
@@ -34,7 +36,7 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
     };
     totp.drift.clear();
     totp.skew = average;
-    if !rules.google {
+    if works_once {
         totp.used = Ok(Some(with_step(&used, absolute, rules.window(totp).size())));
     }
     of_device(Factor::Totp { ahead: skew >= 0, steps: skew.unsigned_abs() }, code)

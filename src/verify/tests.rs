@@ -441,6 +441,16 @@ fn like_the_c_module_where_that_is_asked_for() {
     let mut person = Person::with("\" TOTP_AUTH\n");
     assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)));
     assert!(accepted(&person.tries_by(&rules, &answer(CODES[3]), 90)));
+    // Where it asks for it, used codes are no proof of a clock that is off either, and what sets it is used.
+    let adjusting = Rules { google: true, skew_adjustment: true, ..Rules::default() };
+    let three = [(CODES[5], 3000), (CODES[6], 3030), (CODES[7], 3060)];
+    let mut person = Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 1\n\" DISALLOW_REUSE 7\n");
+    for (code, now) in three {
+        assert_eq!(person.tries_by(&adjusting, &answer(code), now), USED);
+    }
+    let mut person = Person::with("\" TOTP_AUTH\n\" WINDOW_SIZE 1\n\" DISALLOW_REUSE 4\n");
+    assert!(accepted(&three.map(|(code, now)| person.tries_by(&adjusting, &answer(code), now))[2]));
+    assert_eq!(person.tries_by(&rules, &answer(CODES[7]), 3060), USED);
     // Blocked tries prolong the block.
     let mut person = Person::with("\" TOTP_AUTH\n\" RATE_LIMIT 1 30\n");
     assert_eq!(person.tries_by(&rules, &answer("000000"), 100), WRONG);
