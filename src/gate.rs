@@ -42,11 +42,11 @@ impl Gate {
     /// Why nobody can be asked. It is in the log.
     pub fn new(conf: Option<&[u8]>, grace_period: u64, connection: &str) -> Result<Self, Fact> {
         let host = host(connection).unwrap_or_default().to_owned();
-        let account = account().inspect_err(|fact| log(b"", &host, fact))?;
+        let account = account().inspect_err(|fact| log_refusal(b"", &host, fact))?;
         match policy(conf, grace_period) {
             Ok(policy) => Ok(Self { account, policy, host }),
             Err(fact) => {
-                log(&account.name, &host, &fact);
+                log_refusal(&account.name, &host, &fact);
                 Err(fact)
             }
         }
@@ -86,9 +86,9 @@ impl Gate {
         lines.iter().for_each(|(priority, line)| syslog::write(FRONT, *priority, line));
     }
 
-    /// Writes to the log that somebody was sent away unasked. That is no failure for fail2ban to count.
+    /// Writes to the log that somebody was sent away unasked.
     pub fn log_refusal(&self, fact: &Fact) {
-        log(&self.account.name, &self.host, fact);
+        log_refusal(&self.account.name, &self.host, fact);
     }
 
     fn visitor(&self) -> Visitor<'_> {
@@ -101,8 +101,9 @@ fn visitor<'a>(user: &'a [u8], host: &'a str) -> Visitor<'a> {
     Visitor { user, tty, ruser: b"", rhost: host.as_bytes() }
 }
 
-fn log(user: &[u8], host: &str, fact: &Fact) {
-    syslog::write(FRONT, libc::LOG_NOTICE, &visitor(user, host).line("denied", "reason", fact));
+/// Nobody has guessed anything: another word than that which fail2ban counts.
+fn log_refusal(user: &[u8], host: &str, fact: &Fact) {
+    syslog::write(FRONT, libc::LOG_NOTICE, &visitor(user, host).line("refused", "reason", fact));
 }
 
 /// By the real uid: names in the environment are whatever somebody wrote there.

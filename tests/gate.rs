@@ -129,7 +129,7 @@ fn without_a_terminal_nothing_runs() {
     }
     assert!(!machine.path("/home/alice/in").exists());
     // Nobody has guessed anything: there is nothing for fail2ban to count.
-    assert_eq!(log(&machine), ["denied user=alice rhost=127.0.0.1 reason=no-terminal"; 2]);
+    assert_eq!(log(&machine), ["refused user=alice rhost=127.0.0.1 reason=no-terminal"; 2]);
 }
 
 /// Moves a file in by each program, and says which of them came.
@@ -337,7 +337,9 @@ fn what_cannot_be_judged_is_refused_with_the_reason() {
         let _ = machine.log();
         let (shown, status) = on_a_terminal(&sshd, &["echo in"]).status();
         assert!(shown.contains(reason) && !shown.contains("in\r\n") && status == Some(1), "{policy}: {shown}");
-        assert_eq!(reasons(&log(&machine)), [reason], "{policy}");
+        let log = log(&machine);
+        assert!(log[0].starts_with("refused user=alice "), "{log:?}");
+        assert_eq!(reasons(&log), [reason], "{policy}");
     }
     // The table of the service holds.
     machine.write("/etc/security/pam_totp.toml", "version = 1\n[service.gate]\nprompt = \"Gate: \"\necho = true\n");
