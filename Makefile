@@ -175,6 +175,7 @@ install:
 	@$(call pairs,$(SETTINGS)) [ -e $$place ] || install -D -m 0644 $$file $$place || exit; done
 
 uninstall:
+	@[ -n "$(DESTDIR)" ] || { . packaging/in-use.sh && refuse_while_in_use; }
 	rm -f $(DESTDIR)$(PAMDIR)/pam_totp.so $(BINDIR)/pam-totp $(SBINDIR)/pam-totp-agent
 	@[ "$$(readlink $(BINDIR)/google-authenticator)" != pam-totp ] || rm -f $(BINDIR)/google-authenticator
 	@$(call pairs,$(INSTALLED)) rm -f $$place; done

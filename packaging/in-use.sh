@@ -19,6 +19,11 @@ uses_of_pam_totp() {
 
 # Says so, if there are any, and fails.
 refuse_while_in_use() {
+    if [ -e /var/lib/pam_totp/setup.json ]; then
+        echo "pam-totp is not removed: a setup waits to be confirmed, and could put back a line that loads the module." >&2
+        echo "First: \`pam-totp setup confirm\`." >&2
+        return 1
+    fi
     uses=$(uses_of_pam_totp "${1:-}")
     [ -n "$uses" ] || return 0
     {

@@ -14,6 +14,16 @@ use std::{fs, thread};
 
 const MODULE: &str = "security/pam_totp.so";
 
+/// A profile of pam-auth-update's as that of Debian's libpam-krb5: of its kind none stands higher.
+const KERBEROS: &str = "\
+Name: Kerberos authentication
+Default: no
+Priority: 704
+Auth-Type: Primary
+Auth:
+	[success=end default=ignore]	pam_krb5.so minimum_uid=1000
+";
+
 /// Builds a package of what `make build` made; the file.
 fn build(script: &str) -> PathBuf {
     project().join(output_of(&mut Command::new(project().join("packaging").join(script))).trim())
@@ -303,10 +313,13 @@ fn installed_used_upgraded_and_removed_without_a_moment_without_the_module() {
     rpm_refuses(&debian, &place);
 
     // Nor while the profile is on and something else names us; refusing leaves the profile on.
-    debian.sh("pam-auth-update --package --enable totp");
+    fs::write(debian.path("/usr/share/pam-configs/kerberos"), KERBEROS).unwrap();
+    debian.sh("pam-auth-update --package --enable totp kerberos");
     let common = debian.sh("grep -v '^#' /etc/pam.d/common-auth");
-    let order: Vec<_> = ["pam_totp.so", "pam_unix.so"].iter().map(|module| common.find(module).unwrap()).collect();
-    assert!(order[0] < order[1], "{common}");
+    let modules = ["pam_totp.so", "pam_krb5.so", "pam_unix.so"];
+    let order = modules.map(|module| common.find(module).unwrap());
+    assert!(order.is_sorted(), "whose password is right needs no code: {common}");
+    debian.sh("pam-auth-update --package --remove kerberos && rm /usr/share/pam-configs/kerberos");
     assert!(!debian.try_sh("dpkg --remove pam-totp").status.success());
     assert!(debian.sh("cat /etc/pam.d/common-auth").contains("pam_totp.so"));
 

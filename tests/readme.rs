@@ -122,4 +122,20 @@ fn five_minutes_on_a_fresh_debian_are_three_commands_as_written() {
     assert!(!without.succeeded && !without.questions.is_empty(), "a key alone: {without:?}");
     // The time is over, as far as setup is concerned, and nothing is rolled back.
     assert!(!machine.path("/var/lib/pam_totp/setup.json").exists());
+
+    // What a stack names stays.
+    let uninstall = |prefix: &str| {
+        let line =
+            format!("cd '{}' && export PATH='{path}' HOME='{home}' && {prefix}make -s uninstall", project().display());
+        machine.command("sh").args(["-c", &line]).output().unwrap()
+    };
+    let refused = uninstall("");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("/etc/pam.d/sshd:"), "{words}");
+    run("pam-totp setup sshd --remove");
+    let unconfirmed = uninstall("");
+    let words = String::from_utf8_lossy(&unconfirmed.stderr).into_owned();
+    assert!(!unconfirmed.status.success() && words.contains("pam-totp setup confirm"), "{words}");
+    let removed = uninstall("pam-totp setup confirm >/dev/null && ");
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
 }
