@@ -329,7 +329,7 @@ impl Table {
         let contradictions = [
             (
                 via(Via::Agent).filter(|_| !is_system),
-                "`via = \"agent\"` needs `store = \"system\"` in [defaults]: the agent reads nobody's home",
+                "`via = \"agent\"` needs `store = \"system\"` or `\"fleet\"` in [defaults]: the agent reads nobody's home",
             ),
             (
                 via(Via::Process).filter(|_| store == StoreKind::Fleet),
@@ -342,7 +342,7 @@ impl Table {
             // Whoever deletes the file would be enrolled again.
             (
                 enrolment(&[EnrolmentKind::Inline, EnrolmentKind::Ticket]).filter(|_| !is_system),
-                "enrolment inside a login needs `store = \"system\"` in [defaults]",
+                "enrolment inside a login needs `store = \"system\"` or `\"fleet\"` in [defaults]",
             ),
             (
                 identity(Identity::Caller).filter(|_| !CALLED.contains(&service)),
@@ -354,7 +354,7 @@ impl Table {
             ),
             (
                 identity(Identity::LoginKey).filter(|_| !is_system),
-                "`identity = \"login-key\"` needs `store = \"system\"` in [defaults]",
+                "`identity = \"login-key\"` needs `store = \"system\"` or `\"fleet\"` in [defaults]",
             ),
             (
                 grace_behind.filter(|_| store != StoreKind::Fleet || service != "sshd"),

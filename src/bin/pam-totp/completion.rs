@@ -101,7 +101,7 @@ fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<Strin
 }
 
 /// When the introduction and the end below were last changed.
-const DATE: &str = "2026-11-26";
+const DATE: &str = "2026-11-27";
 
 const INTRODUCTION: &str = "\
 .SH NAME
@@ -134,6 +134,8 @@ const END: &str = "\
 and
 .B doctor
 also: something is wrong. 2: wrong usage.
+.B gate
+ends as what it ran does.
 .SH FILES
 .TP
 .I /etc/security/pam_totp.toml
@@ -145,7 +147,16 @@ Somebody's secret, where the policy has \\fIstore = \"home\"\\fR.
 .TP
 .I /var/lib/pam_totp
 What is root's alone: failures, and with \\fIstore = \"system\"\\fR the records.
+.TP
+.I /etc/security/pam_totp.keys
+The keys that records are sealed with, if there are any.
+.TP
+.I /etc/security/pam_totp.fleet.toml
+Where the fleet's records are, see
+.BR pam_totp.fleet.toml (5).
 .SH SEE ALSO
 .BR pam_totp (8),
-.BR pam_totp.toml (5)
+.BR pam_totp.toml (5),
+.BR pam_totp.fleet.toml (5),
+.BR pam\\-totp\\-agent (8)
 ";
