@@ -17,10 +17,9 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
     };
     let step = clock.saturating_add(skew);
     let (absolute, used) = (step.cast_unsigned(), totp.used.clone().ok().flatten().unwrap_or_default());
-    // The rule that a code works once holds for codes of a wrong time too. The C module does not ask; where the file says that
-    // there is such a rule, it is one.
-    let works_once = !rules.google || matches!(totp.used, Ok(Some(_)));
-    if works_once && Some(absolute) <= totp.mark() {
+    // The rule that a code works once holds for codes of a wrong time too.
+    let mark = totp.mark();
+    if !rules.google && Some(absolute) <= mark {
         return Denial::UsedCode.into();
     }
     // The same code once more proves nothing.
@@ -34,6 +33,12 @@ pub(super) fn adjust(totp: &mut Totp, rules: &Rules, generator: &Generator, code
     let Some(average) = agreement(&totp.drift) else {
         return Judgement::Denied { denial: Denial::WrongTime, noted: true };
     };
+    // The C module does not ask. Where the file says that there is such a rule, it notes used codes and gets nobody in.
+    let works_once = !rules.google || matches!(totp.used, Ok(Some(_)));
+    let is_used = |code: &Drift| Some(code.step.saturating_add(code.skew).cast_unsigned()) <= mark;
+    if works_once && totp.drift.iter().any(is_used) {
+        return Judgement::Denied { denial: Denial::UsedCode, noted: true };
+    }
     totp.drift.clear();
     totp.skew = average;
     if works_once {
