@@ -181,7 +181,10 @@ fn one_of_a_crowd_is_enrolled(machine: &Machine) {
             let login = login.with(&["--answer-shown", "--parallel", &crowd.to_string()]).run();
             let ended = [SUCCESS, AUTH_ERR].map(|result| login.count(result));
             assert_eq!(ended, [1, crowd - 1], "{has_ticket}, round {round}: {:?}", reasons(&login.log));
-            assert_eq!(reasons(&login.log).get("already-enrolled"), Some(&(crowd - 1)), "{:?}", reasons(&login.log));
+            // More than a hundred at once are that many in a row, until they are judged.
+            let reasons = reasons(&login.log);
+            let late = ["already-enrolled", "device-disabled"].map(|reason| reasons.get(reason).unwrap_or(&0));
+            assert!(late[0] + late[1] == crowd - 1 && (crowd > 100 || *late[1] == 0), "{reasons:?}");
             let status = json(machine, &["status", "--user", "bob"]);
             assert_eq!(status["devices"].as_array().map(Vec::len), Some(1), "{status}");
             // After a removal it takes a ticket.
