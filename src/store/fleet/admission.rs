@@ -41,8 +41,10 @@ impl FleetStore<'_> {
         let mut of = transaction.person(&account)?;
         of.had_one = true;
         let holder = person.file_name();
+        let has_key = |person: &Person| person.key().is_some();
+        // The account itself may have no record before this one.
         let is_shared =
-            person.key().is_some() || self.people_of_account(person).map_or(true, |people| people.len() > 1);
+            has_key(person) || self.people_of_account(person).map_or(true, |people| people.iter().any(has_key));
         of.tickets.retain(|ticket| match &ticket.holder {
             Some(other) => *other != holder,
             None => is_shared,

@@ -1478,6 +1478,45 @@ fn any_trace_of_a_person_or_their_account_says_that_they_had_a_device() {
 }
 
 #[test]
+fn a_ticket_for_anybody_of_a_shared_account_is_one_persons_and_the_others_keep_theirs() {
+    let machine = Machine::first();
+    let account = me();
+    let [one, two] = ["key-id:1", "key-id:2"].map(|key| account.holder(key).unwrap());
+    let ticket = Ticket { made: 1, expires: 1000, device: "phone".to_owned() };
+    let word_of = |number| RecoveryCode::new([number; 15]);
+    (1..3).for_each(|number| machine.store().invite(&account, &word_of(number), &ticket).unwrap());
+    let admit = |person, number| {
+        let grounds = Grounds::Ticket(word_of(number), ticket.clone());
+        machine.store().admit(person, &named("\" TOTP_AUTH\n"), &grounds, 5)
+    };
+    assert_eq!(admit(&one, 1), Ok(()));
+    assert_eq!(word(admit(&two, 1)), "not-invited");
+    // The account is one of its people.
+    machine.store().enrol(&account, &named("\" TOTP_AUTH\n"), false).unwrap();
+    assert_eq!(machine.store().people_of_account(&two), Ok(vec![account.clone(), one.clone()]));
+    assert_eq!(admit(&two, 2), Ok(()));
+}
+
+#[test]
+fn tickets_go_with_the_first_record_unless_others_share_the_account() {
+    let account = me();
+    let [one, two] = ["key-id:1", "key-id:2"].map(|key| account.holder(key).unwrap());
+    let ticket = Ticket { made: 1, expires: 1000, device: "phone".to_owned() };
+    for is_shared in [false, true] {
+        let machine = Machine::first();
+        if is_shared {
+            machine.store().enrol(&one, &named("\" TOTP_AUTH\n"), false).unwrap();
+        }
+        // For the first record, and for one in its place.
+        for replace in [false, true] {
+            machine.store().invite(&account, &RecoveryCode::new([1; 15]), &ticket).unwrap();
+            machine.store().enrol(&account, &named("\" TOTP_AUTH\n"), replace).unwrap();
+            assert_eq!(machine.store().is_invited(&two, 5), Ok(is_shared), "{replace}");
+        }
+    }
+}
+
+#[test]
 fn whoever_is_waited_for_has_one_time_limit() {
     let machine = Machine::first();
     let (store, in_time) = (machine.store(), machine.store().in_time());
