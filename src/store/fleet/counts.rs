@@ -3,7 +3,7 @@
 //! The rules are those of [`crate::ledger`]. There is one clock less: of hosts that are started at different times the wall clocks
 //! alone can be compared, and each is held against the cluster's.
 
-use crate::ledger::{GRACE_FAILURES, Grace, KNOWN_FOR, Login, MAX_CONSECUTIVE, Notice, Refusal, Who};
+use crate::ledger::{GRACE_FAILURES, Grace, KNOWN_FOR, Login, MAX_CONSECUTIVE, Notice, Refusal};
 use crate::policy::throttle::{MAX_PERIOD, Trigger};
 use crate::words::{Reader, Writer};
 use sha2::{Digest, Sha256};
@@ -311,9 +311,4 @@ fn tag(kind: &str, parts: &[&[u8]]) -> Tag {
     let mut tag = Tag::default();
     tag.iter_mut().zip(hash.finalize()).for_each(|(byte, of_hash)| *byte = of_hash);
     tag
-}
-
-/// Whether somebody has rows of their own.
-pub(super) const fn is_somebody(who: Who) -> bool {
-    matches!(who, Who::Person { .. })
 }

@@ -76,7 +76,7 @@ impl FleetStore<'_> {
     pub fn strike_off(&self, name: &str) -> Result<(), StoreError> {
         let key = format!("{}{name}", document::HOSTS_AT);
         self.transact(std::slice::from_ref(&key), |transaction| {
-            let host = Host { revoked: Some((self.now)()), name: name.to_owned(), ..transaction.host(&key, name)? };
+            let host = Host { revoked: Some((self.now)()), ..transaction.host(&key, name)? };
             transaction.put(&key, host.text().map_err(StoreError::Failed)?);
             Ok(())
         })

@@ -96,7 +96,7 @@ impl Transaction<'_, '_> {
             _ => self.charge_nobody(login, now, &mut charged)?,
         };
         match result {
-            Ok(()) => Ok(Ok(receipt(&charged, counts::is_somebody(login.who)))),
+            Ok(()) => Ok(Ok(receipt(&charged, own.is_some()))),
             Err(refusal) => {
                 self.forget();
                 Ok(Err(refusal))
