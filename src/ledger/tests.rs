@@ -391,6 +391,7 @@ fn unlocking_one_leaves_the_others() {
         Refusal::Source(Trigger { failures: 5, period: HOUR })
     );
     assert!(ledger.unlock_source(&one, Some(&throttle)).unwrap());
+    assert!(!ledger.unlock_source(&one, Some(&throttle)).unwrap(), "there is nothing left");
     assert_eq!(guess(&ledger, &login(bob, &one, &throttle), 5), 0);
     // Of somebody who is gone, what is known is the name.
     let failed = |name: &[u8]| ledger.list(Some(&throttle)).unwrap().iter().filter(|row| row.name == name).count();

@@ -814,6 +814,8 @@ fn of_a_shared_account_each_has_a_document_and_the_first_closes_the_account_to_o
     let (throttle, here) = (Throttle::default(), source("192.0.2.9"));
     assert!(machine.store().charge(&login(Who::newcomers(&account), &here, &throttle)).is_ok());
     assert_eq!(machine.store().people_of_account(&account).unwrap().len(), 2, "they are nobody");
+    let all_together = format!("/pam_totp/people/{},new-keys", account.file_name());
+    assert!(machine.memory.get(all_together.as_bytes()).is_some());
 }
 
 #[test]
@@ -1478,6 +1480,191 @@ fn any_trace_of_a_person_or_their_account_says_that_they_had_a_device() {
 }
 
 #[test]
+fn what_a_code_comes_to_is_stored_once_or_it_was_nothing() {
+    // A guess is paid by the first commit; what comes of it is the second.
+    for (faults, is_there) in [
+        (vec![Fault::Landed], true),
+        (vec![Fault::Lost, Fault::Landed], true),
+        (vec![Fault::Lost], true),
+        // Somebody else writes, and it is not there. What they wrote is at another version than it says.
+        (vec![Fault::Raced(key(&me()))], false),
+        (vec![Fault::Lost, Fault::Raced(key(&me()))], false),
+    ] {
+        let machine = Machine::first();
+        let person = enrolled(&machine);
+        machine.memory.faults.lock().unwrap().extend([Fault::None].into_iter().chain(faults));
+        let result = attempt(&machine.store(), &person, CODES[0], &Throttle::default());
+        if is_there {
+            assert!(is_accepted(&result), "{result:?}");
+            let again = attempt(&machine.store(), &person, CODES[0], &Throttle::default()).unwrap();
+            assert_eq!(again.verdict, Verdict::Denied(Denial::UsedCode));
+        } else {
+            assert_eq!(word(result), "document-put-back");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_reads_alone_remembers_what_it_read_and_takes_nothing_older() {
+    let one = Machine::first();
+    let (two, person) = (one.another("two"), enrolled(&one));
+    let key = key(&person);
+    let old = one.memory.get(&key).unwrap();
+    assert!(two.store().load(&person).is_ok());
+    assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &Throttle::default())));
+    assert!(two.store().load(&person).is_ok());
+    // As a cluster that was restored has it: all of one time, versions too.
+    one.memory.kvs.lock().unwrap().1.insert(key, old);
+    assert_eq!(word(two.store().load(&person)), "document-put-back");
+    // Of what anybody can fill it remembers nothing.
+    let names = one.store().marks.names().unwrap();
+    assert!(names.iter().all(|name| name == "~fleet" || name.starts_with("~enrolled~") || *name == person.file_name()));
+}
+
+#[test]
+fn a_mark_is_raised_and_never_lowered_and_another_document_has_its_own() {
+    let directory = directory();
+    let marks = Marks::open(directory.path()).unwrap();
+    let mark = |id, sequence| marks::Mark { id: [id; 16], sequence };
+    for (next, left) in [(mark(1, 2), mark(1, 2)), (mark(1, 1), mark(1, 2)), (mark(1, 3), mark(1, 3))] {
+        marks.raise("alice", next).unwrap();
+        assert_eq!(marks.get("alice"), Ok(Some(left)));
+    }
+    marks.raise("alice", mark(2, 1)).unwrap();
+    assert_eq!(marks.get("alice"), Ok(Some(mark(2, 1))));
+}
+
+#[test]
+fn where_documents_are_and_how_names_are_known_there_is_for_good() {
+    // By the SHA-256 of the name, which begins so.
+    const DIGEST: [u8; 16] = 0x2bd8_06c9_7f0e_00af_1a1f_c332_8fa7_63a9_u128.to_be_bytes();
+    assert_eq!(document::of_enrolled("alice"), "enrolled/d8");
+    assert_eq!(document::of_nobody(b"alice"), "nobody/d8");
+    assert_eq!(document::of_source(b"alice"), "sources/bd8");
+    assert_eq!(document::of_newcomers("alice"), "people/alice,new-keys");
+    let mut enrolled = document::Enrolled::default();
+    assert!(enrolled.set("alice", true));
+    assert!(enrolled.text().unwrap().expose().ends_with(&DIGEST[8..]));
+}
+
+#[test]
+fn a_document_of_a_newer_program_is_told_from_one_that_is_none() {
+    let remedy = |value: &[u8]| envelope::head(value).unwrap_err().to_string();
+    assert!(remedy(&[2]).contains("newer pam_totp") && remedy(&[2]).contains("version=2"), "{}", remedy(&[2]));
+    for value in [&[0][..], &[1], &[]] {
+        assert!(!remedy(value).contains("newer"), "{}", remedy(value));
+    }
+}
+
+#[test]
+fn a_failure_and_a_login_count_until_the_second_at_which_they_are_over() {
+    use crate::ledger::KNOWN_FOR;
+    use crate::policy::throttle::MAX_PERIOD;
+    let (here, there) = (source("192.0.2.1"), source("192.0.2.2"));
+    let throttle: Throttle = toml::from_str("user = \"*:1/1h\"").unwrap();
+    let login = login(ALICE, &here, &throttle);
+    let elsewhere = Login { source: &there, ..login };
+    let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
+    let counts = || {
+        let mut counts = counts::Counts::default();
+        assert!(counts.charge(&login, false, 1000).is_ok());
+        counts
+    };
+    for (later, is_over) in [(3599, false), (3600, true)] {
+        assert_eq!(counts().charge(&login, false, 1000 + later).is_ok(), is_over);
+    }
+    for (later, left) in [(MAX_PERIOD - 1, 1), (MAX_PERIOD, 0)] {
+        assert_eq!(counts().strangers.ages(1000 + later).len(), left);
+    }
+    let (mut old, mut new) = (counts(), counts::Counts::default());
+    [&mut old, &mut new]
+        .into_iter()
+        .for_each(|counts| assert!(counts.charge(&login, false, 1000 + MAX_PERIOD).is_ok()));
+    assert_eq!(old.strangers, new.strangers, "what is over is not kept");
+    let (mut old, mut new) = (counts::Counts::default(), counts::Counts::default());
+    old.logged_in(&login, Some(&grace), 1000);
+    for (later, is_known, has_grace) in
+        [(599, true, true), (600, true, false), (KNOWN_FOR - 1, true, false), (KNOWN_FOR, false, false)]
+    {
+        assert_eq!(old.is_known(&login, 1000 + later), is_known, "{later}");
+        assert_eq!(old.has_grace(&login, &grace, 1000 + later), has_grace, "{later}");
+    }
+    [&mut old, &mut new].into_iter().for_each(|counts| counts.logged_in(&elsewhere, None, 1000 + KNOWN_FOR));
+    assert_eq!(old, new, "what is over is not kept");
+}
+
+#[test]
+fn a_few_failures_of_others_end_that_somebody_is_not_asked() {
+    let (here, throttle) = (source("192.0.2.1"), Throttle::default());
+    let login = login(ALICE, &here, &throttle);
+    let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
+    let mut counts = counts::Counts::default();
+    counts.logged_in(&login, Some(&grace), 1000);
+    for _ in 0..ledger::GRACE_FAILURES {
+        assert!(counts.has_grace(&login, &grace, 1000));
+        counts.charge(&login, false, 1000).unwrap();
+    }
+    assert!(!counts.has_grace(&login, &grace, 1000));
+}
+
+#[test]
+fn what_is_taken_back_is_that_guess_alone_and_what_is_told_is_what_failed() {
+    use crate::policy::throttle::MAX_PERIOD;
+    let (here, throttle) = (source("192.0.2.1"), Throttle::default());
+    let login = login(ALICE, &here, &throttle);
+    let mut counts = counts::Counts::default();
+    (0..2).for_each(|_| assert!(counts.charge(&login, false, 1000).is_ok()));
+    counts.take_back(&[(counts::Charged::Source, 1000), (counts::Charged::Strangers, 1000)]);
+    assert_eq!((counts.strangers.ages(1000).len(), counts.in_a_row), (1, 1));
+    counts.end_row();
+    counts.charge(&login, false, 2000).unwrap();
+    // A row of failures is forgotten although each of them is over.
+    for was_there in [true, false] {
+        assert_eq!(counts.unlock(2000 + MAX_PERIOD), was_there);
+    }
+    counts.end_row();
+    assert_eq!(counts.take_notice().map(|notice| (notice.failures, notice.latest)), Some((1, 1000)));
+    assert_eq!(counts.take_notice(), None);
+}
+
+#[test]
+fn after_a_hundred_failures_in_a_row_no_code_is_judged_on_any_host_until_root_unlocks() {
+    let one = Machine::first();
+    let (two, person, here) = (one.another("two"), enrolled(&one), source("192.0.2.1"));
+    let throttle: Throttle = toml::from_str("user = \"\"\nhost = \"\"").unwrap();
+    let (keys, who) = ([FleetStore::key(&person)], Who::of(&person));
+    one.store()
+        .transact(&keys, |transaction| {
+            let mut of = transaction.person(&keys[0])?;
+            for _ in 1..ledger::MAX_CONSECUTIVE {
+                assert!(of.counts.charge(&login(who, &here, &throttle), false, 90).is_ok());
+            }
+            transaction.put_person(&keys[0], &of)
+        })
+        .unwrap();
+    assert!(!two.store().is_disabled(who));
+    assert!(matches!(attempt(&two.store(), &person, WRONG, &throttle).unwrap().paid, Paid::Charged(_)));
+    for machine in [&one, &two] {
+        assert!(machine.store().is_disabled(who));
+        let refused = attempt(&machine.store(), &person, CODES[0], &throttle).unwrap();
+        assert!(matches!(refused.paid, Paid::Refused(Refusal::Disabled)), "{:?}", refused.paid);
+    }
+    assert_eq!(one.store().unlock_person(who, Some(&throttle)), Ok(true));
+    assert!(!two.store().is_disabled(who));
+    assert!(is_accepted(&attempt(&two.store(), &person, CODES[0], &throttle)));
+}
+
+#[test]
+fn of_several_who_have_just_got_in_each_has_nothing_to_be_told_once() {
+    let fleet = Machine::first().fleet;
+    ["alice", "bob"].into_iter().for_each(|key| fleet.has_nothing_to_tell(key.to_owned()));
+    assert_eq!(
+        ["alice", "bob", "alice", "carol"].map(|key| fleet.had_nothing_to_tell(key)),
+        [true, true, false, false]
+    );
+}
+
+#[test]
 fn a_ticket_for_anybody_of_a_shared_account_is_one_persons_and_the_others_keep_theirs() {
     let machine = Machine::first();
     let account = me();
@@ -1514,6 +1701,143 @@ fn tickets_go_with_the_first_record_unless_others_share_the_account() {
             assert_eq!(machine.store().is_invited(&two, 5), Ok(is_shared), "{replace}");
         }
     }
+}
+
+#[test]
+fn a_fleet_with_people_is_there_and_of_one_that_is_not_or_not_whole_the_check_says_so() {
+    let machine = Machine::first();
+    enrolled(&machine);
+    assert_eq!((machine.store().init(), machine.store().check()), (Ok(true), Ok(())));
+    let nowhere = Machine::of(Arc::default(), Arc::new(KeyRing::ephemeral().unwrap()), "nowhere");
+    assert_eq!(word(nowhere.store().check()), "no-fleet");
+    machine.memory.delete(b"/pam_totp/enrolled/ff");
+    assert_eq!(word(machine.another("new").store().check()), "no-fleet");
+}
+
+#[test]
+fn a_record_or_a_ticket_in_the_first_document_at_a_key_was_put_there_by_nobody_here() {
+    let person = me();
+    let ticket = Ticket { made: 1, expires: 1000, device: "phone".to_owned() };
+    let record = Some(record_of(&person, 1, &named("\" TOTP_AUTH\n")));
+    let tickets = vec![document::Invitation { hash: [1; 32], holder: None, ticket }];
+    for of in [Of { record, ..Of::default() }, Of { tickets, ..Of::default() }] {
+        let machine = Machine::first();
+        let keys = [FleetStore::key(&person)];
+        machine.store().transact(&keys, |transaction| transaction.put_person(&keys[0], &of)).unwrap();
+        assert_eq!(word(machine.store().is_invited(&person, 5)), "document-put-back");
+    }
+}
+
+#[test]
+fn a_person_whose_document_cannot_be_read_is_not_passed_over() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let holder = person.holder("key-id:1").unwrap();
+    machine.memory.put(&key(&holder), b"garbage".to_vec());
+    assert_eq!(word(machine.store().people_of_account(&person)), "bad-document");
+    assert_eq!(word(machine.store().latest_before(u64::MAX)), "bad-document");
+    assert!(Kept::list(&machine.store(), None).is_err());
+}
+
+#[test]
+fn a_fleet_whose_own_document_nobody_can_open_is_not_taken_for_good() {
+    let machine = Machine::first();
+    enrolled(&machine);
+    machine.memory.put(b"/pam_totp/fleet", b"garbage".to_vec());
+    assert_eq!(word(machine.store().accept_rollback(None, false)), "bad-document");
+}
+
+/// What there is of somebody, and when that was written by which host.
+fn of(machine: &Machine, person: &Person) -> (Of, u64, String) {
+    let keys = [FleetStore::key(person)];
+    let store = machine.store();
+    let transaction = store.begin(&keys).unwrap();
+    let (_, at, by) = transaction.written(&keys[0]).unwrap();
+    (transaction.person(&keys[0]).unwrap(), at, by.to_owned())
+}
+
+#[test]
+fn whoever_had_no_device_is_taken_to_have_had_one_only_where_something_may_be_lost() {
+    let one = Machine::first();
+    let (two, person, throttle) = (one.another("two"), me(), Throttle::default());
+    let key = key(&person);
+    // A stranger's guesses are all that there is of them.
+    assert!(attempt(&one.store(), &person, WRONG, &throttle).is_err());
+    let old = one.memory.get(&key).unwrap();
+    // As a copy of the cluster by its keys has it: nothing of it is old.
+    one.memory.put(&key, old.value.clone());
+    assert_eq!(two.at(|| 120).accept_rollback(Some(&person.named()), false).unwrap().rolled.len(), 1);
+    let (of_them, at, by) = of(&two, &person);
+    assert_eq!((of_them.had_one, at, by.as_str()), (false, 120, "two"));
+    one.memory.kvs.lock().unwrap().1.insert(key, old);
+    assert_eq!(two.store().accept_rollback(Some(&person.named()), false).unwrap().rolled.len(), 1);
+    assert!(of(&two, &person).0.had_one);
+}
+
+#[test]
+fn whose_document_is_given_up_had_a_device_also_on_a_host_that_never_saw_it() {
+    let machine = Machine::first();
+    let (new, person) = (machine.another("new"), me());
+    machine.memory.put(&key(&person), b"garbage".to_vec());
+    assert_eq!(new.store().accept_rollback(Some(&person.named()), true).unwrap().rolled.len(), 1);
+    assert!(of(&new, &person).0.had_one);
+}
+
+#[test]
+fn what_was_taken_for_good_says_whether_something_may_be_good_twice() {
+    let recovery = RecoveryCodes::new([1; 16], [&b"one"[..]]);
+    let counter = named("\" HOTP_COUNTER 1\n");
+    for (record, is_weakened) in
+        [(named("\" TOTP_AUTH\n"), false), (Record { recovery, ..named("\" TOTP_AUTH\n") }, true), (counter, true)]
+    {
+        let machine = Machine::first();
+        let person = me();
+        machine.store().enrol(&person, &record, false).unwrap();
+        let kv = machine.memory.get(&key(&person)).unwrap();
+        machine.memory.put(&key(&person), kv.value);
+        let rolled = machine.store().accept_rollback(Some(&person.named()), false).unwrap().rolled;
+        assert_eq!(rolled.iter().map(|rolled| rolled.is_weakened).collect::<Vec<_>>(), [is_weakened]);
+    }
+}
+
+#[test]
+fn who_had_a_device_comes_back_from_documents_that_say_so_and_from_no_others() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    machine.store().remove(&person).unwrap();
+    // Who never had one, in the same place.
+    let other = (0..).map(|number| Named { name: format!("other{number}").into_bytes(), key: None });
+    let mut other = other.filter(|named| document::of_enrolled(&named.file_name()).as_bytes() == &index(&person)[10..]);
+    let other = document::of_person(&other.next().unwrap().file_name());
+    let keys = [other.clone()];
+    machine.store().transact(&keys, |transaction| transaction.put_person(&other, &Of::default())).unwrap();
+    machine.memory.delete(&index(&person));
+    machine.another("new").store().accept_rollback(None, false).unwrap();
+    let place = document::of_enrolled(&person.file_name());
+    let store = machine.another("newer");
+    let store = store.store();
+    let enrolled = store.begin(std::slice::from_ref(&place)).unwrap().enrolled(&place).unwrap();
+    assert!(enrolled.has(&person.file_name()) && !enrolled.has(other.strip_prefix(document::PEOPLE).unwrap()));
+}
+
+#[test]
+fn what_is_sealed_anew_is_what_is_there_and_a_host_that_was_spoiled_can_say_what_it_is() {
+    let machine = Machine::first();
+    let host = b"/pam_totp/hosts/one";
+    machine.store().report("1").unwrap();
+    let stranger = KeyRing::ephemeral().unwrap();
+    let head = Head { id: [1; 16], sequence: 1, version: 2, created: 1 };
+    let inside = Inside { attempts: vec![], replaces: vec![], at: 0, by: String::new(), body: Secret::new(vec![]) };
+    machine.memory.put(host, inside.seal(&stranger, Place { fleet: &[0; 16], key: host }, &head).unwrap());
+    // Of whom nothing can be read it is known that there is one.
+    assert_eq!(machine.store().hosts(), Ok(vec![Host { name: "one".to_owned(), ..Host::default() }]));
+    assert_eq!(machine.store().reseal_all(false).unwrap().resealed, 1);
+    machine.store().report("1").unwrap();
+    assert_eq!(machine.store().hosts().unwrap()[0].version, "1");
+    let nobody = Named { name: b"nobody".to_vec(), key: None };
+    let before = machine.memory.commits.load(SeqCst);
+    assert!(machine.store().reseal(&nobody).is_ok());
+    assert_eq!(machine.memory.commits.load(SeqCst), before, "where there is nothing, nothing is made");
 }
 
 #[test]
