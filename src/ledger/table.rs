@@ -220,7 +220,13 @@ impl<'a, M: Memory> Rows<'a, M> {
             }
             // A row has more slots than any limit, so that the oldest of a full one never decides.
             let place = free.or(oldest.map(|(_, place)| place)).or_else(|| self.take_over(bucket, subject));
-            let Some(Place { row, slot, seen }) = place else { return Ok(Admission::NoRoom) };
+            let Some(Place { row, slot, seen }) = place else {
+                // Whoever took the last row meanwhile may have done so for the same subject.
+                if bucket.chunks_exact(ROW).any(|row| is_of(row, subject)) {
+                    continue;
+                }
+                return Ok(Admission::NoRoom);
+            };
             let Some(state) = row.get(STATE) else { return Err(Unwritable) };
             let word = self.now.word();
             if slot.compare_exchange(seen, word, SeqCst, SeqCst).is_err() {

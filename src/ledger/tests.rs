@@ -2,7 +2,7 @@ use super::*;
 use crate::policy::throttle::Rule;
 use crate::system::private::tests::directory;
 use std::sync::Barrier;
-use std::sync::atomic::AtomicU64 as Clock;
+use std::sync::atomic::{AtomicU64 as Clock, AtomicUsize};
 
 /// A table in the memory of one process.
 pub(crate) struct Table(Vec<AtomicU64>);
@@ -102,6 +102,39 @@ fn of_a_thousand_guesses_at_once_ten_are_judged() {
         });
         assert_eq!(judged, 10, "round {round}");
     }
+}
+
+/// Of so many people that the rows of some of them are the last ones.
+#[test]
+fn of_two_guesses_at_the_same_moment_one_is_judged() {
+    const ROUNDS: usize = 500;
+    let throttle = rules("*:1/1h", "");
+    let ledger = ledger(|| Moment { wall: 1_000_000, boot: 100 });
+    let (there, judged) = (AtomicUsize::new(0), [(); ROUNDS].map(|()| AtomicUsize::new(0)));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let here = source("192.0.2.1");
+                for (round, judged) in judged.iter().enumerate() {
+                    let name = format!("user{round}");
+                    there.fetch_add(1, SeqCst);
+                    // Without sleeping: whoever is woken is late.
+                    for spins in 0_u32.. {
+                        if there.load(SeqCst) > 2 * round + 1 {
+                            break;
+                        }
+                        if spins % 1000 == 999 { std::thread::yield_now() } else { std::hint::spin_loop() }
+                    }
+                    let login = login(somebody(&name), &here, &throttle);
+                    if let Ok(charge) = ledger.charge(&login) {
+                        ledger.keep(&login, charge);
+                        judged.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    assert!(judged.iter().all(|judged| judged.load(SeqCst) == 1), "{judged:?}");
 }
 
 #[test]
