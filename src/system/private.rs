@@ -157,8 +157,9 @@ impl Directory {
         let stat = fstat(&file).map_err(failed("stat"))?;
         let mode = stat.st_mode & 0o7777;
         let others = (mode & 0o077 != 0).then_some(Problem::Permissions(mode));
+        // None: it was replaced just now, and had this name alone when it was opened.
         #[allow(clippy::useless_conversion)] // The width differs between architectures.
-        let names = (stat.st_nlink != 1).then_some(Problem::Names(u64::from(stat.st_nlink)));
+        let names = (stat.st_nlink > 1).then_some(Problem::Names(u64::from(stat.st_nlink)));
         let problem = (!is_file(&stat)).then_some(Problem::NotAFile).or(check(&stat).err()).or(others).or(names);
         if let Some(problem) = problem {
             return Err(self.file_error(name, problem));

@@ -169,6 +169,25 @@ fn a_line_of_a_ring_that_is_not_right_is_named() {
 }
 
 #[test]
+fn a_file_that_is_replaced_while_it_is_read_is_a_ring() {
+    let directory = directory();
+    let path = directory.path().join("keys");
+    let ring = ring();
+    ring.write(&path).unwrap();
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(std::sync::atomic::Ordering::SeqCst) {
+                ring.write(&path).unwrap();
+            }
+        });
+        let unread = (0..20_000).find_map(|_| KeyRing::read(&path).err());
+        is_done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(unread.map(|unread| unread.fact().to_string()), None);
+    });
+}
+
+#[test]
 fn a_file_that_others_can_use_or_that_has_another_name_is_no_ring() {
     let directory = directory();
     let path = directory.path().join("keys");
