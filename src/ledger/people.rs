@@ -108,7 +108,7 @@ impl<'a> Tally<'a> {
     }
 
     #[cfg(test)]
-    pub(super) const fn is_shared(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         self.is_shared
     }
 

@@ -44,7 +44,7 @@ pub fn by_name(group: &str) -> Result<Option<Group>, Errno> {
 /// # Errors
 /// The database could not be asked, or its answer is over 8 MiB.
 pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Errno> {
-    lookup(group, |entry| entry.gr_gid == gid || each_member(entry, |name| name == user))
+    lookup(group, |entry| is_listed(entry, user, gid))
 }
 
 /// As [`is_member`], and also yes where the group is among those with which the user would log in. For where it is yes that is
@@ -53,8 +53,7 @@ pub fn is_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Err
 /// # Errors
 /// As [`is_member`]; or those groups are more than a process can have.
 pub fn may_be_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>, Errno> {
-    let is_listed = |entry: &libc::group| entry.gr_gid == gid || each_member(entry, |name| name == user);
-    match lookup(group, |entry| (entry.gr_gid, is_listed(entry)))? {
+    match lookup(group, |entry| (entry.gr_gid, is_listed(entry, user, gid)))? {
         Some((id, false)) => Ok(Some(of(user, gid)?.contains(&id))),
         listed => Ok(listed.map(|_| true)),
     }
@@ -108,6 +107,10 @@ fn lookup<T>(group: &str, read: impl Fn(&libc::group) -> T) -> Result<Option<T>,
             error => return Err(errno(error)),
         }
     }
+}
+
+fn is_listed(group: &libc::group, user: &[u8], gid: u32) -> bool {
+    group.gr_gid == gid || each_member(group, |name| name == user)
 }
 
 /// Shows the members one after the other until `is_it` says yes to one. Whether it did.
