@@ -457,7 +457,14 @@ impl<'a> Place<'a> {
             Reply::Question { .. } if self.kind == Kind::Enrolment => AUTH_ERR,
             _ => IGNORE,
         });
-        self.agent.as_mut().unwrap().again_if_gone();
+        let agent = self.agent.as_mut().unwrap();
+        // One that is about to end may still be there, and would be gone at the next login.
+        let is_ending = tried.result.is_none() || matches!(harm, Harm::Fault(_, SIGKILL));
+        if is_ending {
+            agent.again()
+        } else {
+            agent.again_if_gone()
+        }
         tried
     }
 
@@ -484,12 +491,18 @@ impl<'a> Place<'a> {
 
     /// A login under harm, and what has to be so however it ended.
     fn try_with(&mut self, harm: &Harm) -> Result<Tried, String> {
-        self.restore();
-        if self.kind == Kind::Enrolment {
-            // What is typed, and tried out afterwards, is of one time step.
-            let left = 30 - now() % 30;
-            thread::sleep(Duration::from_secs(if left < 5 { left } else { 0 }));
+        loop {
+            let step = now() / 30;
+            let tried = self.try_once(harm);
+            // What an enrolment types, and what is tried out after it, is of one time step.
+            if tried.is_ok() || self.kind != Kind::Enrolment || now() / 30 == step {
+                return tried;
+            }
         }
+    }
+
+    fn try_once(&mut self, harm: &Harm) -> Result<Tried, String> {
+        self.restore();
         let (typed, codes) = self.typed();
         let tried = self.login(&typed, harm);
         if matches!(tried.result, Some(IGNORE | PERM_DENIED)) {
