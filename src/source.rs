@@ -63,6 +63,16 @@ impl Source {
         format!("{kind}{self}").into_bytes()
     }
 
+    /// The same where several hosts count together, for somebody who is at this one of them: a uid, and an address of the machine's
+    /// own or from next door, is somebody else at each.
+    pub fn key_at(&self, host: &str) -> Vec<u8> {
+        let mut key = self.key();
+        if matches!(self, Self::Local(_)) || self.is_here_or_next_door() {
+            key.extend([b"@", host.as_bytes()].concat());
+        }
+        key
+    }
+
     /// Reads what [`fmt::Display`] writes, for an operator who names a source.
     pub fn named(text: &str) -> Self {
         match text.strip_prefix("uid:").and_then(|uid| uid.parse().ok()) {

@@ -142,12 +142,19 @@ impl TryFrom<String> for HostName {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
-        if (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(is_good) {
+        if is_name(&text) {
             return Ok(Self(text));
         }
-        Err(format!("must be 1 to {LONGEST_NAME} of a-z, 0-9, `.` and `-`"))
+        Err(format!("must be 1 to {LONGEST_NAME} of a-z, 0-9, `.` and `-`, and begin with a letter or digit"))
     }
+}
+
+/// Whether a host can be called so.
+pub fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=LONGEST_NAME).contains(&text.len())
+        && text.bytes().next().is_some_and(is_plain)
+        && text.bytes().all(|byte| is_plain(byte) || b".-".contains(&byte))
 }
 
 /// A user of etcd's.

@@ -5,6 +5,7 @@ use crate::people::shown;
 use crate::status::count;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ArgGroup;
+use pam_totp::fact::Fact;
 use pam_totp::identity::Named;
 use pam_totp::policy::{Policy, StoreKind};
 use pam_totp::store::Roster;
@@ -134,16 +135,20 @@ fn list(open: &Open, json: bool) -> Result<()> {
         return Ok(());
     }
     for host in &hosts {
+        if host.is_unread() {
+            say!("{}  what it says of itself cannot be read with the keys of this host", host.name);
+            continue;
+        }
         let keys: Vec<_> = host
             .keys
             .iter()
-            .map(|(id, is_active)| if *is_active { format!("{id} (active)") } else { id.clone() })
+            .map(|(id, is_active)| format!("{}{}", id.escape_debug(), if *is_active { " (active)" } else { "" }))
             .collect();
         let state = match host.revoked {
             Some(when) => format!("revoked {}", clock::utc(when)),
             None => format!("keys {}, last heard of {}", keys.join(" "), clock::utc(host.at)),
         };
-        say!("{}  pam_totp {}  {state}", host.name, host.version);
+        say!("{}  pam_totp {}  {state}", host.name, host.version.escape_debug());
     }
     Ok(())
 }
@@ -156,6 +161,7 @@ fn object(host: &Host) -> serde_json::Value {
         "keys": host.keys.iter().map(key).collect::<Vec<_>>(),
         "at": host.at,
         "revoked": host.revoked,
+        "unread": host.is_unread(),
     })
 }
 
@@ -170,7 +176,15 @@ fn revoke(open: &Open, arguments: &Revoke) -> Result<()> {
     let active =
         open.access.ring.as_ref().and_then(pam_totp::store::KeyRing::active).context("no key is active")?.to_string();
     let has = |host: &Host, wanted: &str| host.keys.iter().any(|(id, _)| id == wanted);
-    let others = || hosts.iter().filter(|host| host.name != *name && host.revoked.is_none());
+    let others = || hosts.iter().filter(|host| host.name != *name && host.revoked.is_none() && !host.is_unread());
+    let unread: Vec<_> = hosts.iter().filter(|host| host.name != *name && host.is_unread()).collect();
+    ensure!(
+        yes || unread.is_empty(),
+        "what is there of {} cannot be read with the keys of this host: it was spoiled, or written by somebody who has none of them. \
+         If there is no such host: pam-totp fleet revoke it first, with --yes. If there is one, a login there writes it anew. With \
+         --yes it is passed over",
+        names(unread.iter().copied())
+    );
     if hosts.iter().any(|host| host.name == *name && has(host, &active)) {
         bail!(
             "{name} has the key {active} that everything is sealed with. Take it out of the cluster first (its user there, its \
@@ -232,7 +246,7 @@ fn revoke(open: &Open, arguments: &Revoke) -> Result<()> {
         }
         say!("When all hosts have the new key: pam-totp key drop the old one everywhere.");
     }
-    failed.iter().for_each(|(key, fact)| eprintln!("pam-totp: {key}: {fact}"));
+    failed.iter().for_each(report);
     ensure!(failed.is_empty(), "{} could not be read or sealed anew", count(failed.len(), "document"));
     Ok(())
 }
@@ -246,6 +260,11 @@ fn ensure_known(hosts: &[Host], name: &str, unlisted: bool) -> Result<()> {
         names(hosts.iter())
     );
     Ok(())
+}
+
+/// Who can write to the cluster chooses its keys.
+fn report((key, fact): &(String, Fact)) {
+    eprintln!("pam-totp: {}: {fact}", key.escape_debug());
 }
 
 fn names<'a>(hosts: impl Iterator<Item = &'a Host>) -> String {
@@ -263,7 +282,7 @@ fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
     let Accepted { rolled, failed } =
         open.fleet()?.accept_rollback(named.as_ref(), arguments.give_up).map_err(by_store)?;
     let end = || {
-        failed.iter().for_each(|(key, fact)| eprintln!("pam-totp: {key}: {fact}"));
+        failed.iter().for_each(report);
         ensure!(failed.is_empty(), "{} could not be opened: --user NAME --give-up", count(failed.len(), "document"));
         Ok(())
     };
@@ -292,7 +311,7 @@ fn accept_rollback(open: &Open, arguments: &AcceptRollback) -> Result<()> {
         } else {
             ""
         };
-        say!("{name}: {what}{weak}");
+        say!("{}: {what}{weak}", name.escape_debug());
     }
     if rolled.is_empty() {
         say!("There is nothing else that this host would refuse.");

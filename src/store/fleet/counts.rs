@@ -137,9 +137,9 @@ impl Counts {
         })
     }
 
-    /// Whether they got in from there within the last 30 days.
-    pub(super) fn is_known(&self, login: &Login, now: u64) -> bool {
-        self.find(&known(login)).is_some_and(|mark| now.saturating_sub(mark.when) < KNOWN_FOR)
+    /// Whether they got in from there within the last 30 days. `source`: [`Source::key_at`](crate::source::Source::key_at).
+    pub(super) fn is_known(&self, source: &[u8], now: u64) -> bool {
+        self.find(&known(source)).is_some_and(|mark| now.saturating_sub(mark.when) < KNOWN_FOR)
     }
 
     /// Charges a guess. Says to which row, if to one.
@@ -179,11 +179,11 @@ impl Counts {
 
     /// They got in: what failed before is told next, and does not count any more; the source is known, and with `grace` they are
     /// not asked for a while.
-    pub(super) fn logged_in(&mut self, login: &Login, grace: Option<&Grace>, now: u64) {
+    pub(super) fn logged_in(&mut self, login: &Login, source: &[u8], grace: Option<&Grace>, now: u64) {
         self.end_row();
-        self.mark(known(login), [0; TAG], now);
+        self.mark(known(source), [0; TAG], now);
         if let Some(grace) = grace {
-            self.mark(of_grace(login, grace), factors(grace), now);
+            self.mark(of_grace(login, source, grace), factors(grace), now);
         }
     }
 
@@ -215,8 +215,8 @@ impl Counts {
     }
 
     /// Whether they got in here lately enough not to be asked.
-    pub(super) fn has_grace(&self, login: &Login, grace: &Grace, now: u64) -> bool {
-        self.find(&of_grace(login, grace)).is_some_and(|mark| {
+    pub(super) fn has_grace(&self, login: &Login, source: &[u8], grace: &Grace, now: u64) -> bool {
+        self.find(&of_grace(login, source, grace)).is_some_and(|mark| {
             // A time to come is none.
             now.checked_sub(mark.when).is_some_and(|age| age < grace.period)
                 && mark.factors == factors(grace)
@@ -282,19 +282,19 @@ pub(super) fn take_back(row: &mut Row, time: u64) {
     row.take_back(time);
 }
 
-fn known(login: &Login) -> Tag {
-    tag("known", &[&login.source.key()])
+fn known(source: &[u8]) -> Tag {
+    tag("known", &[source])
 }
 
 fn of_key(login_key: &[u8]) -> Tag {
     tag("key", &[login_key])
 }
 
-fn of_grace(login: &Login, grace: &Grace) -> Tag {
+fn of_grace(login: &Login, source: &[u8], grace: &Grace) -> Tag {
     if grace.is_elsewhere {
         return of_key(grace.circumstances);
     }
-    tag("grace", &[&login.source.key(), login.service.as_bytes(), grace.circumstances])
+    tag("grace", &[source, login.service.as_bytes(), grace.circumstances])
 }
 
 fn factors(grace: &Grace) -> Tag {

@@ -259,6 +259,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether nothing of what it says of itself could be read: what seals it is none of this host's keys, or it is something else.
+    pub const fn is_unread(&self) -> bool {
+        self.version.is_empty() && self.revoked.is_none()
+    }
+
     pub(super) fn parse(name: &str, text: &[u8]) -> Option<Self> {
         let mut reader = Reader { rest: text };
         let count = reader.number()?;

@@ -2,6 +2,7 @@
 
 use super::document::{self, Host};
 use super::{FleetStore, StoreError};
+use crate::fleet::conf;
 
 /// How often a host says that it is there, in seconds.
 pub const REPORT_EVERY: u64 = 300;
@@ -38,16 +39,17 @@ impl FleetStore<'_> {
         })
     }
 
-    /// The hosts, by name.
+    /// The hosts, by name. What no host can be called is none, whoever wrote it.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn hosts(&self) -> Result<Vec<Host>, StoreError> {
         let (fleet, mut hosts) = (self.begin(&[])?, Vec::new());
         self.list(document::HOSTS_AT, &mut |kv| {
-            let Some(name) = self.name_of(document::HOSTS_AT, &kv) else { return Ok(()) };
+            let name = self.name_of(document::HOSTS_AT, &kv).filter(|name| conf::is_name(name));
+            let Some(name) = name else { return Ok(()) };
             let host = fleet.listed(kv).and_then(|(key, one)| one.host(&key, &name));
-            // Of whom nothing can be read nothing is known but that there is one, or was.
+            // Of whom nothing can be read nothing is known but that there is one, or was, or that somebody says so.
             hosts.push(host.unwrap_or(Host { name, ..Host::default() }));
             Ok(())
         })?;

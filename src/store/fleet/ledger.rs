@@ -39,12 +39,31 @@ fn is_bound_by_source(login: &Login, is_known: bool) -> bool {
     !is_known && !login.is_source_spared() && !login.host_triggers().is_empty()
 }
 
-/// The bucket, and the row in it, of what is not in a person's document.
-fn bucket_of(login: &Login, kind: Charged) -> Option<(String, Vec<u8>)> {
-    match kind {
-        Charged::Source => Some((document::of_source(&login.source.key()), login.source.key())),
-        Charged::Nobody => Some((document::of_nobody(login.who.name()), Vec::new())),
-        Charged::Known | Charged::Strangers => None,
+impl FleetStore<'_> {
+    /// Where a login comes from, as all hosts count it.
+    pub(super) fn source_of(&self, login: &Login) -> Vec<u8> {
+        login.source.key_at(&self.fleet.host)
+    }
+
+    /// The bucket, and the row in it, of what is not in a person's document.
+    fn bucket_of(&self, login: &Login, kind: Charged) -> Option<(String, Vec<u8>)> {
+        match kind {
+            Charged::Source => {
+                let source = self.source_of(login);
+                Some((document::of_source(&source), source))
+            }
+            Charged::Nobody => Some((document::of_nobody(login.who.name()), Vec::new())),
+            Charged::Known | Charged::Strangers => None,
+        }
+    }
+
+    /// What counts as the source that root names as `throttle list` does, with another host's name behind `@` or without.
+    fn named_source(&self, source: &Source) -> Vec<u8> {
+        let elsewhere = match source {
+            Source::Name(name) => std::str::from_utf8(name).ok().and_then(|name| name.rsplit_once('@')),
+            Source::Address(_) | Source::Local(_) => None,
+        };
+        elsewhere.map_or_else(|| source.key_at(&self.fleet.host), |(source, host)| Source::named(source).key_at(host))
     }
 }
 
@@ -73,7 +92,7 @@ impl Transaction<'_, '_> {
             }
             None => None,
         };
-        let is_known = of.as_ref().is_some_and(|of| of.counts.is_known(login, now));
+        let is_known = of.as_ref().is_some_and(|of| of.counts.is_known(&self.store.source_of(login), now));
         let mut charged = Vec::new();
         if is_bound_by_source(login, is_known)
             && let Err(refusal) = self.charge_source(login, false, now, &mut charged)?
@@ -134,11 +153,12 @@ impl Transaction<'_, '_> {
         if login.is_source_spared() {
             return Ok(Ok(()));
         }
-        let key = document::of_source(&login.source.key());
+        let source = self.store.source_of(login);
+        let key = document::of_source(&source);
         self.also(std::slice::from_ref(&key))?;
         let mut bucket = self.bucket(&key)?;
         // Sources over the bound go uncounted: what binds is the person's row.
-        let Some(row) = bucket.row(&login.source.key(), now) else { return Ok(Ok(())) };
+        let Some(row) = bucket.row(&source, now) else { return Ok(Ok(())) };
         if let Err(refusal) = counts::charge_source(row, login, is_known, now) {
             return Ok(Err(refusal));
         }
@@ -150,7 +170,11 @@ impl Transaction<'_, '_> {
     /// Takes charges back, in what is to be written.
     pub(super) fn take_back(&mut self, login: &Login, receipts: &[Receipt]) -> Result<(), StoreError> {
         // All at once, and so in the order in which a charge takes its turns at them.
-        let buckets = receipts.iter().flat_map(rows).filter_map(|(kind, _)| bucket_of(login, kind)).map(|(key, _)| key);
+        let buckets = receipts
+            .iter()
+            .flat_map(rows)
+            .filter_map(|(kind, _)| self.store.bucket_of(login, kind))
+            .map(|(key, _)| key);
         let own = own_key(login.who).filter(|_| receipts.iter().any(|receipt| receipt.counter.is_some()));
         self.also(&buckets.chain(own).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>())?;
         for receipt in receipts {
@@ -160,7 +184,9 @@ impl Transaction<'_, '_> {
                 of.counts.take_back(&rows);
                 self.put_person(&key, &of)?;
             }
-            for ((key, name), time) in rows.iter().filter_map(|&(kind, time)| Some((bucket_of(login, kind)?, time))) {
+            for ((key, name), time) in
+                rows.iter().filter_map(|&(kind, time)| Some((self.store.bucket_of(login, kind)?, time)))
+            {
                 let mut bucket = self.bucket(&key)?;
                 if let Some(row) = bucket.row(&name, time) {
                     counts::take_back(row, time);
@@ -206,7 +232,7 @@ impl Ledger for FleetStore<'_> {
     }
 
     fn charge_source(&self, login: &Login) {
-        self.charged(&[document::of_source(&login.source.key())], |transaction| {
+        self.charged(&[document::of_source(&self.source_of(login))], |transaction| {
             // Whoever is over the limit has nothing left to be charged for.
             let _ = transaction.charge_source(login, false, (self.now)(), &mut Vec::new())?;
             Ok(())
@@ -220,7 +246,7 @@ impl Ledger for FleetStore<'_> {
             return;
         }
         let time = rows.first().map_or_else(self.now, |&(_, time)| time);
-        self.charged(&[document::of_source(&login.source.key())], |transaction| {
+        self.charged(&[document::of_source(&self.source_of(login))], |transaction| {
             let _ = transaction.charge_source(login, true, time, &mut Vec::new())?;
             Ok(())
         });
@@ -236,14 +262,15 @@ impl Ledger for FleetStore<'_> {
             let Some(key) = own_key(login.who) else { return Ok(()) };
             transaction.also(std::slice::from_ref(&key))?;
             let mut of = transaction.person(&key)?;
-            of.counts.logged_in(login, grace, (self.now)());
+            of.counts.logged_in(login, &self.source_of(login), grace, (self.now)());
             transaction.put_person(&key, &of)
         });
         given.map_err(|_| Unwritable)
     }
 
     fn has_grace(&self, login: &Login, grace: &Grace) -> bool {
-        self.counts(login.who, |of| of.counts.has_grace(login, grace, (self.now)())) == Ok(Some(true))
+        self.counts(login.who, |of| of.counts.has_grace(login, &self.source_of(login), grace, (self.now)()))
+            == Ok(Some(true))
     }
 
     fn is_disabled(&self, who: Who) -> bool {
@@ -339,10 +366,11 @@ impl Kept for FleetStore<'_> {
 
     fn unlock_source(&self, source: &Source, _: Option<&Throttle>) -> Result<bool, Fact> {
         let unlocked = self.transact(&[], |transaction| {
-            let key = document::of_source(&source.key());
+            let source = self.named_source(source);
+            let key = document::of_source(&source);
             transaction.also(std::slice::from_ref(&key))?;
             let (mut bucket, now) = (transaction.bucket(&key)?, (self.now)());
-            let had_some = bucket.row(&source.key(), now).is_some_and(|row| row.clear(now));
+            let had_some = bucket.row(&source, now).is_some_and(|row| row.clear(now));
             if had_some {
                 transaction.put_bucket(&key, &bucket)?;
             }

@@ -305,7 +305,8 @@ impl<'a> FleetStore<'a> {
                 (of.uid, of.had_one) = (Some(person.uid()), true);
                 of.was_let_in(&self.fleet.host, now);
                 if let Some(bill) = bill {
-                    of.counts.logged_in(&bill.login, bill.grace.as_ref(), now);
+                    let source = self.source_of(&bill.login);
+                    of.counts.logged_in(&bill.login, &source, bill.grace.as_ref(), now);
                     if let (false, Some(factors)) = (bill.login_key.is_empty(), next.factors()) {
                         of.counts.came_by(bill.login_key, factors.expose(), now);
                     }

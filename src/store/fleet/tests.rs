@@ -16,7 +16,7 @@ use crate::store::conformance::{self, named, record};
 use crate::store::{Bill, Grounds, Paid, Roster, Ticket};
 use crate::system::private::tests::directory;
 use crate::verify::{self, Denial, Rules, Try};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -475,7 +475,7 @@ fn a_code_of_a_wrong_time_that_is_noted_is_a_failure_like_any_other() {
     assert!(!store.has_grace(&login, &grace));
     let of = store.begin(&[FleetStore::key(&person)]).unwrap().person(&FleetStore::key(&person)).unwrap();
     // Since the enrolment nothing but that.
-    assert!(!of.counts.is_known(&login, 3001) && of.let_in_at.values().eq([&90]));
+    assert!(!of.counts.is_known(&store.source_of(&login), 3001) && of.let_in_at.values().eq([&90]));
     assert_eq!((of.counts.in_a_row, of.counts.strangers.ages(3001).len()), (1, 1));
 }
 
@@ -498,6 +498,44 @@ fn a_source_is_blocked_over_all_hosts_but_where_the_person_got_in_from_there() {
     assert!(is_accepted(&attempt(&one.store(), &person, CODES[0], &throttle)), "known there");
     assert_eq!(one.store().unlock_source(&here, Some(&throttle)), Ok(true));
     assert!(one.store().charge(&login(Who::Nobody(b"eve"), &here, &throttle)).is_ok());
+}
+
+/// A uid, and an address of a machine's own, is somebody else on each host.
+#[test]
+fn whoever_got_in_at_one_host_without_a_network_is_nobody_at_another() {
+    let one = Machine::first();
+    let two = one.another("two");
+    let person = enrolled(&one);
+    let throttle: Throttle = toml::from_str("user = \"\"\nhost = \"*:1/1h\"").unwrap();
+    let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
+    let sources = [("192.0.2.1", true), ("", false), ("127.0.0.1", false), ("::1", false), ("fe80::1", false)];
+    for (from, is_the_same) in sources {
+        let here = source(from);
+        let [of_person, of_nobody] =
+            [Who::of(&person), Who::Nobody(b"mallory")].map(|who| login(who, &here, &throttle));
+        one.store().give_back(&of_person, Vec::new(), Some(&grace)).unwrap();
+        let has_grace = [&one, &two].map(|machine| machine.store().has_grace(&of_person, &grace));
+        assert_eq!(has_grace, [true, is_the_same], "{from}: grace");
+        assert!(one.store().charge(&of_nobody).is_ok());
+        // At its limit stops whoever is not known from there.
+        let is_stopped = [&one, &two].map(|machine| machine.store().charge(&of_nobody).is_err());
+        assert_eq!(is_stopped, [true, is_the_same], "{from}: the source's failures");
+        let is_known = [&one, &two].map(|machine| machine.store().charge(&of_person).is_ok());
+        assert_eq!(is_known, [true, is_the_same], "{from}: known");
+        let listed = Kept::list(&one.store(), Some(&throttle)).unwrap();
+        let named = listed.iter().filter(|row| row.kind == ledger::Kind::Source);
+        let named: Vec<_> = named.map(|row| String::from_utf8(row.name.clone()).unwrap()).collect();
+        let expected = if is_the_same {
+            vec![here.to_string()]
+        } else {
+            ["one", "two"].map(|host| format!("{here}@{host}")).into()
+        };
+        assert_eq!(named.iter().collect::<BTreeSet<_>>(), expected.iter().collect(), "{from}");
+        for name in named {
+            assert_eq!(one.store().unlock_source(&crate::source::Source::named(&name), None), Ok(true), "{name}");
+        }
+        assert_eq!(two.store().unlock_source(&here, None), Ok(false), "{from}");
+    }
 }
 
 #[test]
@@ -1086,7 +1124,7 @@ fn what_is_written_is_read_again_and_nothing_else() {
     let here = source("192.0.2.1");
     let throttle = Throttle::default();
     of.counts.charge(&login(ALICE, &here, &throttle), false, 60).unwrap();
-    of.counts.logged_in(&login(ALICE, &here, &throttle), None, 90);
+    of.counts.logged_in(&login(ALICE, &here, &throttle), b"a192.0.2.1", None, 90);
     let text = of.text().unwrap();
     let again = Of::parse(text.expose()).unwrap();
     assert_eq!(again.text().unwrap().expose(), text.expose());
@@ -1197,10 +1235,21 @@ fn what_a_host_writes_of_itself_keeps_it_from_nothing() {
     let machine = Machine::first();
     machine.memory.put(b"/pam_totp/hosts/evil", b"garbage".to_vec());
     machine.memory.put(b"/pam_totp/hosts/one", b"garbage".to_vec());
+    machine.memory.put(b"/pam_totp/hosts/three", b"garbage".to_vec());
+    // No host is called so: it is nothing to be shown, or typed into a shell.
+    for name in ["x;reboot", "x\ny", "\u{1b}[2J", "-x", "", "X", &"x".repeat(65)] {
+        machine.memory.put(format!("/pam_totp/hosts/{name}").as_bytes(), b"garbage".to_vec());
+    }
     assert_eq!((machine.store().strike_off("evil"), machine.store().report("1")), (Ok(()), Ok(())));
     let hosts = machine.store().hosts().unwrap();
-    assert_eq!(hosts.iter().map(|host| host.revoked.is_some()).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(machine.store().reseal_all(false).map(|sealed| sealed.failed), Ok(Vec::new()));
+    let seen = |host: &document::Host| (host.name.clone(), host.revoked.is_some(), host.is_unread());
+    let expected = [("evil", true, false), ("one", false, false), ("three", false, true)];
+    assert_eq!(
+        hosts.iter().map(seen).collect::<Vec<_>>(),
+        expected.map(|(name, revoked, unread)| (name.to_owned(), revoked, unread))
+    );
+    let failed = machine.store().reseal_all(false).unwrap().failed;
+    assert_eq!(failed.len(), 8, "{failed:?}");
 }
 
 #[test]
@@ -1560,10 +1609,9 @@ fn a_document_of_a_newer_program_is_told_from_one_that_is_none() {
 fn a_failure_and_a_login_count_until_the_second_at_which_they_are_over() {
     use crate::ledger::KNOWN_FOR;
     use crate::policy::throttle::MAX_PERIOD;
-    let (here, there) = (source("192.0.2.1"), source("192.0.2.2"));
+    let here = source("192.0.2.1");
     let throttle: Throttle = toml::from_str("user = \"*:1/1h\"").unwrap();
     let login = login(ALICE, &here, &throttle);
-    let elsewhere = Login { source: &there, ..login };
     let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
     let counts = || {
         let mut counts = counts::Counts::default();
@@ -1582,14 +1630,14 @@ fn a_failure_and_a_login_count_until_the_second_at_which_they_are_over() {
         .for_each(|counts| assert!(counts.charge(&login, false, 1000 + MAX_PERIOD).is_ok()));
     assert_eq!(old.strangers, new.strangers, "what is over is not kept");
     let (mut old, mut new) = (counts::Counts::default(), counts::Counts::default());
-    old.logged_in(&login, Some(&grace), 1000);
+    old.logged_in(&login, b"here", Some(&grace), 1000);
     for (later, is_known, has_grace) in
         [(599, true, true), (600, true, false), (KNOWN_FOR - 1, true, false), (KNOWN_FOR, false, false)]
     {
-        assert_eq!(old.is_known(&login, 1000 + later), is_known, "{later}");
-        assert_eq!(old.has_grace(&login, &grace, 1000 + later), has_grace, "{later}");
+        assert_eq!(old.is_known(b"here", 1000 + later), is_known, "{later}");
+        assert_eq!(old.has_grace(&login, b"here", &grace, 1000 + later), has_grace, "{later}");
     }
-    [&mut old, &mut new].into_iter().for_each(|counts| counts.logged_in(&elsewhere, None, 1000 + KNOWN_FOR));
+    [&mut old, &mut new].into_iter().for_each(|counts| counts.logged_in(&login, b"there", None, 1000 + KNOWN_FOR));
     assert_eq!(old, new, "what is over is not kept");
 }
 
@@ -1599,12 +1647,12 @@ fn a_few_failures_of_others_end_that_somebody_is_not_asked() {
     let login = login(ALICE, &here, &throttle);
     let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
     let mut counts = counts::Counts::default();
-    counts.logged_in(&login, Some(&grace), 1000);
+    counts.logged_in(&login, b"here", Some(&grace), 1000);
     for _ in 0..ledger::GRACE_FAILURES {
-        assert!(counts.has_grace(&login, &grace, 1000));
+        assert!(counts.has_grace(&login, b"here", &grace, 1000));
         counts.charge(&login, false, 1000).unwrap();
     }
-    assert!(!counts.has_grace(&login, &grace, 1000));
+    assert!(!counts.has_grace(&login, b"here", &grace, 1000));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(super) enum Undone {
 
 /// What is read and written together.
 pub(super) struct Transaction<'s, 'a> {
-    store: &'s FleetStore<'a>,
+    pub(super) store: &'s FleetStore<'a>,
     deadline: Instant,
     /// Which fleet it is.
     fleet: Id,

@@ -641,10 +641,12 @@ fn judge_keys(fleet: &FleetStore<'_>, ring: &KeyRing, report: &mut Report) -> bo
     }
     for (key, fact) in sealed.failed.iter().take(1) {
         let others = sealed.failed.len().saturating_sub(1);
-        let what =
-            format!("there is something in the fleet that pam_totp has not written: {key} ({fact}), and {others} more");
+        let what = format!(
+            "there is something in the fleet that pam_totp has not written: {} ({fact}), and {others} more",
+            key.escape_debug()
+        );
         report.findings.push(
-            finding(Weight::Weak, "fleet-foreign", format!("etcd:{key}"), what)
+            finding(Weight::Weak, "fleet-foreign", format!("etcd:{}", key.escape_debug()), what)
                 .because("Who writes there is not of the fleet, or another program has the same prefix.")
                 .until("Find out who did, and give each a prefix of its own.", &[]),
         );
@@ -678,6 +680,19 @@ fn judge_hosts(hosts: &[Host], own: &str, ring: &KeyRing, now: u64, report: &mut
         }
     }
     for host in hosts.iter().filter(|host| host.revoked.is_none() && host.name != own) {
+        if host.is_unread() {
+            let what = format!("what there is of a host {} cannot be read with the keys of this host", host.name);
+            report.findings.push(
+                finding(Weight::Weak, "fleet-host-unread", place(host), what)
+                    .because("It was spoiled, or somebody wrote it who may write to the cluster and has none of the fleet's keys.")
+                    .until(
+                        "If there is such a host, a login there writes it anew; if not, take it out with `pam-totp fleet revoke` and --yes. \
+                         Give no keys to a host that you do not know.",
+                        &[],
+                    ),
+            );
+            continue;
+        }
         let has = |id: &str| host.keys.iter().any(|(key, _)| key == id);
         if let Some(active) = active.as_ref().filter(|active| !has(active)) {
             let what = format!("{} does not have the key {active} that this host seals with", host.name);
