@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::process::Output;
 
 /// What doctor has to say of a machine.
 struct Said {
@@ -23,7 +24,10 @@ struct Said {
 impl Said {
     /// The findings that this file is about: what else there is to say of such a machine is not.
     fn of(machine: &Machine, arguments: &[&str]) -> Self {
-        let output = run(machine, &[&["doctor", "--json"], arguments].concat());
+        Self::told(&run(machine, &[&["doctor", "--json"], arguments].concat()))
+    }
+
+    fn told(output: &Output) -> Self {
         let report: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
         let mut findings = report["findings"].as_array().unwrap().clone();
@@ -351,6 +355,25 @@ fn whoever_can_log_in_and_has_no_device_would_be_locked_out() {
         said.notes
     );
     assert!(is_weight(Said::of(&machine, &["--user", "nobody-here"]).only("unknown-user"), "closed"));
+}
+
+#[test]
+fn whom_sshd_lets_try_is_told_by_the_groups_with_which_they_log_in() {
+    let machine = root_only("");
+    let directory = machine.with_directory();
+    let before = machine.read("/etc/ssh/sshd_config");
+    for (settings, is_open) in [
+        ("AllowGroups directory-admins\n", [true, false]),
+        ("AllowGroups root directory-*\n", [true, false]),
+        ("DenyGroups directory-admins\n", [false, true]),
+    ] {
+        machine.write("/etc/ssh/sshd_config", format!("{settings}{before}"));
+        let mut command = machine.command(machine.program());
+        command.args(["doctor", "--json", "--service", "sshd"]).env("LD_LIBRARY_PATH", &directory);
+        let said = Said::told(&command.output().unwrap());
+        let what = said.only("locked-out")["what"].as_str().unwrap();
+        assert_eq!(["alice", "bob"].map(|name| what.contains(name)), is_open, "{settings}: {what}");
+    }
 }
 
 #[test]

@@ -6,10 +6,11 @@ use crate::support::agent::Agent;
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, Home, Machine, SUCCESS};
 use crate::support::root_only::{STATE, json, totp};
 use crate::support::totp::{SECRET, code_at, code_now, hotps, now, wrong_code};
-use crate::support::{dist, example, need, output_of, root_only, rounds};
+use crate::support::{dist, need, output_of, root_only, rounds};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Output;
 
 const STACK: &str = "auth required pam_totp.so\naccount required pam_totp.so\nsession required pam_totp.so\n";
@@ -201,29 +202,18 @@ fn two_spellings_of_a_name_are_one_person() {
 }
 
 /// A machine with alice, whom a name service also finds as `Alice`, `ALICE` and `alice@example.org`; and where that service is.
-fn machine_with_names() -> (Machine, String) {
+fn machine_with_names() -> (Machine, PathBuf) {
     let machine = Machine::new();
     machine.service("test", "auth required pam_totp.so\n");
     machine.write(root_only::POLICY, "version = 1\n[throttle]\nuser = \"*:4/1h\"\nhost = \"\"\n");
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
-    let directory = machine.shared().join("names");
-    fs::create_dir(&directory).unwrap();
-    fs::copy(example("libnss_spelled.so"), directory.join("libnss_spelled.so.2")).unwrap();
-    let nsswitch = machine.read("/etc/nsswitch.conf");
-    let others = nsswitch.lines().filter(|line| !line.starts_with("passwd:"));
-    let lines: Vec<_> = others.chain(["passwd: files spelled"]).collect();
-    machine.write("/etc/nsswitch.conf", lines.join("\n") + "\n");
-    let directory = directory.to_str().unwrap().to_owned();
+    let directory = machine.with_directory();
     (machine, directory)
 }
 
 #[test]
 fn a_group_whose_members_are_not_listed_needs_a_code_all_the_same() {
     let (machine, directory) = machine_with_names();
-    let nsswitch = machine.read("/etc/nsswitch.conf");
-    let others = nsswitch.lines().filter(|line| !line.starts_with("group:"));
-    let lines: Vec<_> = others.chain(["group: files spelled"]).collect();
-    machine.write("/etc/nsswitch.conf", lines.join("\n") + "\n");
     fs::remove_file(machine.path("/home/alice/.google_authenticator")).unwrap();
     let result_of = |user: &str, require: &str| {
         machine.write(root_only::POLICY, format!("version = 1\n[require]\ngroups = [{require}]\n"));

@@ -1,11 +1,11 @@
-//! The group database, by way of getgrnam_r(3).
+//! The group database, by way of getgrnam_r(3) and getgrouplist(3).
 //!
 //! getgrouplist(3) alone would not do: where a name service does not answer it leaves that service's groups out and says nothing.
 //! Nor does getgrnam_r(3) always: directories can be told not to list whom a group has (`ignore_group_members` in sssd.conf(5),
 //! `winbind expand groups` in smb.conf(5)).
 
 use super::{Errno, errno};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
 
 /// First size of the buffer that an entry is put into, and the size at which we give up: a group of half a million.
@@ -59,6 +59,22 @@ pub fn may_be_member(user: &[u8], gid: u32, group: &str) -> Result<Option<bool>,
     }
 }
 
+/// What the groups are called with which a user would log in, whose primary group is `gid`. As sshd(8) has it for AllowGroups
+/// and `Match Group`: a group that has no name is none.
+///
+/// # Errors
+/// As [`may_be_member`].
+pub fn names_of(user: &[u8], gid: u32) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for id in of(user, gid)? {
+        // SAFETY: all pointers are valid for the call; `length` is the length of `buffer`.
+        let ask = |entry, buffer, length, found| unsafe { libc::getgrgid_r(id, entry, buffer, length, found) };
+        // SAFETY: the name of an entry is a string, in a buffer that outlives this call.
+        names.extend(entry(ask, |group| unsafe { CStr::from_ptr(group.gr_name) }.to_string_lossy().into_owned())?);
+    }
+    Ok(names)
+}
+
 /// The groups with which a user would log in, by getgrouplist(3).
 fn of(user: &[u8], gid: u32) -> Result<Vec<u32>, Errno> {
     let user = CString::new(user).map_err(|_| Errno::INVAL)?;
@@ -81,22 +97,21 @@ fn of(user: &[u8], gid: u32) -> Result<Vec<u32>, Errno> {
 
 fn lookup<T>(group: &str, read: impl Fn(&libc::group) -> T) -> Result<Option<T>, Errno> {
     let Ok(group) = CString::new(group) else { return Ok(None) };
+    // SAFETY: all pointers are valid for the call; `length` is the length of `buffer`.
+    let ask = |entry, buffer, length, found| unsafe { libc::getgrnam_r(group.as_ptr(), entry, buffer, length, found) };
+    entry(ask, read)
+}
+
+fn entry<T>(
+    ask: impl Fn(*mut libc::group, *mut c_char, usize, *mut *mut libc::group) -> c_int,
+    read: impl Fn(&libc::group) -> T,
+) -> Result<Option<T>, Errno> {
     let mut size = BUFFER;
     loop {
         let mut buffer = vec![0_u8; size];
         let mut entry = MaybeUninit::<libc::group>::uninit();
         let mut found = std::ptr::null_mut();
-        // SAFETY: all pointers are valid for the call; the length is that of `buffer`.
-        let result = unsafe {
-            libc::getgrnam_r(
-                group.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &raw mut found,
-            )
-        };
-        match result {
+        match ask(entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) {
             0 if found.is_null() => return Ok(None),
             // SAFETY: the call succeeded and `found` points to `entry`, which is filled in.
             0 => return Ok(Some(read(unsafe { entry.assume_init_ref() }))),
@@ -146,6 +161,9 @@ mod tests {
         assert_eq!(may_be_member(b"root", 0, "root"), Ok(Some(true)));
         assert_eq!(may_be_member(b"nobody-here", 0, "root"), Ok(Some(true)));
         assert_eq!(may_be_member(b"nul\0byte", 4_000_000_000, "root"), Err(Errno::INVAL));
+        assert!(names_of(b"root", 0).unwrap().contains(&"root".to_owned()));
+        assert_eq!(names_of(b"nobody-here", 4_000_000_000), Ok(Vec::new()), "it has no name");
+        assert_eq!(names_of(b"nul\0byte", 0), Err(Errno::INVAL));
         assert_eq!(is_member(b"nobody-here", 4_000_000_000, "root"), Ok(Some(false)));
         for unknown in ["no-such-group-here", "", "nul\0byte"] {
             assert_eq!(is_member(b"root", 0, unknown), Ok(None), "{unknown:?}");

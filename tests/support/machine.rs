@@ -111,6 +111,15 @@ impl Machine {
         self.make_directory(&user.home(), 0o700, uid);
     }
 
+    /// People and groups from a directory too, nss_spelled.rs. The LD_LIBRARY_PATH of whoever is to find it.
+    pub fn with_directory(&self) -> PathBuf {
+        let place = self.shared().join("names");
+        fs::create_dir(&place).unwrap();
+        fs::copy(example("libnss_spelled.so"), place.join("libnss_spelled.so.2")).unwrap();
+        self.write("/etc/nsswitch.conf", "passwd: files spelled\ngroup: files spelled\n");
+        place
+    }
+
     /// A path of the machine as the test sees it.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))

@@ -36,8 +36,9 @@ pub unsafe extern "C" fn _nss_spelled_getpwnam_r(
     }
 }
 
-/// Of `directory-admins`.
+/// The group.
 const GID: libc::gid_t = 30_100;
+const NAME: &CStr = c"directory-admins";
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _nss_spelled_getgrnam_r(
@@ -48,18 +49,31 @@ pub unsafe extern "C" fn _nss_spelled_getgrnam_r(
     _errno: *mut c_int,
 ) -> c_int {
     unsafe {
-        if CStr::from_ptr(name) != c"directory-admins" {
+        if CStr::from_ptr(name) != NAME {
             return NSS_STATUS_NOTFOUND;
         }
-        // No members: a list that ends at once, where the caller has room for it.
+        say_group(entry, buffer)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn _nss_spelled_getgrgid_r(
+    gid: libc::gid_t,
+    entry: *mut libc::group,
+    buffer: *mut c_char,
+    _length: usize,
+    _errno: *mut c_int,
+) -> c_int {
+    if gid == GID { unsafe { say_group(entry, buffer) } } else { NSS_STATUS_NOTFOUND }
+}
+
+/// No members: a list that ends at once, where the caller has room for it.
+unsafe fn say_group(entry: *mut libc::group, buffer: *mut c_char) -> c_int {
+    unsafe {
         let members = buffer.wrapping_add(buffer.align_offset(align_of::<*mut c_char>())).cast::<*mut c_char>();
         *members = std::ptr::null_mut();
-        *entry = libc::group {
-            gr_name: c"directory-admins".as_ptr().cast_mut(),
-            gr_passwd: c"x".as_ptr().cast_mut(),
-            gr_gid: GID,
-            gr_mem: members,
-        };
+        let (gr_name, gr_passwd) = (NAME.as_ptr().cast_mut(), c"x".as_ptr().cast_mut());
+        *entry = libc::group { gr_name, gr_passwd, gr_gid: GID, gr_mem: members };
         NSS_STATUS_SUCCESS
     }
 }

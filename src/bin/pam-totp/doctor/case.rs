@@ -5,7 +5,7 @@ use crate::pam_config::{self, Rule, Stack, Type};
 use crate::root::{Root, Unreadable};
 use pam_totp::options::Options;
 use pam_totp::policy::{self, Document, Policy};
-use pam_totp::system::clock;
+use pam_totp::system::{clock, groups, passwd};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -88,8 +88,14 @@ impl<'a> Case<'a> {
         user == "root" || self.account(user).is_some_and(|fields| fields.get(2).is_some_and(|uid| uid == "0"))
     }
 
-    /// By this root's files; sshd itself asks the name service.
+    /// As sshd has them, by the name service; by this root's files where that is another machine's, or does not answer.
     pub(super) fn groups(&self, user: &str) -> Vec<String> {
+        if self.root.is_live()
+            && let Ok(Some(account)) = passwd::by_name(user.as_bytes())
+            && let Ok(groups) = groups::names_of(&account.name, account.gid)
+        {
+            return groups;
+        }
         let primary = self.account(user).and_then(|fields| fields.get(3).cloned());
         let is_in = |fields: &Vec<String>| {
             let is_primary = primary.is_some() && fields.get(2) == primary.as_ref();

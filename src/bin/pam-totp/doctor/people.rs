@@ -11,7 +11,7 @@ use pam_totp::identity::Person;
 use pam_totp::ledger::EARLIEST;
 use pam_totp::policy::{EnrolmentKind, Identity, Policy, StoreKind};
 use pam_totp::store;
-use pam_totp::system::{clock, groups, passwd};
+use pam_totp::system::{clock, passwd};
 use std::collections::HashMap;
 
 /// The uid and name of whoever looks after the machine.
@@ -116,14 +116,7 @@ impl Door {
 
     fn is_open_to(&self, case: &Case<'_>, seen: &Seen) -> bool {
         let (Some(config), Ok(name)) = (&self.0, std::str::from_utf8(&seen.named.name)) else { return true };
-        let mut groups = case.groups(name);
-        let of_server = config.server();
-        // Those that no file lists are asked for by name.
-        let named = of_server.allow_groups.value.iter().chain(&of_server.deny_groups.value);
-        let is_in = |group: &&String| {
-            seen.logs_in_with.is_some_and(|gid| groups::is_member(name.as_bytes(), gid, group) == Ok(Some(true)))
-        };
-        groups.extend(named.filter(is_in).cloned());
+        let groups = case.groups(name);
         config.effective(&connection(name, &groups)).may_try(name, &groups)
     }
 }
