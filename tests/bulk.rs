@@ -219,6 +219,10 @@ fn a_group_is_its_members_and_whose_primary_group_it_is() {
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(users(&said["enrolled"]), ["alice", "carol"], "carol's primary group has this number");
     assert_eq!(reasons(&said["failed"]), ["nobody-here: there is no user `nobody-here`"]);
+    machine.append("/etc/group", "unlisted:x:30200:\n");
+    let output = pam_totp(&machine, &["enrol", "--group", "unlisted", "--out", OUT]).output().unwrap();
+    let remark = "lists nobody in `unlisted`: whom a directory does not list is enrolled by --users FILE";
+    assert!(output.status.success() && text(&output.stderr).contains(remark), "{output:?}");
     let output = pam_totp(&machine, &["enrol", "--group", "no-such", "--out", "/root/none"]).output().unwrap();
     assert_eq!((output.status.code(), machine.path("/root/none").exists()), (Some(1), false));
     assert!(text(&output.stderr).contains("there is no group `no-such`"), "{output:?}");

@@ -138,7 +138,14 @@ fn members(name: &str) -> Result<Vec<Vec<u8>>> {
     let group = group.with_context(|| format!("there is no group `{}`", name.escape_debug()))?;
     let accounts = everybody()?;
     let primary = accounts.into_iter().filter(|account| account.gid == group.gid).map(|account| account.name);
-    Ok(group.members.into_iter().chain(primary).collect())
+    let names: Vec<_> = group.members.into_iter().chain(primary).collect();
+    if names.is_empty() {
+        let name = name.escape_debug();
+        eprintln!(
+            "pam-totp: the user database lists nobody in `{name}`: whom a directory does not list is enrolled by --users FILE"
+        );
+    }
+    Ok(names)
 }
 
 /// An enrolment of many.
