@@ -12,7 +12,7 @@ use pam_totp::agent::wire::{Knock, Reply, Request, VERSION, Verdict};
 use pam_totp::secret::Secret;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -145,6 +145,18 @@ fn a_first_device_is_made_inside_a_login_that_the_agent_decides() {
     client.answer(&code_now(&crate::support::root_only::secret(&screen::scan(&shown))));
     assert!(!client.finish_anyhow().succeeded);
     assert!(!machine.path(&format!("{STATE}/records/bob")).exists());
+}
+
+#[test]
+fn who_is_asked_for_want_of_an_answer_from_their_home_is_in_the_log_so() {
+    let machine = machine("enrolment = \"optional\"\n");
+    let _agent = Agent::start(&machine);
+    machine.service("test", "auth required pam_totp.so\nauth required pam_permit.so\n");
+    assert_eq!(machine.login("test", "bob").run().result(), SUCCESS);
+    fs::set_permissions(machine.path(&BOB.home()), fs::Permissions::from_mode(0o000)).unwrap();
+    let login = machine.login("test", "bob").answer("000000").run();
+    assert_eq!((login.result(), login.prompts.len(), login.reason().as_str()), (AUTH_ERR, 1, "file-error"));
+    assert!(login.log.iter().any(|line| line.contains(" path=/home/bob")), "{login:#?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::support::{example_file, need, output_of, reasons};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output, Stdio};
 
 const POLICY: &str = "/etc/security/pam_totp.toml";
@@ -815,6 +815,10 @@ fn who_has_a_file_at_home_is_not_let_pass_where_records_are_roots() {
     machine.enrol(ALICE, "\" TOTP_AUTH\n");
     assert_eq!(log_in(&machine, &code_now(SECRET)), "not-enrolled", "what is in it does not count");
     assert_eq!(ending(&machine.login("test", "bob").answer("").run()), "passed");
+    // Whether there is one cannot be told: that is why they are asked, and what the log says.
+    fs::set_permissions(machine.path("/home/bob"), fs::Permissions::from_mode(0o000)).unwrap();
+    let login = machine.login("test", "bob").answer("000000").run();
+    assert!(ending(&login) == "file-error" && login.log[1].contains(" path=/home/bob/"), "{login:#?}");
     done(&machine, "import --to system --user alice --delete");
     assert_eq!(log_in_after(&machine, 120, SECRET), "in totp device=imported");
 }

@@ -421,7 +421,7 @@ fn nullok_passes_over_who_never_enrolled_and_nobody_else() {
     is_denied(&machine.login("test", "bob").answer("000000").run(), "file-error");
     // A mount point whose home is not mounted: there is a directory, empty, and root's.
     machine.make_directory(&BOB.home(), 0o755, 0);
-    is_denied(&machine.login("test", "bob").answer("000000").run(), "not-enrolled");
+    is_denied(&machine.login("test", "bob").answer("000000").run(), "home-of-another");
 }
 
 #[test]

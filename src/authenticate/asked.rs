@@ -169,7 +169,7 @@ impl<N: Fn() -> u64> Login<'_, N> {
             // Also where there was no record to judge it by.
             self.charge(&guess, None)?;
         }
-        let Attempt { verdict, place, remarks, paid } = attempted.map_err(StoreError::into_fact)?;
+        let Attempt { verdict, place, remarks, paid } = attempted.map_err(|error| self.unjudged(error))?;
         match paid {
             Paid::Refused(refusal) => return Err(refused(refusal)),
             Paid::Charged(receipt) => self.charges.borrow_mut().push(receipt),
@@ -194,6 +194,14 @@ impl<N: Fn() -> u64> Login<'_, N> {
         };
         let fact = if remarks.is_empty() { fact } else { fact.with("remarks", remarks.join("+")) };
         Ok(Judged { verdict, fact })
+    }
+
+    /// Why there is no verdict. Somebody without a device may have been asked for one only because the store could not tell.
+    fn unjudged(&self, error: StoreError) -> Fact {
+        match (error, &*self.doubt.borrow()) {
+            (StoreError::NotEnrolled(fact), Some(doubt)) if fact.word() == "not-enrolled" => doubt.clone(),
+            (error, _) => error.into_fact(),
+        }
     }
 
     pub(super) fn accepted(&self, answer: &Answer, accepted: Accepted, fact: Fact) -> Step {

@@ -60,17 +60,21 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
         if !may_enrol || person.is_virtual() || !self.needs_a_code(person) {
             return None;
         }
-        if self.store.has_record(person) != Ok(false) {
+        if self.told(self.store.has_record(person)) != Some(false) {
             return None;
         }
-        let never_enrolled = self.store.never_enrolled(person) == Ok(true);
-        let is_known_by_half = login_key::is_accepted(self.visit.login_key);
-        let is_first = enrolment.kind == EnrolmentKind::Inline && is_known_by_half && never_enrolled;
-        let latest = self.latest_time();
-        let optional_until = enrolment.optional_until.filter(|end| never_enrolled && latest < end.over);
+        let (latest, is_known_by_half) = (self.latest_time(), login_key::is_accepted(self.visit.login_key));
+        let may_be_first = enrolment.kind == EnrolmentKind::Inline && is_known_by_half;
+        let optional_until = enrolment.optional_until.filter(|end| latest < end.over);
+        let said = self.store.never_enrolled(person);
+        // Where nothing comes of it, nor is it why somebody is asked.
+        let said = if may_be_first || optional_until.is_some() { self.told(said) } else { said.ok() };
+        let never_enrolled = said == Some(true);
+        let (is_first, optional_until) = (may_be_first && never_enrolled, optional_until.filter(|_| never_enrolled));
         // Until then nobody is asked for a ticket who has none.
-        let is_asked = is_first || optional_until.is_none() || admission.is_invited(person, latest) == Ok(true);
-        let is_new_key = admission.is_new_key(person) == Ok(true);
+        let is_asked =
+            is_first || optional_until.is_none() || self.told(admission.is_invited(person, latest)) == Some(true);
+        let is_new_key = self.told(admission.is_new_key(person)) == Some(true);
         is_asked.then_some(Newcomer { person, admission, is_known_by_half, is_first, is_new_key, optional_until })
     }
 

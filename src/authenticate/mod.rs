@@ -271,6 +271,8 @@ pub struct Login<'a, N> {
     was_no_code: bool,
     /// There is an exemption, and it is over.
     void_exemption: Option<String>,
+    /// Why the store could not tell whether somebody needs no code, or may have a device.
+    doubt: RefCell<Option<Fact>>,
 }
 
 impl<'a, N: Fn() -> u64> Login<'a, N> {
@@ -297,6 +299,7 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
             record: None,
             was_no_code: false,
             void_exemption: None,
+            doubt: RefCell::default(),
         }
     }
 

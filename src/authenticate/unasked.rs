@@ -10,6 +10,7 @@ use crate::policy::exempt::{self, Visitor};
 use crate::policy::{EnrolmentKind, Identity};
 use crate::record::Record;
 use crate::secret::Secret;
+use crate::store::StoreError;
 use crate::verify::{self, Verdict};
 
 impl<N: Fn() -> u64> Login<'_, N> {
@@ -51,7 +52,15 @@ impl<N: Fn() -> u64> Login<'_, N> {
             }
             _ => return None,
         };
-        (self.store.never_enrolled(person) == Ok(true)).then_some(reason)
+        (self.told(self.store.never_enrolled(person)) == Some(true)).then_some(reason)
+    }
+
+    /// What the store says of somebody without a device. `None`: it cannot tell, and the log will say why.
+    pub(super) fn told(&self, said: Result<bool, StoreError>) -> Option<bool> {
+        said.map_err(|error| {
+            self.doubt.borrow_mut().get_or_insert_with(|| error.into_fact());
+        })
+        .ok()
     }
 
     /// Whether somebody is in one of the groups that need a code, where there are such.

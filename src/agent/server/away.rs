@@ -47,7 +47,8 @@ impl Resting {
     }
 
     fn write(&self, writer: Writer) -> Writer {
-        let writer = writer.byte(self.away.was_no_code.into()).count(self.away.receipts.len());
+        let writer = writer.byte(self.away.was_no_code.into()).byte(self.away.is_in_doubt.into());
+        let writer = writer.count(self.away.receipts.len());
         let writer = self.away.receipts.iter().fold(writer, write_receipt);
         match &self.pending {
             Pending::Code => writer.byte(b'c'),
@@ -58,7 +59,7 @@ impl Resting {
     }
 
     fn read(reader: &mut Reader) -> Option<Self> {
-        let (was_no_code, receipts) = (reader.bool()?, reader.number()?);
+        let (was_no_code, is_in_doubt, receipts) = (reader.bool()?, reader.bool()?, reader.number()?);
         let receipts = (0..receipts).map(|_| read_receipt(reader)).collect::<Option<_>>()?;
         let pending = match reader.byte()? {
             b'c' => Pending::Code,
@@ -67,7 +68,7 @@ impl Resting {
             b'f' => Pending::FirstCode(Box::new(read_trial(reader)?)),
             _ => return None,
         };
-        Some(Self { away: Away { was_no_code, receipts }, pending })
+        Some(Self { away: Away { was_no_code, is_in_doubt, receipts }, pending })
     }
 }
 
