@@ -274,7 +274,10 @@ impl Policy {
         let pick = Pick { document, service: document.table(service) };
         let store = pick.value(|table| table.store.as_ref(), |kind| *kind, StoreKind::Home);
         // What the C module would do it does with a file of the person's.
-        let compat = |setting: Setting<bool>| setting.map(|value| value && store.value == StoreKind::Home);
+        let compat = |setting: Setting<bool>| match (setting.value, store.value) {
+            (false, _) | (_, StoreKind::Home) => setting,
+            (true, StoreKind::System | StoreKind::Fleet) => store.clone().map(|_| false),
+        };
         let google = compat(pick.compat(|compat| compat.google.as_ref(), false));
         let skew_adjustment = compat(pick.compat(|compat| compat.skew_adjustment.as_ref(), false));
         let skew_adjustment = match (google.value, options.skew_adjustment) {

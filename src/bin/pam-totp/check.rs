@@ -5,7 +5,7 @@ use crate::root::Root;
 use anyhow::{Context, Result, anyhow, ensure};
 use pam_totp::options::Options;
 use pam_totp::policy::odds::{Odds, odds};
-use pam_totp::policy::{self, Document, EnrolmentKind, Line, Origin, Policy, StoreKind, explain};
+use pam_totp::policy::{self, Document, EnrolmentKind, Line, Origin, Policy, Setting, StoreKind, explain};
 use pam_totp::store::system::STORE_ID;
 use pam_totp::system::{groups, passwd};
 use std::fmt::Write;
@@ -165,6 +165,10 @@ fn notes(policy: &Policy) -> Vec<String> {
             notes.push(format!("there is no group `{group}`: until there is, everybody needs a code"));
         }
     }
+    let is_beside = |key: &Setting<bool>| key.origin != Origin::Default && key.origin == policy.store.origin;
+    if policy.store.value.is_roots() && (is_beside(&policy.google) || is_beside(&policy.skew_adjustment)) {
+        notes.push("compat is about files of people, and without effect with this store".to_owned());
+    }
     if policy.google.value {
         notes.push("compat.google: works like google-authenticator-libpam where that is weaker".to_owned());
     }
@@ -228,5 +232,29 @@ mod tests {
                 ("su", place("common:1"), vec![]),
             ]
         );
+    }
+
+    #[test]
+    fn what_the_store_leaves_without_effect_is_said_by_the_line_of_the_store() {
+        let policy = |text: &str| {
+            let document = Document::parse(format!("version = 1\n{text}").into_bytes()).unwrap();
+            Policy::new("test", &Options::default(), &document)
+        };
+        let says = |policy: &Policy| notes(policy).iter().any(|note| note.contains("without effect"));
+        let of_compat = |policy: &Policy| {
+            let lines = explain(policy).into_iter().filter(|line| line.key.starts_with("compat."));
+            lines.map(|line| (line.value, line.origin)).collect::<Vec<_>>()
+        };
+        for store in ["system", "fleet"] {
+            let with = |compat: &str| policy(&format!("[defaults]\nstore = \"{store}\"\n[compat]\n{compat}"));
+            let on = with("google = true\n");
+            let expected = [("false".to_owned(), Origin::Line(3)), ("false".to_owned(), Origin::Default)];
+            assert!(of_compat(&on) == expected && says(&on), "{on:?}");
+            let off = with("google = false\n");
+            assert!(of_compat(&off)[0] == ("false".to_owned(), Origin::Line(5)) && !says(&off), "{off:?}");
+            assert!(says(&with("skew_adjustment = true\n")) && !says(&with("")));
+        }
+        let home = policy("[defaults]\nstore = \"home\"\n[compat]\ngoogle = true\n");
+        assert!(of_compat(&home)[0] == ("true".to_owned(), Origin::Line(5)) && !says(&home), "{home:?}");
     }
 }
