@@ -956,10 +956,14 @@ fn nothing_is_taken_over_that_would_be_wrong_there() {
     let mut command = machine.command_as(ALICE, machine.program());
     command.args(["import", "--to", "system", "--user", "alice"]);
     refused_by(command, "only root can ");
-    refused(&machine, "import --to home --user alice", "logins do not look there");
+    let from_file = "import /etc/users.oath --to home";
+    let way_out = "into store = \"system\" (/etc/security/pam_totp.toml:3): leave --to out, or write store = \"home\"";
+    refused(&machine, from_file, way_out);
+    refused(&machine, "import --to home --user alice", "into a home secrets come from a FILE");
     refused(&machine, "import --to system", "--user says whose home");
     machine.write(POLICY, HOMES);
-    refused(&machine, line, "logins do not look there: write store = \"system\" into [defaults]");
+    let way_out = "into store = \"home\" (/etc/security/pam_totp.toml:3): write store = \"system\"";
+    refused(&machine, line, way_out);
     refused(&machine, "import --to home --user alice", "into a home secrets come from a FILE");
 }
 

@@ -8,7 +8,7 @@ use crate::host::{self, Access, Whose, by_fact, by_store};
 use anyhow::{Context, Result, bail, ensure};
 use lines::{Imported, Moving};
 use pam_totp::fact::Fact;
-use pam_totp::policy::{Policy, StoreKind};
+use pam_totp::policy::{self, Origin, Policy, StoreKind};
 use pam_totp::record::{Device, Hotp, Kind, RateLimit, Record, Totp, google};
 use pam_totp::secret::Secret;
 use pam_totp::system::clock;
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// A users file of pam_oath, or otpauth URIs, one a line (`-`: standard input)
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Without FILE: take over what is in the home of --user
+    /// The store that logins look into, as the policy says. Without FILE: take over what is in the home of --user
     #[arg(long, value_name = "STORE")]
     to: Option<To>,
     /// Without FILE: of everybody on this host who has such a file. Nobody's record is replaced; whose file has another secret
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
 /// Where to.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum To {
-    /// Files in homes
+    /// Files in homes: from a FILE alone
     Home,
     /// The root-only store
     System,
@@ -62,6 +62,10 @@ enum To {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.whose.key.is_none(), "what is imported is an account's, and not that of the holder of a key");
     let policy = host::policy(arguments.whose.conf.as_ref())?;
+    ensure!(
+        arguments.to != Some(To::Home) || arguments.file.is_some(),
+        "into a home secrets come from a FILE: pam-totp import FILE"
+    );
     let is_other = match (arguments.to, policy.store.value) {
         (None, _)
         | (Some(To::Home), StoreKind::Home)
@@ -73,7 +77,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     if let Some(store) = is_other {
         // A code that two stores know would work twice.
-        bail!("logins do not look there: write store = \"{store}\" into [defaults] of the policy first");
+        let path = arguments.whose.conf.as_deref().unwrap_or(Path::new(policy::PATH)).display();
+        let place = match policy.store.origin {
+            Origin::Line(line) => format!("{path}:{line}"),
+            Origin::Default | Origin::Argument => format!("{path} names no other"),
+        };
+        let there = match policy.store.value {
+            StoreKind::Home => "home",
+            StoreKind::System => "system",
+            StoreKind::Fleet => "fleet",
+        };
+        let way_out = if arguments.file.is_some() { "leave --to out, or " } else { "" };
+        bail!(
+            "logins do not look there, but into store = \"{there}\" ({place}): {way_out}write store = \"{store}\" into \
+             [defaults] of the policy first"
+        );
     }
     match &arguments.file {
         Some(file) => run_file(arguments, file, &policy),

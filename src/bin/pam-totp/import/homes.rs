@@ -55,7 +55,6 @@ struct Home<'a> {
 
 /// Takes the secret in somebody's home over into a store of root's, and offers to delete the file.
 pub(super) fn run_one(arguments: &Arguments) -> Result<()> {
-    ensure!(arguments.to != Some(To::Home), "into a home secrets come from a FILE");
     let whose = &arguments.whose;
     ensure!(whose.user.is_some(), "--user says whose home");
     let subject = whose.subject("change the root-only store")?;
