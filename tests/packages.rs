@@ -122,6 +122,8 @@ fn the_rpm_has_everything_in_its_place() {
         assert!(names.lines().any(|name| name == file), "{file} is not in {names}");
     }
     assert!(!names.contains("pam-configs"), "{names}");
+    let page = fs::read_to_string(project().join("docs/redhat.md")).unwrap();
+    assert!(!page.contains(".md)"), "it comes without the pages that it links to");
     let needs = query(&["--requires"]);
     assert!(needs.contains("libpam.so.0()(64bit)") && needs.contains("libc.so.6"), "{needs}");
     assert_eq!(query(&["--configfiles"]).lines().count(), 2);
