@@ -91,7 +91,7 @@ soak: cargo-fuzz prerequisites build $(CONTROLS)
 # Every reader of what comes from outside on made-up inputs, for SECONDS each; TARGET: one of `cargo fuzz list`. Needs cargo-fuzz,
 # which works with any compiler, and a C++ compiler.
 SECONDS ?= 60
-fuzz: cargo-fuzz
+fuzz:
 	@tests/fuzz $(SECONDS) $(TARGET)
 
 cargo-fuzz:

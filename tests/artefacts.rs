@@ -50,6 +50,25 @@ fn the_program_opens_libpam_when_it_needs_it_and_the_module_plays_no_application
 }
 
 #[test]
+fn without_cargo_fuzz_nothing_is_fuzzed_and_both_ways_to_it_say_so() {
+    // A cargo that knows no such command.
+    let directory = tempfile::tempdir().unwrap();
+    let cargo = directory.path().join("cargo");
+    fs::write(&cargo, "#!/bin/sh\nexit 101\n").unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    for words in [&["tests/fuzz", "1"][..], &["make", "fuzz"]] {
+        let output =
+            Command::new(words[0]).args(&words[1..]).current_dir(project()).env("PATH", &path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains("cargo-fuzz is missing: cargo install"),
+            "{words:?}: {output:?}"
+        );
+    }
+}
+
+#[test]
 fn what_runs_in_sshd_is_a_short_list() {
     let tree = output_of(Command::new(env!("CARGO")).current_dir(project()).args([
         "tree",
