@@ -1901,10 +1901,14 @@ fn whoever_is_waited_for_has_one_time_limit() {
 fn the_fleets_store_conforms_on_a_real_etcd() {
     use std::net::TcpListener;
     use std::process::{Command, Stdio};
+    let is_there = Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(is_there, "etcd is missing: install the package etcd-server (`make prerequisites` does)");
     let directory = directory();
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
     let [client, peer] = ports.map(|port| format!("http://127.0.0.1:{port}"));
-    let mut etcd = Command::new("etcd")
+    // It ends with this thread, however that ends.
+    let mut etcd = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "etcd"])
         .args(["--data-dir", directory.path().join("etcd").to_str().unwrap()])
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
@@ -1912,7 +1916,7 @@ fn the_fleets_store_conforms_on_a_real_etcd() {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("etcd is missing: install the package etcd-server (`make prerequisites` does)");
+        .expect("setpriv is missing: install the package util-linux");
     let conf = format!("version = 1\nendpoints = [\"{client}\"]\ninsecure = true\n");
     let conf = Conf::parse(conf.as_bytes(), "one").unwrap_or_else(|bad| panic!("{bad}"));
     let fleet = Fleet::new(Box::new(Cluster::new(&conf).unwrap()), conf.prefix, conf.host);
