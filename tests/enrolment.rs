@@ -9,6 +9,7 @@ use crate::support::terminal::Terminal;
 use crate::support::totp::{SECRET, code_now, wrong_code};
 use crate::support::{self, dist, output_of, reasons, screen};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 const INLINE: &str = "[service.sshd]\nenrolment = \"inline\"\n";
 
@@ -544,6 +545,18 @@ fn without_a_key_nobody_is_shown_a_secret() {
 /// What sshd says about a key, for an application that is not sshd.
 const ACCEPTED: &str =
     "SSH_AUTH_INFO_0=publickey ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB";
+
+#[test]
+fn whoever_is_shown_nothing_for_want_of_an_answer_from_their_home_is_in_the_log_so() {
+    let machine = inline();
+    fs::set_permissions(machine.path(&BOB.home()), fs::Permissions::from_mode(0o000)).unwrap();
+    let login = || machine.login("sshd", "bob").answer("123456");
+    let with_key = login().with(&["--env", ACCEPTED]).run();
+    assert_eq!((with_key.result(), with_key.reason().as_str()), (AUTH_ERR, "file-error"), "{with_key:#?}");
+    assert!(!with_key.output.contains("otpauth"), "{with_key:#?}");
+    // Who would be shown nothing anyway is not denied for that.
+    assert_eq!(login().run().reason(), "not-enrolled");
+}
 
 #[test]
 fn what_sshd_does_not_say_plainly_shows_nothing() {
