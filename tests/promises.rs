@@ -344,6 +344,9 @@ const CLASSES: [Row; 50] = [
             "pam_stack::wrong_used_throttled_and_nobodys_codes_look_alike_from_outside",
             "ssh_login::the_prompt_is_the_same_for_who_is_not_enrolled_and_for_who_does_not_exist",
             "pam_stack::a_denial_asks_for_a_delay_and_a_success_does_not",
+            "side_channels::a_denial_takes_as_long_whatever_its_reason",
+            "side_channels::the_prompt_comes_after_the_same_calls_whoever_it_is_for",
+            "lib::store::fleet::tests::whoever_is_asked_costs_as_many_requests_until_then",
         ]),
     ),
     Row(

@@ -1,6 +1,7 @@
 //! How long a denial takes says nothing of why.
 
 use crate::support::machine::{BOB, CAROL, Machine, User};
+use crate::support::root_only::{self, ticket};
 use crate::support::totp::{SECRET, code_at, now, wrong_code};
 use crate::support::{need, output_of, reasons, rounds, soak};
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,8 @@ use std::fs;
 
 const DAVE: User = User { name: "dave", uid: 20004 };
 const POLICY: &str = "/etc/security/pam_totp.toml";
+/// Nobody is throttled here.
+const WITHOUT_LIMITS: &str = "[throttle]\nuser = \"*:90/1d\"\nhost = \"\"\n";
 /// Who is denied, and why.
 const DENIED: [(&str, &str); 5] = [
     ("nobody-here", "unknown-user"),
@@ -43,6 +46,86 @@ fn a_denial_asks_the_kernel_for_as_much_whatever_its_reason() {
     let (least, most) = extremes(counts.iter().map(|(_, calls)| *calls as f64));
     println!("{counts:?}");
     assert!(least > 50.0 && most <= least * 1.15, "{counts:?}");
+}
+
+/// Where people get a device inside a login, are let pass without one, or are not asked again: whoever is asked.
+#[test]
+fn the_prompt_comes_after_the_same_calls_whoever_it_is_for() {
+    need("strace", "strace");
+    let machine = root_only::machine("");
+    // As above.
+    machine.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n");
+    machine.service("nullok", "auth required pam_totp.so nullok\n");
+    program(&machine, &["enrol", "--user", "bob", "--no-confirm"]);
+    ticket(&machine, "carol", &[]);
+    // Alice has nothing.
+    let everybody = &["nobody-here", "bob", "carol", "alice"][..];
+    let (two, others) = everybody.split_at(2);
+    for (service, policy, asked, not_asked) in [
+        ("test", "enrolment = \"ticket\"", everybody, &[][..]),
+        ("test", "enrolment = \"inline\"", everybody, &[]),
+        ("test", "enrolment = \"inline\"\nenrol_by = 1999-01-01", everybody, &[]),
+        // Carol is asked too, as she has a ticket, which is read before that.
+        ("test", "enrolment = \"inline\"\nenrol_by = 2999-01-01", two, &["alice"]),
+        ("test", "enrolment = \"ticket\"\ngrace = \"1h\"", everybody, &[]),
+        ("test", "grace = \"1h\"", everybody, &[]),
+        ("test", "enrol_by = 2999-01-01", two, others),
+        ("test", "enrolment = \"optional\"", two, others),
+        ("nullok", "", two, others),
+    ] {
+        machine.write(POLICY, format!("version = 1\n[defaults]\nstore = \"system\"\n{policy}\n{WITHOUT_LIMITS}"));
+        // What the first login under a policy writes down.
+        machine.login(service, "bob").answer("000000").run();
+        // A code, and what can be a ticket.
+        for (typed, bound) in [("000000", 1.2), ("AAAA-AAAA-AAAA-AAAA-AAAA-AAAA", 1.35)] {
+            let calls: Vec<_> = asked.iter().map(|user| calls(&machine, service, user, typed)).collect();
+            for (user, [before, _]) in asked.iter().zip(&calls) {
+                let [first, _] = &calls[0];
+                // Where a name is not in it the user database is read to its end, and there is no record that could be read.
+                let is_alike = |kind: &String| number(before, kind).abs_diff(number(first, kind)) <= 1;
+                assert!(before.keys().chain(first.keys()).all(is_alike), "{policy}: {user} {before:#?} {first:#?}");
+            }
+            let (least, most) = extremes(calls.iter().map(|[_, after]| total(after) as f64));
+            let totals: Vec<_> = calls.iter().map(|calls| calls.each_ref().map(total)).collect();
+            println!("{service} {policy:?} {typed}: {totals:?}");
+            assert!(most <= least * bound, "{policy} {typed}: {calls:#?}");
+        }
+        for user in not_asked {
+            assert!(machine.login(service, user).run().prompts.is_empty(), "{policy}: {user} is asked");
+        }
+    }
+}
+
+/// Calls, by name.
+type Calls = BTreeMap<String, usize>;
+
+fn number(calls: &Calls, kind: &str) -> usize {
+    calls.get(kind).copied().unwrap_or(0)
+}
+
+fn total(calls: &Calls) -> usize {
+    calls.values().sum()
+}
+
+/// How often a login asks the kernel for what, until the prompt and from there on.
+fn calls(machine: &Machine, service: &str, user: &str, typed: &str) -> [Calls; 2] {
+    let trace = machine.shared().join("trace");
+    let mut command = machine.command("strace");
+    command.arg("-o").arg(&trace).arg(machine.client());
+    output_of(command.args([service, user, "--rhost", "192.0.2.1", "--answer", typed]));
+    let (mut calls, mut marks, mut prompts) = (<[Calls; 2]>::default(), 0, 0);
+    for line in fs::read_to_string(trace).unwrap().lines() {
+        let Some((name, rest)) = line.split_once('(') else { continue };
+        // What the client does around pam_authenticate, and before it answers.
+        marks += usize::from(name == "getsid");
+        let is_prompt = name == "write" && rest.starts_with("1, \"prompt ");
+        prompts += usize::from(is_prompt);
+        if marks == 1 && name != "getsid" && !is_prompt {
+            *calls[prompts].entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    assert_eq!((marks, prompts), (2, 1), "{user} is not asked");
+    calls
 }
 
 /// Of a few, which run beside other tests, the fastest say that none waits for anything; ten thousand each, by their medians,

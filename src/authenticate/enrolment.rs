@@ -2,11 +2,12 @@
 //!
 //! That a first factor has passed is known of one kind of login alone: of sshd's, where it says which key it has accepted. To
 //! whoever comes so a secret can be shown. Everybody else, and whoever had a device before, needs a ticket first, and types
-//! it at the ordinary prompt: nobody else learns that there is somebody without a device.
+//! it at the ordinary prompt: nobody else learns that there is somebody without a device, nor by how long it takes. They are
+//! looked up once they have typed what can be a ticket.
 
 use super::asked::{NotJudged, not_a_code};
 use super::cost::Guess;
-use super::{Counter, Login, Outcome, Pending, Question, Step};
+use super::{Counter, Done, Login, Outcome, Pending, Question, Step};
 use crate::enrol::qr::Drawing;
 use crate::enrol::{Codes, DEVICE, NewDevice, SPARES, Screen, absence, host_name, recovery_codes};
 use crate::fact::Fact;
@@ -29,8 +30,6 @@ const TRIES: usize = 3;
 pub(super) struct Newcomer<'a> {
     person: &'a Person,
     admission: &'a dyn Admission,
-    /// A key was accepted: something can be shown.
-    is_known_by_half: bool,
     /// They need no ticket.
     is_first: bool,
     /// The code of somebody else of the account will do.
@@ -50,47 +49,75 @@ pub struct Trial {
 }
 
 impl<'a, N: Fn() -> u64> Login<'a, N> {
-    /// Whether whoever logs in has no device and may have one. Where the store or the ledger does not work, nobody may.
-    pub(super) fn newcomer(&self) -> Option<Newcomer<'a>> {
-        let (person, admission) = (self.visit.person.ok()?, self.store.admission()?);
+    /// A key was accepted: something can be shown.
+    pub(super) fn is_known_by_half(&self) -> bool {
+        login_key::is_accepted(self.visit.login_key)
+    }
+
+    /// Where somebody would get a device, if they have none. Where the ledger does not work, nobody does.
+    fn admission(&self, person: &Person) -> Option<&'a dyn Admission> {
         let (enrolment, options) = (self.policy.enrolment.value, &self.policy.options);
         // Where a password is asked for along with the code, or nobody is asked, there is no place for this.
         let has_place = !options.forward_pass && options.first_pass != FirstPass::Use && !self.visit.is_silent;
         let may_enrol = enrolment.is_inside_a_login() && has_place && !matches!(self.counter, Counter::Broken(_));
-        if !may_enrol || person.is_virtual() || !self.needs_a_code(person) {
+        self.store.admission().filter(|_| may_enrol && !person.is_virtual() && self.needs_a_code(person))
+    }
+
+    /// Whether somebody is asked whatever they have, since a ticket would get them a device. While they can do without, that is
+    /// who has a device or a ticket: both are looked for in any case, so that the prompt comes as late for everybody.
+    pub(super) fn is_asked_anyway(&self) -> bool {
+        let person = self.looked_at();
+        let Some(admission) = self.admission(&person) else { return false };
+        let Some(end) = self.policy.enrolment.value.optional_until else { return true };
+        let has_record = self.told(self.store.has_record(&person)) != Some(false);
+        let latest = self.latest_time();
+        if end.over <= latest {
+            return true;
+        }
+        let is_invited = self.told(admission.is_invited(&person, latest)) == Some(true);
+        has_record || is_invited || self.visit.person.is_err()
+    }
+
+    /// Whether whoever logs in has no device and may have one. Where the store does not work, nobody may.
+    pub(super) fn newcomer(&self) -> Option<Newcomer<'a>> {
+        let looked_at = self.looked_at();
+        let (admission, enrolment) = (self.admission(&looked_at)?, self.policy.enrolment.value);
+        let has_record = self.told(self.store.has_record(&looked_at));
+        let person = self.visit.person.ok()?;
+        if has_record != Some(false) {
             return None;
         }
-        if self.told(self.store.has_record(person)) != Some(false) {
-            return None;
-        }
-        let (latest, is_known_by_half) = (self.latest_time(), login_key::is_accepted(self.visit.login_key));
-        let may_be_first = enrolment.kind == EnrolmentKind::Inline && is_known_by_half;
+        let latest = self.latest_time();
+        let may_be_first = enrolment.kind == EnrolmentKind::Inline && self.is_known_by_half();
         let optional_until = enrolment.optional_until.filter(|end| latest < end.over);
-        let said = self.store.never_enrolled(person);
-        // Where nothing comes of it, nor is it why somebody is asked.
-        let said = if may_be_first || optional_until.is_some() { self.told(said) } else { said.ok() };
-        let never_enrolled = said == Some(true);
+        let never_enrolled =
+            (may_be_first || optional_until.is_some()) && self.told(self.store.never_enrolled(person)) == Some(true);
         let (is_first, optional_until) = (may_be_first && never_enrolled, optional_until.filter(|_| never_enrolled));
         // Until then nobody is asked for a ticket who has none.
         let is_asked =
             is_first || optional_until.is_none() || self.told(admission.is_invited(person, latest)) == Some(true);
         let is_new_key = self.told(admission.is_new_key(person)) == Some(true);
-        is_asked.then_some(Newcomer { person, admission, is_known_by_half, is_first, is_new_key, optional_until })
+        is_asked.then_some(Newcomer { person, admission, is_first, is_new_key, optional_until })
     }
 
-    /// What somebody without a device is asked first.
+    /// What somebody without a device is asked first, where something can be shown.
     pub(super) fn with_enrolment(&self, newcomer: &Newcomer<'a>) -> Step {
         if newcomer.is_first {
             return self.new_device(newcomer, Grounds::First);
         }
-        let text = newcomer.is_known_by_half.then(|| newcomer.question());
-        Step::Ask(Question { text, pending: Pending::Grounds })
+        Step::Ask(Question { text: Some(newcomer.question()), pending: Pending::Grounds })
+    }
+
+    /// An answer at the ordinary prompt. Of whom nothing was known before, it may be a ticket, or nothing.
+    pub(super) fn with_code_or_ticket(&mut self, answer: &Answer) -> Step {
+        let may_be_newcomers = answer.recovery_code().is_some() || self.can_be_without(answer);
+        if may_be_newcomers && !self.is_known_by_half() { self.with_grounds(answer) } else { self.with_answer(answer) }
     }
 
     /// What the newcomer has to show for a device.
     pub(super) fn with_grounds(&mut self, answer: &Answer) -> Step {
         // Root may have enrolled them meanwhile.
-        let Some(newcomer) = self.newcomer() else { return self.with_answer(answer) };
+        let Some(newcomer) = self.newcomer() else { return self.with_no_grounds(answer) };
         if let Some(outcome) = self.does_without(answer) {
             return outcome.into();
         }
@@ -110,11 +137,25 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
         }
     }
 
+    /// The answer of somebody who is no newcomer. A word is looked up for them too, so that it takes as long.
+    fn with_no_grounds(&mut self, answer: &Answer) -> Step {
+        let (person, step) = (self.looked_at(), self.with_answer(answer));
+        if let Step::Done(Done { outcome: Outcome::Denied(_), .. }) = step
+            && let (Some(admission), Some((word, _))) = (self.admission(&person), answer.recovery_code())
+        {
+            let _ = admission.ticket(&person, &word);
+        }
+        step
+    }
+
     /// An answer of nothing, of somebody who can do without a device for now: now, not when they were asked.
     fn does_without(&self, answer: &Answer) -> Option<Outcome> {
-        let is_nothing = answer.check() == Err(NotACode::Empty);
-        let can_do_without = is_nothing && self.policy.enrolment.value.optional_until.is_some();
-        can_do_without.then(|| self.passes_without_a_device())?.map(Outcome::NotAsked)
+        self.can_be_without(answer).then(|| self.passes_without_a_device())?.map(Outcome::NotAsked)
+    }
+
+    /// An answer of nothing, where there may be somebody who needs no more.
+    fn can_be_without(&self, answer: &Answer) -> bool {
+        answer.check() == Err(NotACode::Empty) && self.policy.enrolment.value.optional_until.is_some()
     }
 
     /// Looks a word up, once it is charged.

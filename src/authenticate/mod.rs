@@ -321,7 +321,7 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
             return pending.into();
         }
         let step = match (pending, self.read(answer)) {
-            (Pending::Code, Ok(answer)) => self.with_answer(&answer),
+            (Pending::Code, Ok(answer)) => self.with_code_or_ticket(&answer),
             (Pending::Code, Err(fact)) => self.without_answer(fact),
             (Pending::Grace | Pending::Grounds, Err(fact)) => Outcome::Denied(fact).into(),
             (Pending::FirstCode(trial), Err(fact)) => trial.denied(fact),
@@ -332,15 +332,20 @@ impl<'a, N: Fn() -> u64> Login<'a, N> {
         self.settled(step)
     }
 
-    /// The story: who need not be asked, in this order, and then the question.
+    /// The story: who need not be asked, in this order, and then the question. For a name that is nobody's as much is looked at
+    /// as for somebody who is asked, so that the prompt comes as late.
     fn first_step(&mut self, first_pass: Option<Secret<Vec<u8>>>) -> Step {
         if let Some(exempt) = self.exempt() {
             return exempt.into();
         }
-        if let Some(newcomer) = self.newcomer() {
+        if self.is_known_by_half()
+            && let Some(newcomer) = self.newcomer()
+        {
             return self.with_enrolment(&newcomer);
         }
-        if let Some(reason) = self.passes_without_a_device() {
+        if !self.is_asked_anyway()
+            && let Some(reason) = self.passes_without_a_device()
+        {
             return Outcome::NotAsked(reason).into();
         }
         if self.has_grace() {

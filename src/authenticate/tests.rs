@@ -432,6 +432,35 @@ fn enrolment_can_be_optional_until_a_day() {
     assert_eq!(log_in(NOTHING, &nobody, &[Ok(WRONG)], 90), ("denied", "not-enrolled"));
 }
 
+/// As much is looked at for it as for somebody's, and whatever is there nothing comes of it.
+#[test]
+fn nothing_lets_a_name_pass_that_is_nobodys() {
+    let (nobody, store) = (Person::nobody(), MemoryStore::default());
+    let options = Options { grace_period: 60, ..Options::default() };
+    let log_in = |person, file: &str, typed| {
+        let policy = policy(&options, file);
+        word(&visited(person, &policy, &mut Script::answers(&[Ok(typed)]), &store, &counting(|| 119), || 119))
+    };
+    let files = [
+        NOTHING,
+        EXEMPT,
+        &format!("{EXEMPT}result = \"success\"\n"),
+        "[defaults]\nenrolment = \"optional\"\n",
+        "[defaults]\nenrol_by = 1970-01-10\n",
+        "[defaults]\nstore = \"system\"\nenrolment = \"inline\"\nenrol_by = 1970-01-10\n",
+        "[defaults]\ngrace = \"1h\"\n",
+        "[require]\ngroups = [\"root\"]\n",
+    ];
+    for file in files {
+        assert_eq!(log_in(Err(Unidentified::Unknown), file, WRONG), ("denied", "unknown-user"), "{file}");
+    }
+    store.put(&nobody, record(TEXT));
+    assert_eq!(log_in(Ok(&nobody), NOTHING, "969429"), ("accepted", "totp"), "they would have grace from here on");
+    for file in files {
+        assert_eq!(log_in(Err(Unidentified::Unknown), file, "338314"), ("denied", "unknown-user"), "{file}");
+    }
+}
+
 #[test]
 fn who_is_in_no_required_group_is_asked_if_they_have_a_device() {
     let person = Person::running_this_process();

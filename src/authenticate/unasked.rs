@@ -12,15 +12,16 @@ use crate::record::Record;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::verify::{self, Verdict};
+use std::borrow::Cow;
 
-impl<N: Fn() -> u64> Login<'_, N> {
+impl<'a, N: Fn() -> u64> Login<'a, N> {
     /// An exemption that is not over. One that is over is void, and the log says so.
     pub(super) fn exempt(&mut self) -> Option<Outcome> {
-        let person = self.visit.person.ok()?;
-        let visitor =
-            Visitor { name: person.name(), gid: gid(person), service: &self.policy.service, source: self.visit.source };
+        let person = self.looked_at();
+        let (name, gid) = (person.name(), gid(&person));
+        let visitor = Visitor { name, gid, service: &self.policy.service, source: self.visit.source };
         for exemption in &self.policy.exemptions {
-            if !exemption.is_about(&visitor, &self.policy.shared_sources) {
+            if !exemption.is_about(&visitor, &self.policy.shared_sources) || self.visit.person.is_err() {
                 continue;
             }
             if self.latest_time() >= exemption.until.over {
@@ -39,10 +40,10 @@ impl<N: Fn() -> u64> Login<'_, N> {
     /// Why somebody without a device is let pass. Whoever has one, or ever had one, is asked, and so is everybody where the
     /// store does not know.
     pub(super) fn passes_without_a_device(&self) -> Option<Fact> {
-        let person = self.visit.person.ok()?;
+        let person = self.looked_at();
         let enrolment = self.policy.enrolment.value;
         let reason = match enrolment.optional_until {
-            _ if !self.needs_a_code(person) => {
+            _ if !self.needs_a_code(&person) => {
                 Fact::new("not-required").or("in none of the groups that [require] names")
             }
             _ if self.policy.options.nullok => Fact::new("not-enrolled").or("nullok"),
@@ -52,7 +53,12 @@ impl<N: Fn() -> u64> Login<'_, N> {
             }
             _ => return None,
         };
-        (self.told(self.store.never_enrolled(person)) == Some(true)).then_some(reason)
+        if self.visit.person.is_err() {
+            // As at who has a device.
+            let _ = self.store.has_record(&person);
+            return None;
+        }
+        (self.told(self.store.never_enrolled(&person)) == Some(true)).then_some(reason)
     }
 
     /// What the store says of somebody without a device. `None`: it cannot tell, and the log will say why.
@@ -136,8 +142,15 @@ impl<N: Fn() -> u64> Login<'_, N> {
         self.loaded().is_some_and(|record| verify::is_throttled(&record, (self.now)()))
     }
 
+    /// The record, if there is one that can be read.
     pub(super) fn loaded(&self) -> Option<Record> {
-        self.store.load(self.visit.person.ok()?).ok()
+        let loaded = self.store.load(&self.looked_at());
+        loaded.ok().filter(|_| self.visit.person.is_ok())
+    }
+
+    /// Whoever logs in, or for a name that is nobody's somebody who has nothing: what comes of a look at them is thrown away.
+    pub(super) fn looked_at(&self) -> Cow<'a, Person> {
+        self.visit.person.map_or_else(|_| Cow::Owned(Person::nobody()), Cow::Borrowed)
     }
 }
 

@@ -126,10 +126,10 @@ impl Person {
         Self::from_account(account)
     }
 
-    /// Somebody who has nothing, for a look that takes as long as at who has no device: of no name, and with the rights of
-    /// nobody's (passwd(5) on all systems).
+    /// Somebody who has nothing, for a look that takes as long as at who has no device: of a name that no user can have
+    /// (passwd(5)), and with the rights of nobody's.
     pub fn nobody() -> Self {
-        Self { name: Vec::new(), uid: NOBODY, gid: NOBODY, home: Some("/nonexistent".into()), key: None }
+        Self { name: b":".to_vec(), uid: NOBODY, gid: NOBODY, home: Some("/nonexistent".into()), key: None }
     }
 
     /// Somebody by their entry in the user database.

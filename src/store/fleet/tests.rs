@@ -3,7 +3,7 @@
 use super::envelope::{Head, Id, Inside, Place};
 use super::*;
 use crate::authenticate::{self, Counter, Done, Outcome, Step, Visit};
-use crate::identity::Named;
+use crate::identity::{Named, Unidentified};
 use crate::ledger::tests::{ALICE, somebody, source};
 use crate::ledger::{self, Grace, Kept, Ledger, Login, Refusal, Who};
 use crate::options::Options;
@@ -286,35 +286,86 @@ type Cost = (bool, [u64; 2], [u64; 2], Option<u64>);
 
 type UnderWay<'a> = authenticate::Login<'a, fn() -> u64>;
 
-/// A login as the agent has it: a store for the question, one for the answer, and one for the session, if there is one.
-fn login_by_agent(machine: &Machine, person: &Person, code: &str, more: &str) -> Cost {
+/// Reads and commits of a login until somebody is asked, and from there on, as the agent has it: a store for the question, and one
+/// for the answer. And how it ended. `None`: they are not asked.
+fn steps_by_agent(
+    machine: &Machine,
+    person: Result<&Person, Unidentified>,
+    typed: &str,
+    more: &str,
+) -> Option<([[u64; 2]; 2], Outcome)> {
     let document = Document::parse(format!("version = 1\n[defaults]\nstore = \"fleet\"\n{more}").into_bytes()).unwrap();
     let policy = Policy::new("sshd", &Options::default(), &document);
     let here = source("192.0.2.1");
     let visit = Visit {
-        person: Ok(person),
-        name: person.name(),
+        person,
+        name: person.map_or(b"nobody-here", Person::name),
         host: "192.0.2.1",
         source: &here,
         login_key: b"",
         is_silent: false,
     };
     let step = |step: &dyn Fn(&mut UnderWay) -> Step| {
+        let counts = || [machine.memory.reads.load(SeqCst), machine.memory.commits.load(SeqCst)];
+        let before = counts();
         let store = Rc::new(machine.store());
         let (counter, _) = Counter::with(&policy, Some(store.clone()));
-        step(&mut authenticate::Login::new(&visit, &policy, &*store, &counter, store.now))
+        let next = step(&mut authenticate::Login::new(&visit, &policy, &*store, &counter, store.now));
+        (next, [0, 1].map(|kind| counts()[kind] - before[kind]))
     };
-    let counts = || [machine.memory.reads.load(SeqCst), machine.memory.commits.load(SeqCst)];
-    let since = |before: [u64; 2]| [0, 1].map(|kind| counts()[kind] - before[kind]);
-    let before = counts();
-    let Step::Ask(question) = step(&|login| login.begin(None)) else { panic!("not asked") };
+    let (Step::Ask(question), before) = step(&|login| login.begin(None)) else { return None };
     let pending = Cell::new(Some(question.pending));
-    let done = step(&|login| login.answer(pending.take().unwrap(), Ok(Secret::new(code.into()))));
-    let Step::Done(Done { outcome, .. }) = done else { panic!("asked again") };
-    let (of_login, before) = (since(before), counts());
+    let done = step(&|login| login.answer(pending.take().unwrap(), Ok(Secret::new(typed.into()))));
+    let (Step::Done(Done { outcome, .. }), after) = done else { panic!("asked again") };
+    Some(([before, after], outcome))
+}
+
+fn login_by_agent(machine: &Machine, person: &Person, code: &str, more: &str) -> Cost {
+    let ([before, after], outcome) = steps_by_agent(machine, Ok(person), code, more).expect("asked");
     let is_in = matches!(outcome, Outcome::Accepted(_));
+    let counts = || [machine.memory.reads.load(SeqCst), machine.memory.commits.load(SeqCst)];
+    let earlier = counts();
     let notice = is_in.then(|| machine.store().take_notice(Who::of(person))).flatten();
-    (is_in, of_login, since(before), notice.map(|notice| notice.failures))
+    let of_session = [0, 1].map(|kind| counts()[kind] - earlier[kind]);
+    (is_in, [0, 1].map(|kind| before[kind] + after[kind]), of_session, notice.map(|notice| notice.failures))
+}
+
+#[test]
+fn whoever_is_asked_costs_as_many_requests_until_then() {
+    let asked = |policy: &str, typed: &str| {
+        let machine = Machine::first();
+        let person = enrolled(&machine);
+        let with_words = |record: &mut Record| {
+            record.recovery = RecoveryCodes::new([1; 16], [&b"one"[..]]);
+            Ok(())
+        };
+        machine.store().change(&person, &mut { with_words }).unwrap();
+        let [other, invited] = ["daemon", "bin"].map(|name| Person::in_database(name.as_bytes()).unwrap());
+        let ticket = Ticket { made: 1, expires: u64::MAX, device: "phone".to_owned() };
+        machine.store().admission().unwrap().invite(&invited, &RecoveryCode::new([7; 15]), &ticket).unwrap();
+        [Err(Unidentified::Unknown), Ok(&person), Ok(&invited), Ok(&other)].map(|person| {
+            let (steps, outcome) = steps_by_agent(&machine, person, typed, policy)?;
+            assert!(matches!(outcome, Outcome::Denied(_)), "{outcome:?}");
+            Some(steps)
+        })
+    };
+    for (policy, number, reads) in [
+        ("enrolment = \"required\"\n", 4, 0),
+        ("enrolment = \"ticket\"\n", 4, 0),
+        ("enrolment = \"inline\"\n", 4, 0),
+        ("enrolment = \"inline\"\nenrol_by = 1999-01-01\n", 4, 1),
+        ("enrolment = \"inline\"\nenrol_by = 2999-01-01\n", 3, 1),
+        ("enrolment = \"ticket\"\ngrace = \"1h\"\n", 4, 1),
+        ("grace = \"1h\"\n", 4, 1),
+        ("enrolment = \"optional\"\n", 2, 1),
+        // The clock is held against the cluster's by a read of its own.
+        ("enrol_by = 2999-01-01\n", 2, 2),
+    ] {
+        let expected: Vec<_> = (0..4).map(|at| (at < number).then_some([[reads, 0], [2, 1]])).collect();
+        assert_eq!(asked(policy, WRONG), *expected, "{policy}");
+    }
+    // What can be a ticket is looked up, whoever types it.
+    assert_eq!(asked("enrolment = \"ticket\"\n", "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA"), [Some([[0, 0], [4, 1]]); 4]);
 }
 
 #[test]
@@ -341,9 +392,9 @@ fn a_login_makes_no_more_requests_than_it_has_to() {
         })
         .unwrap();
     assert_eq!(login_by_agent(&machine, &person, CODES[0], ""), (true, [1, 2], [0, 0], None));
-    // Where somebody can enrol in a login they are looked up before they are asked.
+    // Where people can enrol in a login they are not looked up before they are asked.
     let inline = "enrolment = \"inline\"\n";
-    assert_eq!(login_by_agent(&machine, &person, CODES[1], inline), (true, [2, 2], [0, 0], None));
+    assert_eq!(login_by_agent(&machine, &person, CODES[1], inline), (true, [1, 2], [0, 0], None));
 }
 
 #[test]
