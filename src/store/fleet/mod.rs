@@ -356,7 +356,7 @@ impl Store for FleetStore<'_> {
         charge: &dyn Fn(&Record) -> Charge<'c>,
         bill: Option<&Bill>,
     ) -> Result<Attempt, StoreError> {
-        let mut transaction = Transaction::in_turn(self, &Self::keys_of(person, bill), self.deadline())?;
+        let mut transaction = Transaction::in_turn(self, &Self::keys_of(person, bill), self.deadline())?.modest();
         let mut paid = None;
         loop {
             let was_paid = paid.is_some();

@@ -469,6 +469,60 @@ fn those_of_one_host_who_come_at_once_do_not_cost_each_other_a_commit() {
     }
 }
 
+/// One with time to spare.
+fn patient(machine: &Machine) -> FleetStore<'_> {
+    FleetStore { until: clock::instant().checked_add(Duration::from_secs(120)), ..machine.store() }
+}
+
+/// Whoever guesses on and on comes to everybody's document in no time, and those who can get in wait for none of it.
+#[test]
+fn whoever_is_over_a_limit_waits_for_no_turn_and_takes_none() {
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let throttle: Throttle = toml::from_str("user = \"*:3/1h\"\nhost = \"\"").unwrap();
+    for _ in 0..3 {
+        attempt(&machine.store(), &person, WRONG, &throttle).unwrap();
+    }
+    let key = FleetStore::key(&person);
+    let turn = machine.fleet.turns.take(&key);
+    let start = clock::instant();
+    let refused = attempt(&patient(&machine), &person, CODES[0], &throttle).unwrap();
+    assert!(matches!(refused.paid, Paid::Refused(Refusal::Person(_))), "{:?}", refused.paid);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    drop(turn);
+}
+
+/// All threads of an agent would, and somebody else's login with them.
+#[test]
+fn no_more_wait_for_one_document_than_leave_most_threads_to_others() {
+    const CROWD: usize = 60;
+    const WAITING: usize = 24;
+    let machine = Machine::first();
+    let person = enrolled(&machine);
+    let other = person.holder(&format!("SHA256:{}", "A".repeat(43))).unwrap();
+    machine.store().enrol(&other, &named("\" TOTP_AUTH\n"), false).unwrap();
+    let throttle: Throttle = toml::from_str("user = \"\"\nhost = \"\"").unwrap();
+    let key = FleetStore::key(&person);
+    let turn = machine.fleet.turns.take(&key);
+    let (said, hear) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..CROWD {
+            let (said, machine, person, throttle) = (said.clone(), &machine, &person, &throttle);
+            scope.spawn(move || said.send(attempt(&patient(machine), person, CODES[0], throttle)).unwrap());
+        }
+        let heard = || hear.recv_timeout(Duration::from_secs(30));
+        let refused: Vec<_> = (0..CROWD - WAITING).map_while(|_| heard().ok()).collect();
+        let is_other_in = is_accepted(&attempt(&patient(&machine), &other, CODES[0], &throttle));
+        drop(turn);
+        let judged: Vec<_> = (refused.len()..CROWD).map_while(|_| heard().ok()).collect();
+        assert!(is_other_in);
+        assert_eq!(refused.len(), CROWD - WAITING);
+        assert!(refused.into_iter().all(|refused| word(refused) == "fleet-busy"));
+        assert_eq!(judged.iter().filter(|attempt| is_accepted(attempt)).count(), 1);
+        assert!(judged.len() == WAITING && judged.iter().all(Result::is_ok));
+    });
+}
+
 #[test]
 fn nobody_waits_for_somebody_who_waits_for_them() {
     let machine = Machine::first();

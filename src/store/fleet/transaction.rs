@@ -3,7 +3,7 @@
 use super::document::{self, Bucket, Of};
 use super::envelope::{self, Head, Id, Inside, Place};
 use super::marks::Mark;
-use super::turns::Turn;
+use super::turns::{Crowded, Turn};
 use super::{Commit, FleetStore, Guard, Put};
 use crate::fact::Fact;
 use crate::secret::Secret;
@@ -21,7 +21,7 @@ const MOST_WAY: u64 = 64;
 
 /// Why nothing was stored.
 pub(super) enum Undone {
-    /// Somebody else was faster: it has to be decided again.
+    /// Somebody else was faster, or had to be waited for: it has to be decided again.
     Stale,
     Failed(StoreError),
 }
@@ -39,6 +39,10 @@ pub(super) struct Transaction<'s, 'a> {
     is_current: bool,
     /// Held until the end by whoever means to write. `None`: it is only looked at.
     turns: Option<Vec<Turn<'s>>>,
+    /// Whether turns are waited for.
+    is_patient: bool,
+    /// Whether it ends where too many wait for theirs.
+    is_modest: bool,
     /// How often somebody else was faster.
     defeats: u32,
 }
@@ -64,9 +68,14 @@ impl<'s, 'a> Transaction<'s, 'a> {
         Self::new(store, deadline, None).with(keys)
     }
 
-    /// Reads documents, all at one moment, to write them. Waits for those in this process who are at them.
+    /// Reads documents, all at one moment, to write them.
     pub(super) fn in_turn(store: &'s FleetStore<'a>, keys: &[String], deadline: Instant) -> Result<Self, StoreError> {
         Self::new(store, deadline, Some(Vec::new())).with(keys)
+    }
+
+    /// Until something was written it is given up where too many are about to write the same.
+    pub(super) fn modest(self) -> Self {
+        Self { is_modest: true, ..self }
     }
 
     fn new(store: &'s FleetStore<'a>, deadline: Instant, turns: Option<Vec<Turn<'s>>>) -> Self {
@@ -78,6 +87,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
             bodies: BTreeMap::new(),
             is_current: true,
             turns,
+            is_patient: true,
+            is_modest: false,
             defeats: 0,
         }
     }
@@ -99,7 +110,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
         let defeats = self.defeats.saturating_add(1);
         give_way(defeats);
         let keys: Vec<_> = self.read.into_keys().collect();
-        Self { defeats, ..Self::new(self.store, self.deadline, self.turns) }.with(&keys)
+        let (is_patient, is_modest) = (self.is_patient, self.is_modest);
+        Self { is_patient, is_modest, defeats, ..Self::new(self.store, self.deadline, self.turns) }.with(&keys)
     }
 
     /// Whether it can go on after a commit without reading again.
@@ -113,16 +125,41 @@ impl<'s, 'a> Transaction<'s, 'a> {
         if new.is_empty() { Ok(()) } else { self.read(&new) }
     }
 
-    /// Waits until it is our turn at documents that many may want to write. In an order that is the same for all.
+    fn has_turn(&self, key: &str) -> bool {
+        self.turns.iter().flatten().any(|turn| turn.is_at(key))
+    }
+
+    /// Takes turns at documents that many may want to write, before they are read, where nobody has them. In an order that is the
+    /// same for all, and so none behind one that somebody else has.
     fn take_turns(&mut self, keys: &[String]) {
-        let Some(turns) = &mut self.turns else { return };
+        let is_behind = self.read.keys().any(|key| is_wanted(key) && !self.has_turn(key));
+        let Some(turns) = self.turns.as_mut().filter(|_| !is_behind) else { return };
         let mut wanted: Vec<_> = keys.iter().filter(|key| is_wanted(key)).collect();
         wanted.sort();
-        for key in wanted {
-            if !turns.iter().any(|turn| turn.is_at(key)) {
-                turns.extend(self.store.fleet.turns.take(key, self.deadline));
-            }
+        wanted.retain(|key| !turns.iter().any(|turn| turn.is_at(key)));
+        turns.extend(wanted.into_iter().map_while(|key| self.store.fleet.turns.take(key)));
+    }
+
+    /// Waits for those turns that somebody else had when it was read, after which it has to be read again. Whoever has nothing to
+    /// write, as they are over a limit, does not wait.
+    fn wait_for_turns(&mut self) -> Result<(), Undone> {
+        let wanted = self.read.keys().filter(|key| self.is_patient && is_wanted(key) && !self.has_turn(key));
+        let wanted: Vec<_> = wanted.cloned().collect();
+        for key in &wanted {
+            let turn = match self.store.fleet.turns.wait(key, self.deadline) {
+                Err(Crowded) if self.is_modest => {
+                    let fact = Fact::new("fleet-busy").or("many others are about to change the same document");
+                    return Err(Undone::Failed(StoreError::Unreachable(fact)));
+                }
+                waited => waited.ok().flatten(),
+            };
+            let Some(turn) = turn else {
+                self.is_patient = false;
+                break;
+            };
+            self.turns.get_or_insert_default().push(turn);
         }
+        if wanted.is_empty() { Ok(()) } else { Err(Undone::Stale) }
     }
 
     fn read(&mut self, keys: &[String]) -> Result<(), StoreError> {
@@ -378,6 +415,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
         if self.bodies.is_empty() {
             return Ok(());
         }
+        self.wait_for_turns()?;
         let attempt = envelope::new_id().map_err(failed)?;
         let (puts, written): (Vec<_>, Vec<_>) = self.sealed(attempt).map_err(Undone::Failed)?.into_iter().unzip();
         let guards: Vec<_> =
@@ -401,6 +439,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
         };
         self.store.seen.borrow_mut().clear();
         self.is_current &= done.is_some();
+        self.is_modest = false;
         for (key, opened) in std::mem::take(&mut self.bodies).into_keys().zip(written) {
             self.remember(&key, Mark { id: opened.head.id, sequence: opened.head.sequence });
             let entry = self.read.entry(key).or_default();
