@@ -4,9 +4,10 @@ use crate::agent::{WITHOUT_LIMITS, begin, enrol, enrol_counter, knock, machine, 
 use crate::support::agent::{Agent, as_uid, receive, shared_socket};
 use crate::support::machine::{ALICE, AUTH_ERR, BOB, CAROL, SUCCESS};
 use crate::support::output_of;
-use crate::support::root_only::STACK;
-use crate::support::totp::hotp;
-use pam_totp::agent::wire::{Knock, Reply, Verdict};
+use crate::support::root_only::{STACK, STATE};
+use crate::support::totp::{hotp, wrong_code};
+use pam_totp::agent::wire::{Knock, Reply, Request, Verdict};
+use pam_totp::secret::Secret;
 use std::fs::File;
 use std::io::{Error, Read, Write};
 use std::os::fd::AsRawFd;
@@ -124,6 +125,74 @@ fn a_home_that_never_answers_keeps_few_places_from_others() {
     drop(fuse);
     let replies = asked.iter_mut().filter_map(receive).count();
     assert_eq!(replies, 4);
+}
+
+/// Whoever has let `su alice` come to the prompt by the hundreds can answer them all at once, and each comes from a process of
+/// root's. Nothing of them ends here, as where the cluster of a fleet is slow.
+#[test]
+fn what_one_person_asks_by_many_processes_of_roots_keeps_few_places_from_others() {
+    let machine = machine(WITHOUT_LIMITS);
+    let agent = Agent::start(&machine);
+    let wrong = wrong_code(&enrol_counter(&machine, BOB));
+    // Of one person a hundred in a row are judged.
+    let answers: Vec<_> = [ALICE, CAROL]
+        .into_iter()
+        .flat_map(|user| vec![(user.name, hotp(&enrol_counter(&machine, user), 1)); 80])
+        .map(|(name, code)| {
+            let by_su = Knock { uid: CAROL.uid, ..knock("test", name) };
+            let Some(Reply::Question { login, .. }) = agent.reply_to(0, &begin(by_su)) else { panic!("not asked") };
+            Request::Answer(login, Ok(Secret::new(code.into_bytes()))).message().unwrap()
+        })
+        .collect();
+    let locks = File::options().read(true).write(true).open(machine.path(STATE).join("locks")).unwrap();
+    lock(&locks);
+    let asked: Vec<_> = answers.iter().map(|message| send(&agent, message.expose())).collect();
+    // Who is denied needs no lock.
+    let login = machine.login("test", "bob").answer(wrong).run();
+    assert_eq!(login.result(), AUTH_ERR, "not unavailable: {login:#?}");
+    // A module would ask again.
+    let replies = asked.into_iter().filter_map(|mut stream| receive(&mut stream)).count();
+    assert!((8..64).contains(&replies), "{replies}");
+}
+
+fn send(agent: &Agent, message: &[u8]) -> UnixStream {
+    let mut stream = agent.connect().unwrap();
+    stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(message).unwrap();
+    stream
+}
+
+/// Until it is closed.
+fn lock(file: &File) {
+    // SAFETY: numbers, of which all bits may be 0.
+    #[allow(unsafe_code)]
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = libc::F_WRLCK as libc::c_short;
+    // SAFETY: an open descriptor and a range.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) };
+    assert_eq!(result, 0, "{}", Error::last_os_error());
+}
+
+/// Whoever has given up has been told so, and others wait.
+#[test]
+fn what_was_asked_by_somebody_who_has_gone_is_not_judged() {
+    let machine = machine(WITHOUT_LIMITS);
+    let agent = Agent::start(&machine);
+    machine.service("locker", STACK);
+    let secret = enrol_counter(&machine, ALICE);
+    let Some(Reply::Question { login, .. }) = agent.reply_to(0, &begin(knock("locker", "alice"))) else {
+        panic!("not asked");
+    };
+    let message = Request::Answer(login, Ok(Secret::new(hotp(&secret, 1).into_bytes()))).message().unwrap();
+    let _ = machine.log();
+    agent.signal("STOP");
+    drop(send(&agent, message.expose()));
+    agent.signal("CONT");
+    // It comes after that one.
+    let login = machine.login_as(ALICE, "locker", "alice").answer(hotp(&secret, 1)).run();
+    assert_eq!(login.result(), SUCCESS, "{login:#?}");
+    assert_eq!(login.log.iter().filter(|line| line.contains("user=alice")).count(), 1, "{login:#?}");
 }
 
 #[test]

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub const MAX_MESSAGE: usize = 1 << 16;
 /// Bytes of a length.
 const LENGTH: usize = size_of::<u32>();
+/// Bytes of a message that is only looked at that are left: no message is shorter.
+const LAST: usize = 1;
 /// A wait costs at least so much, whatever the clock says: one that stands still must not make a login hang.
 const LEAST: Duration = Duration::from_millis(1);
 /// How long until the next look at who has no place left.
@@ -143,6 +145,22 @@ pub fn send_message(socket: impl AsFd, message: &[u8], budget: &mut Budget) -> R
     Ok(())
 }
 
+/// Looks at a message that [`take_message`] takes: until then the other end is told, if this one is closed, that it was not read.
+///
+/// # Errors
+/// As [`receive_message`].
+pub fn look_at_message(socket: impl AsFd, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
+    receive_but(LAST, socket, budget)
+}
+
+/// Takes the message that was looked at.
+///
+/// # Errors
+/// As recv(2).
+pub fn take_message(socket: impl AsFd) -> Result<(), Errno> {
+    fill(socket, &mut [0; LAST], RecvFlags::DONTWAIT, &mut Budget::new(LEAST))
+}
+
 /// Receives a message.
 ///
 /// # Errors
@@ -150,24 +168,35 @@ pub fn send_message(socket: impl AsFd, message: &[u8], budget: &mut Budget) -> R
 /// [`Errno::CONNRESET`]: it did, and had not read all that it was sent. As recv(2); [`Errno::TIMEDOUT`] where it does not come in
 /// time.
 pub fn receive_message(socket: impl AsFd, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
-    let length = receive(&socket, LENGTH, budget)?;
-    let length = length.expose().iter().fold(0_usize, |length, &byte| length << 8 | usize::from(byte));
+    receive_but(0, socket, budget)
+}
+
+/// Leaves so many bytes where they are.
+fn receive_but(left: usize, socket: impl AsFd, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
+    let mut length = [0; LENGTH];
+    fill(&socket, &mut length, RecvFlags::DONTWAIT, budget)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).map_err(|_| Errno::MSGSIZE)?;
     if !(1..=MAX_MESSAGE).contains(&length) {
         return Err(Errno::MSGSIZE);
     }
-    receive(&socket, length, budget)
-}
-
-fn receive(socket: impl AsFd, length: usize, budget: &mut Budget) -> Result<Secret<Vec<u8>>, Errno> {
     let mut bytes = vec![0_u8; length];
-    let result = fill(socket, &mut bytes, budget);
+    let (taken, last) = bytes.split_at_mut(length.saturating_sub(left));
+    let result = fill(&socket, taken, RecvFlags::DONTWAIT, budget)
+        .and_then(|()| fill(&socket, last, RecvFlags::DONTWAIT | RecvFlags::PEEK, budget));
     let bytes = Secret::new(bytes);
     result.map(|()| bytes)
 }
 
-fn fill(socket: impl AsFd, mut rest: &mut [u8], budget: &mut Budget) -> Result<(), Errno> {
+/// Whether the other end was closed by now. Not where it has only said all that it will.
+pub fn is_gone(socket: impl AsFd) -> bool {
+    let mut end = PollFd::new(&socket, PollFlags::empty());
+    // poll(2): that is always told.
+    poll(std::slice::from_mut(&mut end), Some(&Timespec::default())) == Ok(1) && end.revents().contains(PollFlags::HUP)
+}
+
+fn fill(socket: impl AsFd, mut rest: &mut [u8], flags: RecvFlags, budget: &mut Budget) -> Result<(), Errno> {
     while !rest.is_empty() {
-        match recv(&socket, &mut *rest, RecvFlags::DONTWAIT) {
+        match recv(&socket, &mut *rest, flags) {
             Ok((_, 0)) => return Err(Errno::CONNABORTED),
             Ok((_, received)) => rest = rest.get_mut(received..).unwrap_or_default(),
             Err(Errno::AGAIN) => budget.wait(socket.as_fd(), PollFlags::IN)?,
@@ -269,6 +298,34 @@ mod tests {
             let expected = if has_read { Errno::CONNABORTED } else { Errno::CONNRESET };
             assert_eq!(receive_message(&other, &mut soon()).err(), Some(expected), "{has_read}");
         }
+    }
+
+    #[test]
+    fn a_message_that_was_only_looked_at_was_not_read() {
+        for is_taken in [true, false] {
+            let (one, other) = UnixStream::pair().unwrap();
+            send_message(&one, b"some words", &mut soon()).unwrap();
+            assert_eq!(look_at_message(&other, &mut soon()).unwrap().expose(), b"some words");
+            if is_taken {
+                take_message(&other).unwrap();
+            }
+            drop(other);
+            let expected = if is_taken { Errno::CONNABORTED } else { Errno::CONNRESET };
+            assert_eq!(receive_message(&one, &mut soon()).err(), Some(expected), "{is_taken}");
+        }
+    }
+
+    #[test]
+    fn who_went_away_is_told_from_who_has_said_all() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        assert!(!is_gone(&other));
+        one.write_all(b"x").unwrap();
+        assert!(!is_gone(&other));
+        one.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!is_gone(&other));
+        drop(one);
+        assert!(is_gone(&other));
+        assert!(!is_gone(std::fs::File::open("/dev/null").unwrap()));
     }
 
     #[test]

@@ -106,6 +106,20 @@ impl Agent {
         reply.message().ok()
     }
 
+    /// Who asks: of a process of root's, who has started it.
+    pub fn who_asks(&self, peer: u32, message: &[u8]) -> u32 {
+        if peer != 0 {
+            return peer;
+        }
+        match Request::parse(message) {
+            Ok(Request::Begin(knock, _)) => knock.uid,
+            Ok(Request::Answer(login, _)) => {
+                Resting::open(&self.key, peer, &login, clock::moment().boot).map_or(peer, |(knock, _)| knock.uid)
+            }
+            _ => peer,
+        }
+    }
+
     /// The reply to a request that came to nothing by a fault of ours.
     pub fn denial() -> Option<Secret<Vec<u8>>> {
         let fail_delay = u32::try_from(FAIL_DELAY).unwrap_or(u32::MAX);

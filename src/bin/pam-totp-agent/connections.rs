@@ -1,6 +1,7 @@
 //! A thread has a connection for the time of one request: nobody is waited for while a person types. All threads there ever are
 //! begin with the agent, so that no request needs anything that there may be none of in a moment, as under a limit of memory. How
-//! many connections there are at once is bounded, and of who is not root so that they are in nobody else's way.
+//! many connections there are at once is bounded, and of who is not root so that they are in nobody else's way. What a process of
+//! root's asks is of whoever has started it, as `su` and `sudo`.
 
 use pam_totp::agent::server::Agent;
 use pam_totp::fact::Fact;
@@ -96,7 +97,7 @@ impl Connections {
     /// What a thread does.
     fn work(&self) {
         loop {
-            let (place, connection) = self.next();
+            let (mut place, connection) = self.next();
             // A panic in here is one connection's.
             let _ = catch_unwind(AssertUnwindSafe(|| place.serve(&connection)));
             // Keys and codes have been on the stack, which is the next one's too.
@@ -128,27 +129,45 @@ impl Connections {
 struct Place {
     connections: Arc<Connections>,
     peer: u32,
+    /// Whose it is.
+    owner: u32,
+}
+
+/// Whether somebody who is not root has as many places as they can have.
+fn has_all(counts: &HashMap<u32, usize>, owner: u32) -> bool {
+    let of_others: usize = counts.iter().filter(|(uid, _)| **uid != 0).map(|(_, count)| count).sum();
+    of_others >= MOST_OF_OTHERS || counts.get(&owner).is_some_and(|&count| count >= MOST_OF_ONE)
 }
 
 impl Place {
     /// For root there always is one, if not now then in a moment: requests are short.
     fn take(connections: &Arc<Connections>, peer: u32) -> Option<Self> {
         let mut counts = connections.counts();
-        let count = |counts: &HashMap<u32, usize>, is_meant: fn(u32, u32) -> bool| {
-            counts.iter().filter(|(uid, _)| is_meant(**uid, peer)).map(|(_, count)| count).sum::<usize>()
-        };
-        // Whoever is refused keeps nobody waiting. There will not be more of them: only this thread gives places.
-        let has_none = count(&counts, |uid, _| uid != 0) >= MOST_OF_OTHERS
-            || count(&counts, |uid, peer| uid == peer) >= MOST_OF_ONE;
-        if peer != 0 && has_none {
+        // Whoever is refused keeps nobody waiting.
+        if peer != 0 && has_all(&counts, peer) {
             return None;
         }
-        while count(&counts, |_, _| true) >= MOST {
+        while counts.values().sum::<usize>() >= MOST {
             counts = connections.ended.wait(counts).unwrap_or_else(PoisonError::into_inner);
         }
         let own = counts.entry(peer).or_default();
         *own = own.saturating_add(1);
-        Some(Self { connections: Arc::clone(connections), peer })
+        Some(Self { connections: Arc::clone(connections), peer, owner: peer })
+    }
+
+    /// Makes it the place of whoever root's process asks for. `false`: they have no other.
+    fn hand_over(&mut self, owner: u32) -> bool {
+        if owner == self.owner {
+            return true;
+        }
+        let mut counts = self.connections.counts();
+        if has_all(&counts, owner) {
+            return false;
+        }
+        let own = counts.entry(owner).or_default();
+        *own = own.saturating_add(1);
+        give_back(&mut counts, std::mem::replace(&mut self.owner, owner));
+        true
     }
 
     /// Nobody waits for who has no name here. They are refused whatever they ask, and of such uids (subuid(5)) everybody may have
@@ -159,13 +178,23 @@ impl Place {
     }
 
     /// One request, one reply.
-    fn serve(&self, connection: &OwnedFd) {
-        let Ok(request) = socket::receive_message(connection, &mut Budget::new(self.patience())) else { return };
-        let agent = &self.connections.agent;
+    fn serve(&mut self, connection: &OwnedFd) {
+        let Ok(request) = socket::look_at_message(connection, &mut Budget::new(self.patience())) else { return };
+        // Whoever gave up, as after five seconds in the queue, was told so: nothing comes of it, and others wait.
+        if socket::is_gone(connection) {
+            return;
+        }
+        let connections = Arc::clone(&self.connections);
+        let agent = &connections.agent;
+        let owner = catch_unwind(AssertUnwindSafe(|| agent.who_asks(self.peer, request.expose()))).unwrap_or(self.peer);
+        // Who has no place finds it unread, and asks again.
+        if !self.hand_over(owner) || socket::take_message(connection).is_err() {
+            return;
+        }
         let reply = catch_unwind(AssertUnwindSafe(|| agent.reply(self.peer, request.expose())));
         // A panic is a denial, as in the module.
         let Some(reply) = reply.unwrap_or_else(|_| Agent::denial()) else { return };
-        // Who went away has their verdict in the log.
+        // Who went away meanwhile has their verdict in the log.
         let _ = socket::send_message(connection, reply.expose(), &mut Budget::new(PROMPTLY));
         if self.peer == 0 {
             let _ = catch_unwind(AssertUnwindSafe(|| agent.report()));
@@ -175,14 +204,16 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.connections.counts();
-        if let Some(count) = counts.get_mut(&self.peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.peer);
-            }
-        }
-        drop(counts);
+        give_back(&mut self.connections.counts(), self.owner);
         self.connections.ended.notify_one();
+    }
+}
+
+fn give_back(counts: &mut HashMap<u32, usize>, owner: u32) {
+    if let Some(count) = counts.get_mut(&owner) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&owner);
+        }
     }
 }
