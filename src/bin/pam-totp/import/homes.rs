@@ -182,8 +182,11 @@ impl Home<'_> {
 
     /// Fails where a device was taken from the person, whose secret may be known: a file does not bring it back.
     fn ensure_not_taken_away(&self) -> Result<()> {
+        let is_fleet = self.policy.store.value == StoreKind::Fleet;
         match self.store.load(self.person) {
-            Err(StoreError::NotEnrolled(fact)) if !self.force && fact.word() != "not-enrolled" => Err(by_fact(fact)),
+            Err(StoreError::NotEnrolled(fact)) if is_fleet && !self.force && fact.word() != "not-enrolled" => {
+                Err(by_fact(fact))
+            }
             _ => Ok(()),
         }
     }
