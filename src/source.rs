@@ -63,11 +63,15 @@ impl Source {
         format!("{kind}{self}").into_bytes()
     }
 
-    /// The same where several hosts count together, for somebody who is at this one of them: a uid, and an address of the machine's
-    /// own or from next door, is somebody else at each.
+    /// Whether it is somebody else at each host: a uid, or an address of the machine's own or from next door.
+    pub const fn is_of_one_host(&self) -> bool {
+        matches!(self, Self::Local(_)) || self.is_here_or_next_door()
+    }
+
+    /// The same where several hosts count together, for somebody who is at this one of them.
     pub fn key_at(&self, host: &str) -> Vec<u8> {
         let mut key = self.key();
-        if matches!(self, Self::Local(_)) || self.is_here_or_next_door() {
+        if self.is_of_one_host() {
             key.extend([b"@", host.as_bytes()].concat());
         }
         key

@@ -63,7 +63,11 @@ impl FleetStore<'_> {
             Source::Name(name) => std::str::from_utf8(name).ok().and_then(|name| name.rsplit_once('@')),
             Source::Address(_) | Source::Local(_) => None,
         };
-        elsewhere.map_or_else(|| source.key_at(&self.fleet.host), |(source, host)| Source::named(source).key_at(host))
+        let elsewhere = elsewhere.map(|(source, host)| (Source::named(source), host));
+        match elsewhere.filter(|(source, _)| source.is_of_one_host()) {
+            Some((source, host)) => source.key_at(host),
+            None => source.key_at(&self.fleet.host),
+        }
     }
 }
 

@@ -613,7 +613,16 @@ fn whoever_got_in_at_one_host_without_a_network_is_nobody_at_another() {
     let person = enrolled(&one);
     let throttle: Throttle = toml::from_str("user = \"\"\nhost = \"*:1/1h\"").unwrap();
     let grace = Grace { period: 600, circumstances: b"key", factors: b"secret", is_elsewhere: false };
-    let sources = [("192.0.2.1", true), ("", false), ("127.0.0.1", false), ("::1", false), ("fe80::1", false)];
+    // A name may have any letter in it.
+    let sources = [
+        ("192.0.2.1", true),
+        ("client", true),
+        ("client@two", true),
+        ("", false),
+        ("127.0.0.1", false),
+        ("::1", false),
+        ("fe80::1", false),
+    ];
     for (from, is_the_same) in sources {
         let here = source(from);
         let [of_person, of_nobody] =
